@@ -1,0 +1,147 @@
+"""Data sets as they lie on disk: a source is one file in this folder and one line in `SOURCES`.
+
+A source lists its examples (`refs`, cheap, in a fixed order) and reads them one at a time
+(`read`). It parses metadata but never decodes pixels: that is left to `satmip_jax.images`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from satmip_jax.metadata.record import Metadata, Problems
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Points at one example; small and picklable.
+
+    Attributes:
+      id: Unique within the data set, stable and readable: a relative path, with the box where
+        an image holds several.
+      split: Split the example belongs to, such as "train".
+      location: What the source needs to read it again: plain strings and numbers.
+    """
+
+    id: str
+    split: str
+    location: tuple[str | int | float | None, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image, as stored by its publisher.
+
+    Attributes:
+      id: The id of its `Ref`.
+      image: The encoded image file, bytes unchanged.
+      metadata: What is known of the *whole* image, before any crop or resize.
+      label: Class name, one of the source's `classes`; None where there is none.
+      box: Labelled region, (x, y, width, height) in pixels of the image; None means all of it.
+    """
+
+    id: str
+    image: bytes
+    metadata: Metadata
+    label: str | None
+    box: Box | None = None
+
+
+class UnreadableExample(Exception):
+    """One example cannot be used; the message is the reason, short enough to be counted by."""
+
+
+class SourceError(ValueError):
+    """A whole data set cannot be used; the message says why and what to do next."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set on disk. Picklable: `prepare` sends it to its worker processes.
+
+    Constructed as `Class(paths, **options)`, see `open_source`.
+
+    Attributes:
+      name: Short name, used for file names: letters, digits, "_".
+      classes: Class names in label order; () where there are no labels.
+      license: The terms of the data, in words.
+      homepage: Where the data comes from.
+      context_ratio: Side of the square cut around a labelled box, as a multiple of the box's
+        longer side; None where there are no boxes.
+      options: The options it was opened with, as JSON values; kept with the prepared data.
+      skipped: Filled by `refs`: reason -> number of examples that it left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    license: str
+    homepage: str
+    context_ratio: float | None
+    options: Mapping[str, Any]
+    skipped: Mapping[str, int]
+
+    def refs(self) -> list[Ref]:
+        """Lists the examples in an order that depends on the data alone."""
+        ...
+
+    def read(self, ref: Ref, problems: Problems) -> Example:
+        """Reads one example; bad fields are counted in `problems`.
+
+        Raises:
+          UnreadableExample: This one example cannot be used.
+        """
+        ...
+
+
+# name -> "module:Class", imported when asked for.
+SOURCES: dict[str, str] = {
+    "fmow": "satmip_jax.sources.fmow:FMoW",
+    "eurosat": "satmip_jax.sources.eurosat:EuroSAT",
+    "folder": "satmip_jax.sources.folder:Folder",
+    "synthetic": "satmip_jax.sources.synthetic:Synthetic",
+}
+
+
+def source_class(name: str) -> type:
+    """The class behind a name in `SOURCES`; raises `SourceError` for an unknown one."""
+    if name not in SOURCES:
+        raise SourceError(f"unknown source {name!r}: choose one of {', '.join(SOURCES)}")
+    module, _, attribute = SOURCES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Source:
+    """Opens a data set by name.
+
+    Args:
+      name: A key of `SOURCES`.
+      paths: Files and folders that hold the data.
+      **options: Options of that source; see its class.
+
+    Raises:
+      SourceError: The name or an option is unknown, a path does not exist, or the data is not
+        laid out as the source expects.
+
+    Example:
+      >>> source = open_source("eurosat", ["eurosat/"], split_column="split_spatial")
+      >>> len(source.refs())
+      22950
+    """
+    cls = source_class(name)
+    known = list(inspect.signature(cls).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise SourceError(
+                f"source {name!r} has no option {option!r}: it knows {', '.join(known) or 'none'}"
+            )
+    resolved = [Path(path) for path in paths]
+    for path in resolved:
+        if not path.exists():
+            raise SourceError(f"source {name!r}: no file or folder at {path}")
+    return cls(resolved, **options)
