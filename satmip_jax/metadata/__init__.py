@@ -1,0 +1,1 @@
+"""What is known of an image: fields, records, arrays and captions."""
