@@ -1,0 +1,24 @@
+"""Pretraining methods. A new method is one file here and one line in METHODS."""
+
+from __future__ import annotations
+
+from satmip_jax.objectives.base import Forward, Method
+from satmip_jax.objectives.satmip import SatMIP
+from satmip_jax.objectives.satmips import SatMIPS
+from satmip_jax.objectives.simclr import SimCLR
+from satmip_jax.objectives.supervised import Supervised
+
+METHODS: dict[str, type[Method]] = {
+    "simclr": SimCLR,
+    "satmip": SatMIP,
+    "satmips": SatMIPS,
+    "supervised": Supervised,
+}
+
+
+def build_method(config) -> Method:
+    """Return the method that `config.method.name` names."""
+    return METHODS[config.method.name](config)
+
+
+__all__ = ["METHODS", "Forward", "Method", "build_method"]

@@ -1,0 +1,224 @@
+"""Experiment configuration: every option with its default, in one place.
+
+A file in `configs/` starts from `default_config()` and changes what it needs; unknown keys and
+values of another type are refused by ml_collections before anything is compiled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, config_flags
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the message says what to change."""
+
+
+def default_config() -> ConfigDict:
+    """Return every option with its default, locked against unknown keys.
+
+    Example:
+        >>> config = default_config()
+        >>> config.optimizer.learning_rate = 1e-3
+        >>> config.optimiser = 1
+        Traceback (most recent call last):
+        ...
+        AttributeError: ... optimizer ...
+    """
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "method": {
+                "name": "satmips",  # see objectives.METHODS
+                "coupled": True,  # satmips: SatMIP reuses one of SimCLR's two views
+                "temperature": 0.1,  # NT-Xent
+                "logit_scale_init": 1 / 0.07,  # InfoNCE, learned from here
+                "metadata_weight": 1.0,  # weight of the SatMIP loss in satmips
+                "ssl_hidden": 4096,  # SimCLR projector: 3 layers
+                "ssl_dim": 256,
+                "embed_dim": 512,  # SatMIP: the space shared by images and metadata
+            },
+            "data": {
+                "dir": "",  # written by `satmip prepare`
+                "train_split": "train",
+                "val_split": "val",
+                "in_memory": False,  # hold the decoded train split in device memory
+                "workers": 2,  # decoding processes; 0 decodes in threads
+            },
+            "image": {
+                "encoder": "S/16",  # see models.vit.VARIANTS
+                "size": 224,  # side of a view, pixels
+                "pool": "cls",
+                "remat": False,
+            },
+            "metadata": {
+                "encoder": "tabular",  # or "text"; see models.towers.METADATA_ENCODERS
+                "fields": "all",  # "all", a group, "GSD+Time+Location", names joined by "+"
+                "width": 192,
+                "depth": 3,
+                "heads": 8,
+                "frequencies": 6,  # of the location on the sphere
+                "field_dropout": 0.1,  # chance that a field goes missing in training
+                "attention_dropout": 0.2,
+                "ffn_dropout": 0.1,
+                "follow_crop": True,  # gsd, pixel_size and location of the view, not of the image
+                "caption_length": 384,  # tokens (bytes), text encoder
+            },
+            "augment": {
+                "crop_scale": (0.08, 1.0),
+                "hflip": True,
+                "vflip": False,
+                "rot90": False,
+                "jitter": (0.4, 0.4, 0.4, 0.1),  # brightness, contrast, saturation, hue
+                "jitter_p": 0.8,
+                "grey_p": 0.2,
+                "blur_p": 0.5,
+            },
+            "optimizer": {
+                "learning_rate": 3e-3,
+                "batch_size": 4096,  # global, images
+                "images": 0,  # length of training in images seen; or:
+                "epochs": 100.0,  # used where images is 0
+                "warmup_epochs": 1.0,  # at most a tenth of the training
+                "weight_decay": 0.1,
+                "b1": 0.9,
+                "b2": 0.98,
+                "eps": 1e-8,
+                "clip_norm": 0.0,  # 0: no clipping
+            },
+            "dtype": "bfloat16",  # of the encoders' arithmetic; parameters stay float32
+            "log_every": 10,  # steps
+            "eval": {"every": 0, "batch_size": 512, "k": 5, "max_bank": 50_000},
+            "checkpoint": {"every": 1000, "keep": 2},
+        }
+    )
+    return config.lock()
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Load `configs/X.py[:arg]` and apply `--config.key=value` overrides.
+
+    Raises:
+        ConfigError: no such file, an unknown key, a value of the wrong type, or a config whose
+            values cannot work together.
+    """
+    from absl import flags
+
+    path = spec.split(":", 1)[0]
+    if not Path(path).is_file():
+        raise ConfigError(f"no config file {path!r}; the ones that come with satmip: {known()}")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    try:
+        values(["satmip", f"--config={spec}", *overrides])
+    except flags.UnrecognizedFlagError as error:
+        raise ConfigError(f"unknown option {error.flagname!r}: write --config.key=value") from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{spec} {' '.join(overrides)}: {error}") from error
+    config = values.config
+    validate(config)
+    return config
+
+
+def config_folder() -> Path:
+    """Folder of the configs that come with the package (checkout or installed wheel)."""
+    here = Path(__file__).resolve().parent
+    return next(p for p in (here / "configs", here.parent / "configs") if p.is_dir())
+
+
+def known() -> str:
+    """Names of the configs that come with the package, for messages."""
+    return ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in config_folder().glob("*.py")))
+
+
+def validate(config: ConfigDict) -> None:
+    """Raise ConfigError where values cannot work, before anything is compiled."""
+    from satmip_jax.metadata.fields import select_fields
+    from satmip_jax.models import METADATA_ENCODERS, parse_vit
+    from satmip_jax.objectives import METHODS
+
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(message)
+
+    optimizer = config.optimizer
+    require(
+        config.method.name in METHODS,
+        f"config.method.name is {config.method.name!r}; choose one of {', '.join(METHODS)}",
+    )
+    require(
+        config.metadata.encoder in METADATA_ENCODERS,
+        f"config.metadata.encoder is {config.metadata.encoder!r}; choose one of "
+        f"{', '.join(METADATA_ENCODERS)}",
+    )
+    require(
+        config.dtype in ("float32", "bfloat16"),
+        f"config.dtype is {config.dtype!r}; choose float32 or bfloat16",
+    )
+    require(
+        optimizer.batch_size >= 2,
+        f"config.optimizer.batch_size is {optimizer.batch_size}; "
+        "a contrastive loss needs at least 2 images",
+    )
+    require(
+        optimizer.images > 0 or optimizer.epochs > 0,
+        "training has no length: set config.optimizer.epochs or config.optimizer.images",
+    )
+    for key in ("log_every", "checkpoint.every", "checkpoint.keep", "eval.batch_size", "eval.k"):
+        value: Any = config
+        for part in key.split("."):
+            value = value[part]
+        require(value >= 1, f"config.{key} is {value}; it must be at least 1")
+    try:
+        select_fields(config.metadata.fields)
+        patch = parse_vit(config.image.encoder)[1]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    require(
+        config.image.size % patch == 0,
+        f"config.image.size is {config.image.size}, not a multiple of the patch size {patch} "
+        f"of {config.image.encoder!r}",
+    )
+
+
+def to_json(config: ConfigDict) -> str:
+    """Return the config as indented JSON, stable across runs."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """Rebuild a config written by `to_json`; keys unknown to this version are refused.
+
+    Raises:
+        ConfigError: not JSON, unknown keys, or values of another type.
+    """
+    config = default_config()
+    try:
+        stored = json.loads(text)
+        for key, value in stored.items():  # a list is how JSON keeps a tuple
+            if isinstance(value, dict):
+                for name, entry in value.items():
+                    config[key][name] = tuple(entry) if isinstance(entry, list) else entry
+            else:
+                config[key] = value
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"not a config of this version of satmip: {error}") from error
+    return config
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """List `key: old -> new` for every value in which two configs differ."""
+
+    def flat(config: ConfigDict) -> dict[str, Any]:
+        return {
+            f"{key}.{name}" if name else key: entry
+            for key, value in config.to_dict().items()
+            for name, entry in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+
+    a, b = flat(old), flat(new)
+    return [f"{key}: {a[key]!r} -> {b[key]!r}" for key in sorted(a) if a[key] != b[key]]
