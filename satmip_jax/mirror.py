@@ -1,0 +1,73 @@
+"""Local copies of remote folders: ArrayRecord reads local files only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from etils import epath
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names another machine's files, such as gs://bucket/eurosat."""
+    return "://" in os.fspath(path)
+
+
+def mirror(
+    remote: epath.Path, names: Iterable[str], version: bytes, cache: Path | None = None
+) -> epath.Path:
+    """Copies files of a remote folder to a local cache, once, with a progress bar.
+
+    A file appears in the cache when it is whole. Processes of one machine wait for the first of
+    them to finish. A file of the right size is not copied again.
+
+    Args:
+      remote: Read through etils.epath, with its credentials.
+      names: Names of files in that folder.
+      version: Any bytes that change when the folder is made anew: a new version gets a new place.
+      cache: Where copies are kept; $SATMIP_CACHE, else ~/.cache/satmip_jax.
+
+    Returns:
+      The local folder.
+    """
+    import fcntl
+
+    from tqdm import tqdm
+
+    key = hashlib.sha256(os.fspath(remote).encode() + b"\0" + version).hexdigest()[:24]
+    cache = cache or Path(os.environ.get("SATMIP_CACHE") or "~/.cache/satmip_jax").expanduser()
+    local = cache / key
+    local.mkdir(parents=True, exist_ok=True)
+    with (local / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sizes = {name: (remote / name).stat().length for name in names}
+        wanted = [n for n, size in sizes.items() if not _has_size(local / n, size)]
+        bar = tqdm(
+            desc=f"copying {remote} to {local}",
+            total=sum(sizes[name] for name in wanted),
+            unit="B",
+            unit_scale=True,
+            disable=not wanted,
+        )
+        with bar:
+            for name in wanted:
+                temporary = local / f".{name}.tmp"
+                with (remote / name).open("rb") as source, temporary.open("wb") as copy:
+                    while chunk := source.read(16 << 20):
+                        copy.write(chunk)
+                        bar.update(len(chunk))
+                replace_durably(temporary, local / name)
+    return epath.Path(local)
+
+
+def replace_durably(temporary: Path, path: Path) -> None:
+    """Renames a finished file over its name, after its bytes have reached the disk."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size == size
