@@ -1,0 +1,401 @@
+"""Views of an image, cut on the device inside the jitted step.
+
+`augment` does for a whole batch what `torchvision.transforms` does for one image: random resized
+crop (antialiased), flips, quarter turns, colour jitter, grey, Gaussian blur, in SimCLR's order.
+Each image has its own draws; one key gives one result, whatever the number of devices; shapes are
+static, and there is no loop over images.
+
+How it is made fast:
+
+* A crop and its resize are two small dense matrices an image, one for each axis, so that a view is
+  two batched matrix products; flips and quarter turns only change what goes into them.
+* Brightness, contrast and saturation are one formula, `f x + (1 - f) target`, with three targets.
+  That gives every image its own order of the operations, as in torchvision, without branches.
+* Colours are three planes (b, h, w) until the end: products need no transposes, and the
+  compiler fuses what is done to a pixel.
+
+The crop is returned so that the metadata can follow it (`metadata.tabular.follow_crop`).
+
+Sources: torchvision `RandomResizedCrop`, `ColorJitter`, `GaussianBlur`, and PIL's resize; SimCLR
+(Chen et al. 2020), appendix A.
+
+NOTE[DIFF]: SLIP blurs with PIL, whose kernel has no limit; here it is SimCLR's and torchvision's,
+a tenth of the side, so that at 64 pixels (7 taps) the larger sigmas blur less than in SLIP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+CROP_ATTEMPTS = 10  # torchvision's
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's rounding of ITU-R 601-2
+# TF32 on a GPU, three bf16 passes on a TPU: finer than the 8 bits of a pixel, unlike one bf16 pass.
+PRECISION = lax.Precision.HIGH
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+Planes = tuple[Array, Array, Array]  # red, green, blue, each (b, h, w) float32
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What is done to an image to make a view; hashable, so a static argument of `jax.jit`.
+
+    The defaults are SimCLR's views in SLIP's strength. Lists are taken for tuples.
+
+    Attributes:
+      size: side of the square view, pixels.
+      crop_scale: smallest and largest area of the crop, as a fraction of the image's.
+      crop_ratio: smallest and largest width / height of the crop, log-uniform between.
+      hflip, vflip: mirror left-right, top-bottom, each with probability 1/2.
+      rot90: turn by 0, 90, 180 or 270 degrees, each with probability 1/4.
+      jitter: strength of brightness, contrast, saturation (factors in [max(0, 1 - s), 1 + s]) and
+        hue (turns of the colour circle in [-s, s], s at most 0.5).
+      jitter_p, grey_p, blur_p: probability of jitter, of grey and of blur.
+      blur_sigma: smallest and largest standard deviation of the blur, pixels of the view.
+
+    Raises:
+      ValueError: a value outside its range, named with the value.
+
+    Example:
+      >>> AugmentConfig(size=224, vflip=True, rot90=True)  # no up or down in an overhead image
+    """
+
+    size: int
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: bool = True
+    vflip: bool = False
+    rot90: bool = False
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_p: float = 0.8
+    grey_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+
+    def __post_init__(self) -> None:
+        for name, length in (
+            ("crop_scale", 2),
+            ("crop_ratio", 2),
+            ("jitter", 4),
+            ("blur_sigma", 2),
+        ):
+            object.__setattr__(self, name, _floats(name, getattr(self, name), length))
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise ValueError(f"AugmentConfig.size is {self.size!r}: give the view's side in pixels")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("hflip", "vflip", "rot90"):
+                if not isinstance(value, bool):
+                    raise ValueError(f"AugmentConfig.{field.name} is {value!r}: True or False")
+            elif field.name.endswith("_p") and not 0 <= value <= 1:
+                raise ValueError(f"AugmentConfig.{field.name} is {value!r}: a probability, 0 to 1")
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"AugmentConfig.crop_scale is {self.crop_scale}: fractions of the image's area, "
+                "0 < smallest <= largest <= 1"
+            )
+        for name in ("crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"AugmentConfig.{name} is {(low, high)}: needs 0 < smallest <= largest"
+                )
+        if min(self.jitter) < 0 or self.jitter[3] > 0.5:
+            raise ValueError(
+                f"AugmentConfig.jitter is {self.jitter}: brightness, contrast, saturation >= 0 "
+                "and hue between 0 and 0.5"
+            )
+
+
+def augment(key: Array, images: Array, cfg: AugmentConfig) -> tuple[Array, Array]:
+    """One random view of each image; call it inside `jax.jit` with `cfg` static.
+
+    Args:
+      key: a PRNG key. The draws of image i depend on the key and on i only.
+      images: uint8 (b, s, s, 3), RGB.
+      cfg: what to do.
+
+    Returns:
+      views: float32 (b, size, size, 3) in [0, 1].
+      crop: float32 (b, 4), (y, x, height, width) of what was cut, as fractions of the stored
+        square, before flips and turns. These leave the place and the scale of the view as they
+        were, except that a quarter turn exchanges the view's axes.
+
+    Raises:
+      ValueError: images of another type or shape.
+
+    Example:
+      >>> views, crop = augment(jax.random.fold_in(key, step), images, AugmentConfig(size=64))
+      >>> views.shape, crop.shape
+      ((256, 64, 64, 3), (256, 4))
+    """
+    _check_images(images)
+    batch, stored = images.shape[:2]
+    crop_key, flip_key, jitter_key, grey_key, blur_key = jax.random.split(key, 5)
+    box = _draw_crop(crop_key, batch, stored, cfg)
+    planes = _cut(images, box, *_draw_orientation(flip_key, batch, cfg), cfg.size)
+    if cfg.jitter_p > 0 and max(cfg.jitter) > 0:
+        planes = _jitter(planes, jitter_key, cfg)
+    if cfg.grey_p > 0:
+        chosen = _uniform(grey_key, batch) < cfg.grey_p
+        grey = _grey(planes)
+        planes = _map(lambda x: jnp.where(chosen[:, None, None], grey, x), planes)
+    if cfg.blur_p > 0 and _blur_radius(cfg.size) > 0:
+        planes = _blur(planes, blur_key, cfg)
+    return jnp.stack(planes, axis=-1), box / jnp.float32(stored)
+
+
+def center_view(images: Array, size: int) -> Array:
+    """The whole square at `size` pixels, antialiased: the view for evaluation.
+
+    Args:
+      images: uint8 (b, s, s, 3).
+      size: side of the view.
+
+    Returns:
+      float32 (b, size, size, 3) in [0, 1].
+    """
+    _check_images(images)
+    stored = images.shape[1]
+    pixels = images.astype(jnp.float32) / 255
+    if size == stored:
+        return pixels
+    ends = jnp.array([[0.0, stored]], jnp.float32)
+    weights = _resize_weights(ends[:, 0], ends[:, 1], stored, size)[0]
+    exact = lax.Precision.HIGHEST  # once an image, not once a step
+    # (o, h) . (b, h, w, c) -> (b, o, w, c), then (p, w) . (b, o, w, c) -> (b, o, p, c)
+    rows = jnp.einsum("oh,bhwc->bowc", weights, pixels, precision=exact)
+    return jnp.einsum("pw,bowc->bopc", weights, rows, precision=exact).clip(0, 1)
+
+
+def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """(images - mean) / std by channel; float32 (..., 3), with the statistics of the schema."""
+    shape = (1,) * (images.ndim - 1) + (3,)
+    centre = jnp.asarray(mean, jnp.float32).reshape(shape)
+    scale = jnp.asarray(std, jnp.float32).reshape(shape)
+    return (images - centre) / scale
+
+
+# --- geometry ------------------------------------------------------------------------------------
+
+
+def _draw_crop(key: Array, batch: int, stored: int, cfg: AugmentConfig) -> Array:
+    """Boxes in whole pixels, float32 (b, 4) of (y, x, height, width): torchvision's distribution.
+
+    torchvision draws area and ratio up to ten times and takes the first box that fits; here all
+    ten are drawn and the first that fits is picked, which is the same distribution.
+    """
+    draws = _uniform(key, batch, 2 * CROP_ATTEMPTS + 2)
+    low, high = cfg.crop_scale
+    area = (low + (high - low) * draws[:, :CROP_ATTEMPTS]) * (stored * stored)
+    low, high = (math.log(r) for r in cfg.crop_ratio)
+    ratio = jnp.exp(low + (high - low) * draws[:, CROP_ATTEMPTS:-2])
+    width = jnp.round(jnp.sqrt(area * ratio))
+    height = jnp.round(jnp.sqrt(area / ratio))
+    fits = (width >= 1) & (width <= stored) & (height >= 1) & (height <= stored)
+    first = jnp.argmax(fits, axis=1, keepdims=True)
+    found = jnp.any(fits, axis=1)
+    width = jnp.take_along_axis(width, first, axis=1)[:, 0]
+    height = jnp.take_along_axis(height, first, axis=1)[:, 0]
+
+    # None fits: the largest centred box of an allowed ratio (the whole square, if 1 is allowed).
+    narrowest, widest = cfg.crop_ratio
+    whole_width = stored if widest >= 1 else round(stored * widest)
+    whole_height = stored if narrowest <= 1 else round(stored / narrowest)
+    width = jnp.where(found, width, jnp.float32(max(whole_width, 1)))
+    height = jnp.where(found, height, jnp.float32(max(whole_height, 1)))
+    room_y, room_x = stored - height, stored - width
+    # u < 1, but u * (room + 1) can round up to room + 1 in float32
+    y = jnp.minimum(jnp.floor(draws[:, -2] * (room_y + 1)), room_y)
+    x = jnp.minimum(jnp.floor(draws[:, -1] * (room_x + 1)), room_x)
+    y = jnp.where(found, y, jnp.floor(room_y / 2))
+    x = jnp.where(found, x, jnp.floor(room_x / 2))
+    return jnp.stack([y, x, height, width], axis=1)
+
+
+def _draw_orientation(key: Array, batch: int, cfg: AugmentConfig) -> tuple[Array, Array, Array]:
+    """(transpose, then flip rows, then flip columns): the three bools (b,) of a turn and flips."""
+    draws = _uniform(key, batch, 3)
+    turns = jnp.floor(draws[:, 0] * 4) if cfg.rot90 else jnp.zeros(batch, jnp.float32)
+    # np.rot90 by one turn is a transpose with the rows reversed; by three, with the columns.
+    transpose = (turns == 1) | (turns == 3)
+    flip_rows = (turns == 1) | (turns == 2)
+    flip_columns = (turns == 2) | (turns == 3)
+    if cfg.vflip:
+        flip_rows ^= draws[:, 1] < 0.5
+    if cfg.hflip:
+        flip_columns ^= draws[:, 2] < 0.5
+    return transpose, flip_rows, flip_columns
+
+
+def _cut(
+    images: Array, box: Array, transpose: Array, flip_rows: Array, flip_columns: Array, size: int
+) -> Planes:
+    """Crop, resize, turn and flip: uint8 (b, s, s, 3) -> planes (b, size, size) in [0, 1]."""
+    stored = images.shape[1]
+    turned = transpose[:, None, None, None]
+    images = jnp.where(turned, jnp.swapaxes(images, 1, 2), images)  # still bytes: cheap
+    y, x, height, width = jnp.where(transpose, box[:, [1, 0, 3, 2]].T, box.T)
+    rows = _resize_weights(y, height, stored, size)
+    columns = _resize_weights(x, width, stored, size)
+    rows = jnp.where(flip_rows[:, None, None], rows[:, ::-1], rows)
+    columns = jnp.where(flip_columns[:, None, None], columns[:, ::-1], columns)
+    red, green, blue = (images[..., c].astype(jnp.float32) for c in range(3))
+    planes = (red, green, blue)
+    return _map(lambda x: (x / 255).clip(0, 1), _both_axes(rows, planes, columns))
+
+
+def _resize_weights(start: Array, length: Array, stored: int, size: int) -> Array:
+    """The matrix that cuts [start, start + length) and resizes it: (b,) -> (b, size, stored).
+
+    PIL's antialiased bilinear filter: a triangle as wide as the shrinking, over the pixels of the
+    box only, of sum 1.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    shrink = length / size
+    centre = start + (jnp.arange(size, dtype=jnp.float32)[None, :, None] + 0.5) * shrink
+    pixel = jnp.arange(stored, dtype=jnp.float32)[None, None, :] + 0.5
+    weights = jnp.maximum(1 - jnp.abs(pixel - centre) / jnp.maximum(shrink, 1), 0)
+    inside = (pixel > start) & (pixel < start + length)
+    weights = jnp.where(inside, weights, 0)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True)
+
+
+def _both_axes(rows: Array, planes: Planes, columns: Array) -> Planes:
+    """rows . plane . columns^T for each plane and image: (b, o, h), (b, h, w), (b, p, w)."""
+
+    def one(plane: Array) -> Array:
+        # (b, h, w) . (b, p, w) -> (b, h, p), then (b, o, h) . (b, h, p) -> (b, o, p)
+        plane = jnp.einsum("bhw,bpw->bhp", plane, columns, precision=PRECISION)
+        return jnp.einsum("boh,bhp->bop", rows, plane, precision=PRECISION)
+
+    return _map(one, planes)
+
+
+# --- colour --------------------------------------------------------------------------------------
+
+
+def _jitter(planes: Planes, key: Array, cfg: AugmentConfig) -> Planes:
+    """torchvision's ColorJitter, each image in its own random order of the four operations."""
+    operations = [i for i, strength in enumerate(cfg.jitter) if strength > 0]
+    draws = _uniform(key, planes[0].shape[0], 1 + 4 + len(operations))
+    applied = (draws[:, 0] < cfg.jitter_p)[:, None]
+    strength = jnp.array(cfg.jitter[:HUE], jnp.float32)[None]
+    low = jnp.maximum(1 - strength, 0)
+    factors = jnp.where(applied, low + (1 + strength - low) * draws[:, 1:4], 1)
+    turns = jnp.where(applied, (2 * draws[:, 4:5] - 1) * cfg.jitter[HUE], 0)
+    factors = jnp.concatenate([factors, turns], axis=1)
+    # (b, operations): which comes when
+    order = jnp.array(operations, jnp.int32)[jnp.argsort(draws[:, 5:], axis=1)]
+
+    def step(planes: Planes, operation: Array) -> tuple[Planes, None]:
+        factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, 0]
+        factor, op = factor[:, None, None], operation[:, None, None]
+        grey = _grey(planes)
+        mean = jnp.mean(grey, axis=(1, 2), keepdims=True)
+        target = jnp.where(op == CONTRAST, mean, jnp.where(op == SATURATION, grey, 0.0))
+        changed = _map(lambda x: (factor * x + (1 - factor) * target).clip(0, 1), planes)
+        if cfg.jitter[HUE] > 0:
+            hued = _turn_hue(planes, factor)
+            changed = _map(lambda new, old: jnp.where(op == HUE, new, old), hued, changed)
+        return changed, None
+
+    # A loop: unrolled, the compiler fuses the steps into one and computes the first many times.
+    return lax.scan(step, planes, order.T)[0]
+
+
+def _turn_hue(planes: Planes, turn: Array) -> Planes:
+    """Move the hue by `turn` of a circle, keeping HSV's saturation and value."""
+    red, green, blue = planes
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
+    scale = 1 / jnp.where(chroma > 0, chroma, 1)
+    sixths = jnp.where(
+        value == red,
+        (green - blue) * scale,
+        jnp.where(value == green, 2 + (blue - red) * scale, 4 + (red - green) * scale),
+    )
+    sixths = sixths + 6 * turn
+
+    def channel(offset: float) -> Array:
+        # distance round the circle of six: 0 where the channel is full, 3 where it is opposite
+        place = sixths + offset
+        place = place - 6 * jnp.floor(place / 6)
+        return value - chroma * jnp.minimum(place, 4 - place).clip(0, 1)
+
+    return channel(5.0), channel(3.0), channel(1.0)
+
+
+def _grey(planes: Planes) -> Array:
+    red, green, blue = planes
+    return GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue
+
+
+# --- blur ----------------------------------------------------------------------------------------
+
+
+def _blur_radius(size: int) -> int:
+    """SimCLR's kernel is a tenth of the side, made odd: 23 taps at 224 pixels, 7 at 64."""
+    return size // 20
+
+
+def _blur(planes: Planes, key: Array, cfg: AugmentConfig) -> Planes:
+    batch = planes[0].shape[0]
+    draws = _uniform(key, batch, 2)
+    low, high = cfg.blur_sigma
+    matrix = _blur_matrix(low + (high - low) * draws[:, 0], cfg.size, _blur_radius(cfg.size))
+    chosen = (draws[:, 1] < cfg.blur_p)[:, None, None]
+    matrix = jnp.where(chosen, matrix, jnp.eye(cfg.size, dtype=jnp.float32)[None])
+    return _map(lambda x: x.clip(0, 1), _both_axes(matrix, planes, matrix))
+
+
+def _blur_matrix(sigma: Array, size: int, radius: int) -> Array:
+    """The banded matrix of the blur with reflected borders, (b,) -> (b, size, size)."""
+    pixel = jnp.arange(size, dtype=jnp.float32)
+    here, there, last = pixel[None, :, None], pixel[None, None, :], size - 1
+
+    def weight(distance: Array) -> Array:
+        gauss = jnp.exp(-0.5 * jnp.square(distance / sigma[:, None, None]))
+        return jnp.where(jnp.abs(distance) <= radius, gauss, 0)
+
+    # A pixel is met directly, and mirrored at either border; the border itself is not repeated.
+    weights = weight(here - there)
+    weights += jnp.where(there > 0, weight(here + there), 0)
+    weights += jnp.where(there < last, weight(2 * last - here - there), 0)
+    return weights / jnp.sum(weights, axis=-1, keepdims=True)
+
+
+# --- small things --------------------------------------------------------------------------------
+
+
+def _uniform(key: Array, *shape: int) -> Array:
+    return jax.random.uniform(key, shape, jnp.float32)
+
+
+def _map(function: Callable[..., Array], *planes: Planes) -> Planes:
+    red, green, blue = (function(*channel) for channel in zip(*planes, strict=True))
+    return red, green, blue
+
+
+def _floats(name: str, value: object, length: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(v) for v in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != length or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"AugmentConfig.{name} is {value!r}: needs {length} finite numbers")
+    return numbers
+
+
+def _check_images(images: Array) -> None:
+    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+        raise ValueError(f"images are of shape {images.shape}: expected (batch, side, side, 3)")
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images are {images.dtype}: expected uint8 pixels, 0 to 255")
