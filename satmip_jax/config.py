@@ -222,3 +222,40 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
     a, b = flat(old), flat(new)
     return [f"{key}: {a[key]!r} -> {b[key]!r}" for key in sorted(a) if a[key] != b[key]]
+
+
+def parse_arg(
+    arg: str | None, *, method: str, size: str, sizes: Sequence[str]
+) -> tuple[str, str, set[str]]:
+    """Split the text after `:` of a config into method, size and switches.
+
+    Args:
+        arg: names joined by ",", in any order; the first method or size named counts.
+        method, size: used where `arg` names none.
+        sizes: what the config offers.
+
+    Returns:
+        The method, the size, and those of {"text", "runlocal"} that were named.
+
+    Raises:
+        ConfigError: a name that is none of these; the message lists what there is.
+
+    Example:
+        >>> parse_arg("simclr,b16", method="satmips", size="s16", sizes=["s16", "b16"])
+        ('simclr', 'b16', set())
+    """
+    methods, switches = ("simclr", "satmip", "satmips", "supervised"), ("text", "runlocal")
+    chosen: set[str] = set()
+    for name in (arg or "").split(","):
+        if name in methods:
+            method = name
+        elif name in sizes:
+            size = name
+        elif name in switches:
+            chosen.add(name)
+        elif name:
+            raise ConfigError(
+                f"unknown config argument {name!r}: choose a method ({', '.join(methods)}), a "
+                f"size ({', '.join(sizes)}), and any of {', '.join(switches)}"
+            )
+    return method, size, chosen

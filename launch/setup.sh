@@ -1,0 +1,22 @@
+# Sourced by the other scripts: installs a requirements file and this package into .venv, once.
+#   source launch/setup.sh requirements.txt
+# PYTHON chooses the interpreter (3.11 to 3.13).
+requirements=$1
+stamp=.venv/.installed-$requirements
+if ! cmp -s "$requirements" "$stamp"; then
+  python=${PYTHON:-}
+  for candidate in python3.11 python3.12 python3.13 python3; do
+    [ -n "$python" ] && break
+    "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null &&
+      python=$candidate
+  done
+  if [ -z "$python" ]; then
+    echo "Python 3.11, 3.12 or 3.13 is needed: install one, or name it with PYTHON=..." >&2
+    exit 1
+  fi
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  echo "Installing $requirements into .venv (a few minutes, once)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+  cp "$requirements" "$stamp"
+fi

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Sets up a virtual environment in .venv and runs linter, type checker and tests.
+#   bash launch/test.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/setup.sh requirements-test.txt
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,106 @@
+"""Representations of a data set: the encoders' outputs before the projectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from satmip_jax import augment, parallel, pipeline
+from satmip_jax.metadata import tabular
+from satmip_jax.models import Towers
+from satmip_jax.shards import ShardDataset
+
+KINDS = ("image", "metadata", "both")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of n examples by kind, float32 (n, d), and their labels int32 (n,), -1 unknown."""
+
+    by_kind: dict[str, np.ndarray]
+    labels: np.ndarray
+
+
+def fuse(image: np.ndarray, metadata: np.ndarray) -> np.ndarray:
+    """Return the bimodal feature: both, each at unit length, side by side."""
+    return np.concatenate([unit(image), unit(metadata)], axis=1)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows at unit length; a zero row stays zero."""
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
+
+
+def extract(
+    config: ConfigDict,
+    towers: Towers,
+    params: Any,
+    schema: tabular.Schema,
+    dataset: ShardDataset,
+    mesh: Mesh,
+    *,
+    limit: int | None = None,
+) -> Features:
+    """Encode a split, in the order of its records.
+
+    Args:
+        schema: the one the model was trained with: its statistics and vocabularies are used.
+        limit: use only so many examples, spread evenly over the split.
+    """
+    size = config.eval.batch_size // mesh.size * mesh.size or mesh.size
+    encode = make_encoder(config, towers, schema, dataset.schema.image_size, mesh)
+    captions = towers.has_metadata and config.metadata.encoder == "text"
+    count = min(limit or len(dataset), len(dataset))
+    numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
+    outputs, labels = [], []
+    reader = pipeline.ReadBatch(dataset, schema, captions)
+    for batch in pipeline.read_in_order(reader, numbers, size=size):
+        count = len(batch["label"])
+        labels.append(batch["label"])
+        inputs = {"image": batch["image"], "metadata": batch["metadata"]}
+        padded = jax.tree.map(lambda x, missing=size - count: _pad(x, missing), inputs)
+        features = jax.device_get(encode(params, parallel.to_devices(padded, mesh)))
+        outputs.append({kind: array[:count] for kind, array in features.items()})
+    by_kind = {kind: np.concatenate([out[kind] for out in outputs]) for kind in outputs[0]}
+    if "metadata" in by_kind:
+        by_kind["both"] = fuse(by_kind["image"], by_kind["metadata"])
+    return Features(by_kind, np.concatenate(labels))
+
+
+def make_encoder(
+    config: ConfigDict, towers: Towers, schema: tabular.Schema, stored_size: int, mesh: Mesh
+):
+    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`."""
+
+    def encode(params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        view = augment.center_view(batch["image"], config.image.size)
+        view = augment.normalize(view, schema.image_mean, schema.image_std)
+        variables = {"params": params}
+        features = {"image": towers.apply(variables, view, method="encode_image")}
+        if towers.has_metadata:
+            metadata = batch["metadata"]
+            if config.metadata.follow_crop:
+                whole = jax.numpy.tile(
+                    jax.numpy.array([[0.0, 0.0, 1.0, 1.0]], jax.numpy.float32),
+                    (view.shape[0], 1),
+                )
+                metadata = tabular.follow_crop(metadata, whole, stored_size, config.image.size)
+            features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
+        return features
+
+    everywhere = parallel.replicated(mesh)
+    return jax.jit(
+        encode,
+        in_shardings=(everywhere, parallel.batch_sharding(mesh)),
+        out_shardings=everywhere,
+    )
+
+
+def _pad(x: np.ndarray, missing: int) -> np.ndarray:
+    """Repeat the first row at the end, so that every batch has the same shape."""
+    return np.concatenate([x, np.repeat(x[:1], missing, axis=0)]) if missing else x

@@ -1,0 +1,244 @@
+"""Training: from a config and a folder of shards to checkpoints, metrics and kNN scores."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from satmip_jax import config as configs
+from satmip_jax import parallel
+from satmip_jax.checkpoint import Checkpoints
+from satmip_jax.evaluation.evaluate import knn_accuracy
+from satmip_jax.logbook import Logbook
+from satmip_jax.models import build_towers
+from satmip_jax.objectives import build_method
+from satmip_jax.pipeline import InMemoryBatches, TrainBatches
+from satmip_jax.shards import ShardDataset
+from satmip_jax.train_step import (
+    TrainState,
+    init_state,
+    make_optimizer,
+    make_train_step,
+    total_steps,
+)
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss or the gradient is not finite; the message names step, checkpoint and batch."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved its state."""
+
+
+def train(config: ConfigDict, workdir: str | Path) -> TrainState:
+    """Train as `config` says; called again with the same arguments it resumes by itself.
+
+    Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl` and
+    `tensorboard/`.
+
+    Raises:
+        ConfigError: the config cannot work, or the workdir belongs to another one.
+        NotFiniteError: the loss became NaN or infinite.
+        Interrupted: SIGTERM or Ctrl-C came; the state was saved first.
+    """
+    workdir = Path(workdir)
+    configs.validate(config)
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size(config.optimizer.batch_size, mesh)
+    claim_workdir(workdir, config)
+    dataset = open_split(config, config.data.train_split)
+    schema = dataset.schema
+    method = build_method(config)
+    towers = build_towers(config, schema, method.heads(len(schema.classes)))
+    tx, schedule = make_optimizer(config, len(dataset))
+    step_fn = make_train_step(config, towers, method, schema, tx, schedule, mesh)
+    steps = total_steps(config, len(dataset))
+
+    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+        abstract, init = init_state(config, towers, tx, schema, mesh)
+        resumed = checkpoints.latest is not None
+        state = checkpoints.restore(abstract) if resumed else init()
+        start = int(state.step)
+        if start >= steps:
+            return state
+        logbook = Logbook(
+            workdir, start=start, total=steps, batch_size=config.optimizer.batch_size
+        )
+        if parallel.is_main_process():
+            schema.save(workdir / "schema.json")
+        logbook.say(
+            describe(config, mesh, state, method.negatives(config.optimizer.batch_size), steps)
+            + (f"; resumed at step {start}" if resumed else "")
+        )
+        batches_class = InMemoryBatches if config.data.in_memory else TrainBatches
+        options = {} if config.data.in_memory else {"workers": config.data.workers}
+        try:
+            with (
+                batches_class(
+                    dataset,
+                    mesh,
+                    batch_size=config.optimizer.batch_size,
+                    seed=config.seed,
+                    start=start,
+                    captions=config.metadata.encoder == "text",
+                    **options,
+                ) as batches,
+                stop_signal() as stop,
+            ):
+                watch = Watch(logbook, dataset, checkpoints, config.optimizer.batch_size)
+                for step in range(start, steps):
+                    batch = next(batches)
+                    watch.started(step, batch["index"])
+                    state, metrics = step_fn(state, batch)
+                    done = step + 1
+                    watch.finished(metrics)
+                    last = done == steps or bool(stop)
+                    if done % config.log_every == 0 or last:
+                        watch.log()
+                    if done % config.checkpoint.every == 0 or last:
+                        watch.log()  # never save what is not finite
+                        checkpoints.save(done, state, config, schema)
+                    if config.eval.every and (done % config.eval.every == 0 or done == steps):
+                        scores = knn_accuracy(config, towers, state.params, schema, mesh)
+                        logbook.write(done, scores)
+                        logbook.say(
+                            f"step {done}: "
+                            + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+                        )
+                        watch.restart_clock()
+                    if stop and done < steps:
+                        checkpoints.wait()
+                        raise Interrupted(
+                            f"stopped by {stop[0]} and saved at step {done} of {steps}; "
+                            "the same command goes on from there"
+                        )
+                checkpoints.wait()
+        finally:
+            logbook.close()
+    return state
+
+
+def open_split(config: ConfigDict, split: str) -> ShardDataset:
+    """Open a split of `config.data.dir`, or say how to make one."""
+    if not config.data.dir:
+        raise configs.ConfigError(
+            "config.data.dir is empty: give the folder that `satmip prepare` wrote, "
+            "as --config.data.dir=DIR"
+        )
+    return ShardDataset(config.data.dir, split)
+
+
+def claim_workdir(workdir: Path, config: ConfigDict) -> None:
+    """Write the config into a new workdir; refuse one that holds another config."""
+    path = workdir / "config.json"
+    if path.is_file():
+        stored = configs.from_json(path.read_text(encoding="utf-8"))
+        changed = configs.differences(stored, config)
+        if changed:
+            raise configs.ConfigError(
+                f"{workdir} belongs to a run with another config:\n  "
+                + "\n  ".join(changed)
+                + "\nUse another --workdir, or the config of that run to resume it."
+            )
+    elif parallel.is_main_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(configs.to_json(config), encoding="utf-8")
+        temporary.replace(path)
+
+
+def describe(
+    config: ConfigDict, mesh: Any, state: TrainState, negatives: dict[str, int], steps: int
+) -> str:
+    """One line on what is about to run, with the true number of negatives."""
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    against = ", ".join(f"{name} {count:,}" for name, count in negatives.items()) or "none"
+    return (
+        f"{config.method.name} {config.image.encoder}: {parameters / 1e6:.2f} M parameters, "
+        f"{steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
+        f"{jax.devices()[0].platform} device(s); negatives per anchor: {against}"
+    )
+
+
+class Watch:
+    """Fetches metrics without holding up the device, and stops on what is not finite."""
+
+    def __init__(
+        self, logbook: Logbook, dataset: ShardDataset, checkpoints: Checkpoints, batch_size: int
+    ) -> None:
+        self.logbook, self.dataset, self.checkpoints = logbook, dataset, checkpoints
+        self.batch_size = batch_size
+        self.pending: list[tuple[int, jax.Array, dict[str, jax.Array]]] = []
+        self.since = time.perf_counter()
+
+    def started(self, step: int, index: jax.Array) -> None:
+        self.step, self.index = step, index
+
+    def finished(self, metrics: dict[str, jax.Array]) -> None:
+        self.pending.append((self.step, self.index, metrics))
+
+    def restart_clock(self) -> None:
+        """Leave what was done since the last call out of the measured rate."""
+        self.since = time.perf_counter()
+
+    def log(self) -> None:
+        """Wait for the steps since the last call, check them and write their mean."""
+        if not self.pending:
+            return
+        rows = []
+        for step, index, metrics in self.pending:
+            row = {name: float(value) for name, value in metrics.items()}
+            if not np.isfinite([row["loss"], row["grad_norm"]]).all():
+                raise NotFiniteError(self._not_finite(step, index, row))
+            rows.append(row)
+        seconds = time.perf_counter() - self.since
+        mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        mean["images_per_second"] = len(rows) * self.batch_size / seconds
+        self.logbook.advance(len(rows))
+        self.logbook.write(self.pending[-1][0], mean)
+        self.pending.clear()
+        self.restart_clock()
+
+    def _not_finite(self, step: int, index: jax.Array, row: dict[str, float]) -> str:
+        self.checkpoints.wait()
+        last = self.checkpoints.latest
+        rows = np.concatenate([np.asarray(shard.data) for shard in index.addressable_shards])
+        ids = self.dataset.ids(rows.tolist())
+        shown = "\n  ".join(ids[:16]) + (f"\n  ... ({len(ids)} in all)" if len(ids) > 16 else "")
+        good = f"step {last} in {self.checkpoints.folder}" if last is not None else "none"
+        return (
+            f"step {step}: loss is {row['loss']}, gradient norm {row['grad_norm']}. "
+            f"Last good checkpoint: {good}. Images of this batch:\n  {shown}\n"
+            "Look at these images, lower config.optimizer.learning_rate or set "
+            "config.optimizer.clip_norm=1.0."
+        )
+
+
+@contextmanager
+def stop_signal() -> Iterator[Sequence[str]]:
+    """Collect SIGTERM and SIGINT in a list instead of dying; a second one dies at once."""
+    received: list[str] = []
+    previous = {}
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
+        received.append(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
