@@ -132,8 +132,9 @@ def printable(text: str) -> str | None:
 
 # --- the fields -----------------------------------------------------------------------------------
 
-# A scale must be positive, and large enough for its logarithm to exist in float32: the lower ends
-# below (a micrometre, its like in degrees) stand for "above zero".
+# A scale must be positive, and large enough for its logarithm to exist: the lower ends below (a
+# micrometre, its like in degrees) stand for "above zero". Every end is a float32, so that a value
+# that was stored as one is still inside.
 FIELDS: tuple[Field, ...] = (
     Field(
         "gsd",
@@ -142,7 +143,7 @@ FIELDS: tuple[Field, ...] = (
         "m per pixel, x and y",
         phrase="gsd {0:.3g} x {1:.3g} m",
         size=2,
-        low=1e-6,
+        low=2.0**-20,
         high=10_000.0,
         log=True,
         scales_with="axes",
@@ -153,7 +154,7 @@ FIELDS: tuple[Field, ...] = (
         "GSD",
         "m per pixel",
         phrase="multispectral gsd {0:.3g} m",
-        low=1e-6,
+        low=2.0**-20,
         high=10_000.0,
         log=True,
         scales_with="mean",
@@ -165,7 +166,7 @@ FIELDS: tuple[Field, ...] = (
         "degrees per pixel, x and y",
         phrase="pixel size {0:.3g} x {1:.3g} degrees",
         size=2,
-        low=1e-12,
+        low=2.0**-40,
         high=1.0,
         log=True,
         scales_with="axes",

@@ -200,6 +200,9 @@ class Schema:
     splits: Mapping[str, int]
     provenance: Mapping[str, Any]
 
+    def __hash__(self) -> int:  # a flax module that holds a schema is hashed
+        return hash((self.name, self.image_size, self.classes))
+
     @functools.cached_property
     def category_ids(self) -> dict[str, dict[str, int]]:
         """Field -> category -> id."""
