@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from satmip_jax.sources.layouts import WORLD, Layout, layout_of
+from satmip_jax.scenes.layouts import WORLD, Layout, layout_of
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -33,7 +33,7 @@ CLOUD_HEIGHT = 55.0  # metres; far too low, so that clouds and their shadows sha
 SENSORS: dict[str, tuple[tuple[float, float, float], float, float]] = {
     "QUICKBIRD02": ((0.92, 0.98, 1.08), 0.84, 0.65),
     "GEOEYE01": ((1.07, 1.00, 0.90), 1.00, 0.45),
-    "WORLDVIEW02": ((0.97, 1.03, 0.97), 1.08, 0.35),
+    "WORLDVIEW02": ((0.98, 1.02, 0.975), 1.08, 0.35),
     "WORLDVIEW03_VNIR": ((1.03, 0.98, 1.00), 1.22, 0.0),
 }
 

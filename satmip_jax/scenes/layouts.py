@@ -1,7 +1,7 @@
 """What the classes of the synthetic data set look like from above: geometry, in metres.
 
 A layout is a list of flat areas and of upright prisms, each of a named material. It knows nothing
-of sun, season, sensor or resolution: `scene.render` paints it as they have it, so an image's
+of sun, season, sensor or resolution: `render` paints it as they have it, so an image's
 class lies in the arrangement of its objects and its colours in the metadata.
 
 East is +x, north is +y, the origin is the middle of the image.
