@@ -62,7 +62,7 @@ class Square:
 def _cv2() -> ModuleType:
     import cv2
 
-    cv2.setLogLevel(0)  # failures are reported by this module, with the file's name
+    cv2.utils.logging.setLogLevel(0)  # failures are reported by this module, with the file's name
     return cv2
 
 
@@ -189,13 +189,16 @@ def _decode(data: bytes, header: Header, reduce: int = 1) -> np.ndarray:
     return image
 
 
-def decode_square(data: bytes, size: int, out: np.ndarray | None = None) -> np.ndarray:
+def decode_square(
+    data: bytes, size: int, *, name: str = "image", out: np.ndarray | None = None
+) -> np.ndarray:
     """Decodes an image that must be `size` x `size`; what shards hold.
 
     Args:
       data: The encoded file.
       size: Side in pixels.
-      out: Optional uint8 (size, size, 3) array to fill, such as a row of a batch.
+      name: Names the image in errors.
+      out: Optional contiguous uint8 (size, size, 3) array to fill, such as a row of a batch.
 
     Returns:
       uint8 (size, size, 3), RGB.
@@ -203,11 +206,20 @@ def decode_square(data: bytes, size: int, out: np.ndarray | None = None) -> np.n
     Raises:
       ImageError: Damaged, or of another size.
     """
-    header = read_header(data, max_pixels=size * size)
-    if (header.width, header.height) != (size, size):
-        raise ImageError(f"{header.width}x{header.height} pixels instead of {size}x{size}")
+    try:
+        header = read_header(data)
+        if (header.width, header.height) != (size, size):
+            raise ImageError(f"{header.width}x{header.height} pixels instead of {size}x{size}")
+        pixels = _decode(data, header)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
     out = np.empty((size, size, 3), np.uint8) if out is None else out
-    _cv2().cvtColor(_decode(data, header), _cv2().COLOR_BGR2RGB, dst=out)
+    # opencv would quietly allocate another array for one it cannot fill
+    if out.shape != pixels.shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out must be contiguous uint8 {pixels.shape}, not {out.dtype} {out.shape}"
+        )
+    _cv2().cvtColor(pixels, _cv2().COLOR_BGR2RGB, dst=out)
     return out
 
 

@@ -31,7 +31,7 @@ from etils import epath
 
 from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
 from satmip_jax.metadata.record import Metadata
-from satmip_jax.metadata.tabular import Schema
+from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.mirror import is_remote, mirror, replace_durably
 
 SCHEMA_FILE = "schema.json"
@@ -357,7 +357,10 @@ def _load_schema(data_dir: epath.Path, split: str) -> Schema:
             f"no prepared data in {data_dir}: {SCHEMA_FILE} is not there; "
             "make it with `satmip prepare`"
         )
-    schema = Schema.load(data_dir / SCHEMA_FILE)
+    try:
+        schema = Schema.load(data_dir / SCHEMA_FILE)
+    except SchemaError as error:
+        raise ShardError(str(error)) from error
     if split not in schema.splits:
         raise ShardError(f"{data_dir} has no split {split!r}: it has {', '.join(schema.splits)}")
     return schema

@@ -1,0 +1,452 @@
+"""Turns a source into shards: crop, resize, encode, follow with the metadata, count what is bad.
+
+The work is cut into shards. Each is written to a temporary name, renamed when whole, and marked
+as done by a small JSON file with its partial statistics. A run that was stopped, at any moment
+and in any way, goes on where it was when started again. The bytes of the result depend on the
+data and the options alone: not on the number of workers, nor on interruptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import satmip_jax
+from satmip_jax import images, pool
+from satmip_jax.metadata.record import Problems
+from satmip_jax.metadata.schema import Schema, StatsAccumulator
+from satmip_jax.mirror import is_remote, replace_durably
+from satmip_jax.prepare_report import REPORT_FILE, PrepareReport
+from satmip_jax.shards import MAX_ID, SCHEMA_FILE, Record, finish, shard_file, write_shard
+from satmip_jax.sources import Ref, Source, UnreadableExample
+
+_WORK = ".prepare"  # plan.json, lock, and a mark per finished shard
+_FORMAT = 1
+
+
+class PrepareError(ValueError):
+    """The data cannot be prepared; the message says why and what to do next."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the bytes of the result; see `prepare`."""
+
+    image_size: int
+    jpeg_quality: int
+    context_ratio: float | None
+    max_pixels: int
+    shard_size: int
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("image_size", 8, 4096),
+            ("jpeg_quality", 1, 100),
+            ("max_pixels", 1, 2**40),
+            ("shard_size", 1, 1_000_000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise PrepareError(
+                    f"{name}={getattr(self, name)}: must be between {low} and {high}"
+                )
+        if self.context_ratio is not None and not 1 <= self.context_ratio <= 100:
+            raise PrepareError(f"context_ratio={self.context_ratio}: must be between 1 and 100")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard to write."""
+
+    split: str
+    index: int
+    count: int
+    refs: tuple[Ref, ...]
+
+
+def prepare(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    image_size: int,
+    workers: int | None = None,
+    limit: int | None = None,
+    splits: Sequence[str] | None = None,
+    statistics_from: str | os.PathLike[str] | None = None,
+    shard_size: int = 1024,
+    jpeg_quality: int = 95,
+    context_ratio: float | None = None,
+    max_pixels: int = images.MAX_PIXELS,
+    progress: bool = True,
+) -> PrepareReport:
+    """Writes a source as shards of square JPEGs with metadata, in TFDS layout.
+
+    Run again with the same options, it goes on where it stopped, and does nothing when all is done.
+
+    Args:
+      source: See `satmip_jax.sources.open_source`.
+      out: A folder on a local disk: new, empty, or begun by an earlier run.
+      image_size: Side of the stored squares in pixels.
+      workers: Processes; 0 works in this one. All cores by default.
+      limit: At most so many examples per split, spread evenly over the list.
+      splits: Only these; all by default.
+      statistics_from: A prepared folder whose image and field statistics are taken over, instead
+        of computing those of the train split; what is needed to evaluate on another data set.
+      shard_size: Examples per shard.
+      jpeg_quality: Of images that are encoded anew.
+      context_ratio: Side of the square around a labelled box in units of its longer side; the
+        source's own by default.
+      max_pixels: Larger images count as bad; guards against decompression bombs.
+      progress: Shows a progress bar on stderr.
+
+    Raises:
+      PrepareError: Bad options, a folder that holds something else or was begun with other
+        options, nothing usable, or no train split to take statistics from.
+      SourceError: The source cannot be listed.
+    """
+    began = time.monotonic()
+    if is_remote(out):
+        raise PrepareError(f"{out}: prepare on a local disk, then copy the folder there")
+    out = Path(out)
+    ratio = source.context_ratio if context_ratio is None else context_ratio
+    options = Options(image_size, jpeg_quality, ratio, max_pixels, shard_size)
+    inherited = None if statistics_from is None else _load_statistics(Path(statistics_from))
+    chosen = _select(source.refs(), splits, limit)
+    if inherited is None and "train" not in chosen:
+        raise PrepareError(
+            f"no split 'train' to take statistics from (there is {', '.join(chosen)}): give "
+            "statistics_from, a prepared folder whose statistics apply"
+        )
+    tasks = _cut(chosen, shard_size)
+    plan = {
+        "format": _FORMAT,
+        "source": source.name,
+        **source.options,
+        **asdict(options),
+        "limit": limit,
+        "splits": sorted(splits) if splits else None,
+        "examples": _fingerprint(tasks, source.classes),
+    }
+    job = Job(source, options, out)
+    with _claim(out):
+        _check_plan(out, json.loads(json.dumps(plan)))
+        todo = [task for task in tasks if job.read_mark(task) is None]
+        total = sum(len(task.refs) for task in tasks)
+        resumed = total - sum(len(task.refs) for task in todo)
+        with tqdm(
+            desc=f"preparing {source.name}",
+            total=total,
+            initial=resumed,
+            unit=" examples",
+            disable=not progress,
+        ) as bar:
+            try:
+                pool.run(job.run, todo, workers=workers, bar=bar)
+            except pool.WorkerDiedError as error:
+                raise PrepareError(
+                    f"{error}: try fewer workers; finished shards are kept, the same command "
+                    "goes on from there"
+                ) from error
+        marks = [(task, job.read_mark(task)) for task in tasks]
+        report = PrepareReport(
+            name=source.name,
+            out=out,
+            splits=_lengths(marks, sum),
+            bad=[(task.split, *row) for task, mark in marks for row in mark["bad"]],
+            skipped=dict(source.skipped),
+            problems=_problems(mark for _, mark in marks),
+            statistics="train" if statistics_from is None else os.fspath(statistics_from),
+            resumed=resumed,
+            seconds=time.monotonic() - began,
+        )
+        write_json(out / REPORT_FILE, report.to_json())
+        _check_usable(report)
+        schema = _schema(job, report, marks, inherited, plan)
+        finish(out, schema, {s: n for s, n in _lengths(marks, list).items() if s in schema.splits})
+        report = replace(report, seconds=time.monotonic() - began)
+        write_json(out / REPORT_FILE, report.to_json())
+    return report
+
+
+def _load_statistics(folder: Path) -> Schema:
+    try:
+        return Schema.load(folder / SCHEMA_FILE)
+    except OSError as error:
+        raise PrepareError(f"statistics_from={folder}: no prepared data there: {error}") from error
+
+
+def _select(
+    refs: Sequence[Ref], splits: Sequence[str] | None, limit: int | None
+) -> dict[str, list[Ref]]:
+    """The examples of each split that is wanted, splits in alphabetical order."""
+    by_split: dict[str, list[Ref]] = {}
+    for ref in refs:
+        by_split.setdefault(ref.split, []).append(ref)
+    if not refs:
+        raise PrepareError("the source lists no examples")
+    if len({ref.id for ref in refs}) < len(refs):
+        twice = Counter(ref.id for ref in refs).most_common(1)[0][0]
+        raise PrepareError(f"the source lists {twice!r} twice: ids must be unique")
+    if unknown := set(splits or ()) - by_split.keys():
+        raise PrepareError(f"no split {min(unknown)!r}: there is {', '.join(sorted(by_split))}")
+    if limit is not None and limit < 1:
+        raise PrepareError(f"limit={limit}: must be at least 1")
+    chosen = {}
+    for split in sorted(splits or by_split):
+        listed = by_split[split]
+        n = min(len(listed), limit or len(listed))
+        # spread, because lists are often sorted by class
+        chosen[split] = [listed[i * len(listed) // n] for i in range(n)]
+    return chosen
+
+
+def _cut(chosen: Mapping[str, Sequence[Ref]], shard_size: int) -> list[Task]:
+    return [
+        Task(split, i, -(-len(refs) // shard_size), tuple(refs[start : start + shard_size]))
+        for split, refs in chosen.items()
+        for i, start in enumerate(range(0, len(refs), shard_size))
+    ]
+
+
+def _fingerprint(tasks: Sequence[Task], classes: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for task in tasks:
+        digest.update(json.dumps([task.split, [ref.id for ref in task.refs]]).encode())
+    return digest.hexdigest()
+
+
+# --- the folder and its plan ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _claim(out: Path) -> Iterator[None]:
+    """Holds the folder for this process; frees it even when the process is killed."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _WORK).exists())):
+        raise PrepareError(f"{out} holds something else: choose a new or empty folder")
+    (out / _WORK).mkdir(parents=True, exist_ok=True)
+    with (out / _WORK / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PrepareError(f"{out}: another process is preparing this folder") from error
+        yield
+
+
+def _check_plan(out: Path, plan: dict[str, Any]) -> None:
+    """Notes the options in a new folder; in one that was begun, they must be the same."""
+    path = out / _WORK / "plan.json"
+    if not path.exists():
+        write_json(path, plan)
+        return
+    begun = json.loads(path.read_text())
+    differing = [key for key in begun | plan if begun.get(key) != plan.get(key)]
+    if "examples" in differing and len(differing) > 1:
+        differing.remove("examples")  # it follows from the others
+    if differing:
+        changes = ", ".join(
+            "other examples are listed"
+            if key == "examples"
+            else f"{key} was {begun.get(key)!r} and is now {plan.get(key)!r}"
+            for key in differing
+        )
+        raise PrepareError(
+            f"{out} was begun differently: {changes}. Use the same options to go on, "
+            "another folder, or delete this one to start afresh"
+        )
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON so that the file is either absent, old or whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False))
+    replace_durably(temporary, path)
+
+
+# --- one shard ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker process needs, besides the task."""
+
+    source: Source
+    options: Options
+    out: Path
+
+    def shard(self, task: Task) -> Path:
+        return self.out / shard_file(self.source.name, task.split, task.index, task.count)
+
+    def mark(self, task: Task) -> Path:
+        return self.out / _WORK / f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
+
+    def read_mark(self, task: Task) -> Any:
+        """What is known of a finished shard; None where it is not finished."""
+        try:
+            mark = json.loads(self.mark(task).read_bytes())
+            return mark if self.shard(task).stat().st_size == mark["bytes"] else None
+        except (OSError, ValueError):
+            return None
+
+    def run(self, task: Task, tick: Callable[[], None]) -> None:
+        """Writes one shard, then its mark."""
+        problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
+        bad: list[tuple[str, str]] = []
+        labels = {name: i for i, name in enumerate(self.source.classes)}
+
+        def records() -> Iterator[Record]:
+            for ref in task.refs:
+                try:
+                    record, pixels = self._record(ref, labels, problems)
+                except (UnreadableExample, images.ImageError) as error:
+                    bad.append((ref.id[:MAX_ID], str(error)))
+                else:
+                    if task.split == "train":
+                        stats.add(record.metadata)
+                        sums.add(pixels)
+                    yield record
+                tick()
+
+        size, classes = self.options.image_size, self.source.classes
+        length = write_shard(self.shard(task), records(), size, classes)
+        write_json(
+            self.mark(task),
+            {
+                "bytes": self.shard(task).stat().st_size,
+                "length": length,
+                "bad": bad,
+                "problems": problems.to_json(),
+                "stats": stats.to_json(),
+                "pixels": asdict(sums),
+            },
+        )
+
+    def _record(
+        self, ref: Ref, labels: Mapping[str, int], problems: Problems
+    ) -> tuple[Record, np.ndarray]:
+        if len(ref.id) > MAX_ID:
+            raise UnreadableExample(f"id longer than {MAX_ID}")
+        own = Problems()  # counted only if the example is kept
+        example = self.source.read(ref, own)
+        if example.label is not None and example.label not in labels:
+            raise UnreadableExample(f"unknown class {example.label[:40]!r}")
+        square = images.make_square(
+            example.image,
+            self.options.image_size,
+            box=example.box,
+            context_ratio=self.options.context_ratio or 1.0,
+            quality=self.options.jpeg_quality,
+            max_pixels=self.options.max_pixels,
+        )
+        metadata = example.metadata.crop_resize(
+            square.region, square.source_size, self.options.image_size, own
+        )
+        problems.merge(own)
+        label = -1 if example.label is None else labels[example.label]
+        return Record(ref.id, square.data, metadata, label), square.pixels
+
+
+@dataclass
+class PixelSums:
+    """Exact sums over 8-bit pixels, per channel: they merge in any order to the same bits."""
+
+    count: int = 0
+    total: list[int] = field(default_factory=lambda: [0, 0, 0])
+    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Adds an image, uint8 (h, w, 3)."""
+        flat = pixels.reshape(-1, 3).astype(np.int64)
+        self.count += len(flat)
+        self.total = [a + int(b) for a, b in zip(self.total, flat.sum(0), strict=True)]
+        self.squares = [a + int(b) for a, b in zip(self.squares, (flat**2).sum(0), strict=True)]
+
+    def merge(self, other: PixelSums) -> None:
+        """Adds the sums of another."""
+        self.count += other.count
+        self.total = [a + b for a, b in zip(self.total, other.total, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, other.squares, strict=True)]
+
+    def finish(self) -> tuple[Any, Any]:
+        """Mean and standard deviation per channel, of pixels in [0, 1]."""
+        n = self.count
+        mean = tuple(total / (n * 255) for total in self.total)
+        std = tuple(
+            math.sqrt((n * squares - total * total) / (n * 255) ** 2) or 1.0  # 1: constant
+            for total, squares in zip(self.total, self.squares, strict=True)
+        )
+        return mean, std
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+Marks = Sequence[tuple[Task, Any]]
+
+
+def _lengths(marks: Marks, gather: Callable[[list[int]], Any]) -> dict[str, Any]:
+    """Split -> the lengths of its shards, gathered."""
+    lengths: dict[str, list[int]] = {}
+    for task, mark in marks:
+        lengths.setdefault(task.split, []).append(mark["length"])
+    return {split: gather(shards) for split, shards in lengths.items()}
+
+
+def _check_usable(report: PrepareReport) -> None:
+    if not any(report.splits.values()) or (
+        report.statistics == "train" and not report.splits["train"]
+    ):
+        what = "training " if any(report.splits.values()) else ""
+        reasons = "; ".join(f"{n}: {reason}" for reason, n in report.bad_reasons().items())
+        raise PrepareError(
+            f"no {what}example of {report.name} could be used ({reasons[:500]}): "
+            f"{report.out / REPORT_FILE} names each one"
+        )
+
+
+def _problems(marks: Iterable[Any]) -> Problems:
+    problems = Problems()
+    for mark in marks:
+        problems.merge(Problems.from_json(mark["problems"]))
+    return problems
+
+
+def _schema(
+    job: Job, report: PrepareReport, marks: Marks, inherited: Schema | None, plan: Mapping[str, Any]
+) -> Schema:
+    if inherited is None:
+        stats, pixels = StatsAccumulator(), PixelSums()
+        for _, mark in marks:
+            stats.merge(StatsAccumulator.from_json(mark["stats"]))
+            pixels.merge(PixelSums(**mark["pixels"]))
+        mean, std = pixels.finish()
+        fields: Mapping[str, Any] = stats.finish()
+    else:
+        mean, std, fields = inherited.image_mean, inherited.image_std, inherited.fields
+    source = job.source
+    return Schema(
+        name=source.name,
+        image_size=job.options.image_size,
+        classes=tuple(source.classes),
+        image_mean=mean,
+        image_std=std,
+        fields=fields,
+        splits={split: n for split, n in report.splits.items() if n},
+        provenance={
+            "license": source.license,
+            "homepage": source.homepage,
+            "statistics": report.statistics,
+            "satmip_jax": satmip_jax.__version__,
+            **plan,
+        },
+    )
