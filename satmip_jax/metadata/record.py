@@ -196,7 +196,7 @@ class Metadata:
                 scaled = tuple(v * s for v, s in zip(value, factors, strict=True))
             else:
                 weights = self.numbers("gsd") or (1.0, 1.0)
-                scaled = (value[0] * _dot(weights, factors) / sum(weights),)
+                scaled = (value[0] * (_dot(weights, factors) / sum(weights)),)
             if _in_range(f, scaled):
                 values[f.name] = scaled
             else:
