@@ -1,0 +1,167 @@
+"""The Vision Transformer: images -> pooled representations.
+
+Equal to timm's VisionTransformer on the same weights: pre-norm blocks, exact GELU, learned
+position embeddings, epsilon 1e-6.
+
+Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; timm, big_vision.
+"""
+
+import re
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from satmip_jax.models.layers import (
+    NORMAL_02,
+    TORCH_LINEAR,
+    Array,
+    DType,
+    Encoder,
+    Implementation,
+    LayerNorm,
+)
+
+# name: width, depth, heads. The MLP is four times as wide as the tokens.
+VARIANTS: dict[str, tuple[int, int, int]] = {
+    "mu": (32, 1, 2),  # for tests
+    "nano": (128, 4, 4),  # for CPU
+    "micro": (192, 6, 3),
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+}
+
+
+class ViT(nn.Module):
+    """Vision Transformer encoder.
+
+    Attributes:
+      width, depth, heads, mlp_dim: of the Transformer.
+      patch_size: side of a patch in pixels.
+      pool: "cls": a class token, read after the final norm (timm's default). "mean": no class
+        token; the mean over the patches, then the final norm (timm's
+        `class_token=False, global_pool="avg"`, which norms after pooling).
+      dtype: of the computation; parameters are float32 always.
+      remat, unroll, attention: see `layers.Encoder`.
+
+    Initialisation follows timm: normal(0.02) for linear layers and positions, normal(1e-6) for
+    the class token, zero biases, and PyTorch's uniform for the patch embedding.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    patch_size: int
+    pool: Literal["cls", "mean"] = "cls"
+    remat: bool = False
+    unroll: int | None = None
+    attention: Implementation = "auto"
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        """Encode normalised images.
+
+        Args:
+          images: float32 or bfloat16 (b, H, W, 3), standardised per channel.
+          train: the same for every encoder; a ViT has nothing that only training does.
+
+        Returns:
+          float32 (b, width).
+
+        Raises:
+          ValueError: the images are not (b, H, W, 3), a side is not a multiple of the patch, the
+            parameters were made for another image size, or `pool` is unknown.
+
+        Example:
+          >>> model = vit("nano/8", pool="mean")
+          >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+          >>> model.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
+          (2, 128)
+        """
+        del train
+        if self.pool not in ("cls", "mean"):
+            raise ValueError(f'pool must be "cls" or "mean", not {self.pool!r}')
+        x = self._patches(images)
+        x = nn.Dense(self.width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name="patch_embed")(x)
+        if self.pool == "cls":
+            cls = self.param("cls", nn.initializers.normal(1e-6), (self.width,), jnp.float32)
+            cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
+            x = jnp.concatenate([cls, x], axis=1)
+        x = x + self._positions(x.shape[1], images.shape).astype(self.dtype)[None]
+        x = Encoder(
+            self.depth,
+            self.heads,
+            self.mlp_dim,
+            remat=self.remat,
+            unroll=self.unroll,
+            attention=self.attention,
+            dtype=self.dtype,
+            name="encoder",
+        )(x)
+        pooled = x[:, 0] if self.pool == "cls" else jnp.mean(x.astype(jnp.float32), axis=1)
+        return LayerNorm(name="norm")(pooled)
+
+    def _patches(self, images: Array) -> Array:
+        """(b, H, W, 3) -> (b, patches, p * p * 3): row by row; within a patch (y, x, channel)."""
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"images must be (batch, height, width, 3), not {images.shape}")
+        b, height, width, channels = images.shape
+        p = self.patch_size
+        if height % p or width % p or not height or not width:
+            raise ValueError(
+                f"images of {height}x{width} pixels do not divide into patches of {p}x{p}: "
+                f"choose an image size that is a multiple of {p}, or another patch"
+            )
+        x = images.astype(self.dtype).reshape(b, height // p, p, width // p, p, channels)
+        return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, p * p * channels)
+
+    def _positions(self, tokens: int, image_shape: tuple[int, ...]) -> Array:
+        """The position embedding (tokens, width), sized by the images seen at initialisation."""
+        if self.has_variable("params", "position"):
+            made_for: int = self.get_variable("params", "position").shape[0]
+            if made_for != tokens:
+                raise ValueError(
+                    f"the position embedding was made for {made_for} tokens, but images of "
+                    f"{image_shape[1]}x{image_shape[2]} pixels give {tokens}: use the image size "
+                    "that the parameters were initialised with"
+                )
+        return self.param("position", NORMAL_02, (tokens, self.width), jnp.float32)
+
+
+def parse_vit(name: str) -> tuple[str, int]:
+    """Split the name of a ViT into its variant (a key of `VARIANTS`) and its patch size.
+
+    Example:
+      >>> parse_vit("vit-s16")
+      ('S', 16)
+
+    Raises:
+      ValueError: the name is not understood; the message lists the variants.
+    """
+    match = re.fullmatch(r"(?:vit[-_/]?)?([a-z]+)[-_/]?(\d{1,3})", name.strip().lower())
+    variants = {variant.lower(): variant for variant in VARIANTS}
+    if match is None or match[1] not in variants or int(match[2]) == 0:
+        raise ValueError(
+            f'unknown ViT {name!r}: give a variant and a patch size, such as "S/16"; '
+            f"the variants are {', '.join(VARIANTS)}"
+        )
+    return variants[match[1]], int(match[2])
+
+
+def vit(name: str, **options: Any) -> ViT:
+    """Build a ViT by name.
+
+    Args:
+      name: variant and patch size, such as "S/16", "s16", "ViT-B/16", "nano/8".
+      **options: other attributes of `ViT`.
+
+    Raises:
+      ValueError: the name is not understood; the message lists the variants.
+    """
+    variant, patch_size = parse_vit(name)
+    width, depth, heads = VARIANTS[variant]
+    return ViT(width, depth, heads, 4 * width, patch_size, **options)
