@@ -1,0 +1,137 @@
+"""Losses and gradients against the naive global formula, on 1, 2 and 8 devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from satmip_jax import parallel
+from satmip_jax.objectives.contrastive import info_nce, nt_xent
+
+B, D = 16, 12
+
+
+def embeddings(seed, rows=B):
+    a, b = np.random.default_rng(seed).normal(size=(2, rows, D)).astype(np.float32)
+    return jnp.asarray(a), jnp.asarray(a * 0.3 + b)
+
+
+def unit(x):
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+
+def naive_info_nce(a, b, scale):
+    """Radford et al. 2021, the pseudo-code of figure 3."""
+    logits = scale * jnp.matmul(unit(a), unit(b).T, precision="highest")
+    own = jnp.arange(a.shape[0])
+    rows = -jax.nn.log_softmax(logits, axis=1)[own, own]
+    columns = -jax.nn.log_softmax(logits, axis=0)[own, own]
+    return (rows.mean() + columns.mean()) / 2
+
+
+def naive_nt_xent(first, second, temperature):
+    """Chen et al. 2020, equation 1, with the anchor itself cut out of its row."""
+    z = unit(jnp.concatenate([first, second]))
+    n = first.shape[0]
+    similarity = jnp.matmul(z, z.T, precision="highest") / temperature
+    others = np.array([[k for k in range(2 * n) if k != i] for i in range(2 * n)])
+    partner = (np.arange(2 * n) + n) % (2 * n)
+    rows = np.arange(2 * n)
+    denominator = jax.nn.logsumexp(similarity[rows[:, None], others], axis=1)
+    return (denominator - similarity[rows, partner]).mean()
+
+
+def on_devices(devices, loss, *arrays):
+    """Value and gradients with rows spread over the first `devices` devices."""
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    spread = [
+        jax.device_put(
+            x, parallel.batch_sharding(mesh) if x.ndim else parallel.replicated(mesh)
+        )
+        for x in arrays
+    ]
+    every = tuple(range(len(arrays)))
+    return jax.jit(jax.value_and_grad(lambda *xs: loss(*xs, mesh), argnums=every))(*spread)
+
+
+def assert_same(got, want):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("scale", [14.3, 100.0])
+def test_info_nce_is_the_naive_formula(devices, scale):
+    a, b = embeddings(0)
+    scale = jnp.float32(scale)
+    want = jax.jit(jax.value_and_grad(naive_info_nce, argnums=(0, 1, 2)))(a, b, scale)
+    got = on_devices(devices, lambda a, b, s, mesh: info_nce(a, b, s, mesh)[0], a, b, scale)
+    assert_same(got, want)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_nt_xent_is_the_naive_formula(devices, temperature):
+    a, b = embeddings(1)
+    want = jax.jit(jax.value_and_grad(naive_nt_xent, argnums=(0, 1)))(a, b, temperature)
+    got = on_devices(devices, lambda a, b, mesh: nt_xent(a, b, temperature, mesh)[0], a, b)
+    assert_same(got, want)
+
+
+def test_gradients_agree_with_finite_differences():
+    a, b = embeddings(2, rows=8)
+    mesh = parallel.make_mesh()
+    for loss in (
+        lambda a: info_nce(a, b, jnp.float32(5.0), mesh)[0],
+        lambda a: nt_xent(a, b, 0.5, mesh)[0],
+    ):
+        loss = jax.jit(loss)
+        gradient = jax.jit(jax.grad(loss))(a)
+        direction = np.random.default_rng(3).normal(size=a.shape).astype(np.float32)
+        step = 1e-2
+        difference = (loss(a + step * direction) - loss(a - step * direction)) / (2 * step)
+        np.testing.assert_allclose(float(difference), float((gradient * direction).sum()), rtol=2e-3)
+
+
+def test_accuracy_counts_found_partners():
+    mesh = parallel.make_mesh()
+    clip = jax.jit(lambda a, b: info_nce(a, b, jnp.float32(10.0), mesh)[1]["accuracy"])
+    simclr = jax.jit(lambda a, b: nt_xent(a, b, 0.1, mesh)[1]["accuracy"])
+    a, _ = embeddings(4)
+    mixed = jnp.concatenate([a[:4], -a[4:]])  # 4 of 16 find their partner, the others cannot
+    assert float(clip(a, a)) == float(simclr(a, a)) == 1.0
+    assert float(clip(a, mixed)) == pytest.approx(0.25)
+
+
+def test_a_zero_embedding_gives_finite_gradients():
+    mesh = parallel.make_mesh()
+    a, b = embeddings(5)
+    a = a.at[0].set(0.0)
+    function = jax.value_and_grad(lambda a: info_nce(a, b, jnp.float32(10.0), mesh)[0])
+    loss, gradient = jax.jit(function)(a)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradient).all()
+
+
+def test_bfloat16_embeddings_are_scored_in_float32():
+    mesh = parallel.make_mesh()
+    a, b = (x.astype(jnp.bfloat16) for x in embeddings(6))
+    loss = jax.jit(lambda a, b: info_nce(a, b, jnp.float32(100.0), mesh)[0])(a, b)
+    assert loss.dtype == jnp.float32
+    want = naive_info_nce(a.astype(jnp.float32), b.astype(jnp.float32), jnp.float32(100.0))
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+
+
+@pytest.mark.oracle
+def test_losses_of_open_clip_and_lightly():
+    torch = pytest.importorskip("torch")
+    a, b = embeddings(7)
+    mesh = parallel.make_mesh()
+    to_torch = lambda x: torch.from_numpy(np.array(x))  # noqa: E731
+    loss = pytest.importorskip("open_clip.loss")
+    x, y = (torch.nn.functional.normalize(to_torch(z), dim=1) for z in (a, b))
+    want = loss.ClipLoss()(x, y, torch.tensor(14.3)).item()
+    np.testing.assert_allclose(info_nce(a, b, jnp.float32(14.3), mesh)[0], want, rtol=1e-5)
+    lightly = pytest.importorskip("lightly.loss.ntx_ent_loss")
+    want = lightly.NTXentLoss(temperature=0.1)(to_torch(a), to_torch(b)).item()
+    np.testing.assert_allclose(nt_xent(a, b, 0.1, mesh)[0], want, rtol=1e-5)
