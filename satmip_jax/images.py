@@ -135,7 +135,8 @@ def _other_header(data: bytes) -> Header:
         if data.startswith(magic):
             try:
                 image = plugin(io.BytesIO(data))
-                return Header(name, *image.size, components=len(image.getbands()))
+                width, height = image.size
+                return Header(name, width, height, len(image.getbands()))
             except Exception as error:  # the parsers raise whatever they run into
                 raise ImageError(f"damaged {name} header: {type(error).__name__}") from error
     if not data:

@@ -12,68 +12,29 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 import satmip_jax
 from satmip_jax import images, pool
 from satmip_jax.metadata.record import Problems
-from satmip_jax.metadata.schema import Schema, StatsAccumulator
-from satmip_jax.mirror import is_remote, replace_durably
+from satmip_jax.metadata.schema import MAX_NAME, Schema, StatsAccumulator
+from satmip_jax.mirror import is_remote
 from satmip_jax.prepare_report import REPORT_FILE, PrepareReport
-from satmip_jax.shards import MAX_ID, SCHEMA_FILE, Record, finish, shard_file, write_shard
-from satmip_jax.sources import Ref, Source, UnreadableExample
+from satmip_jax.prepare_shard import WORK, Job, Options, PixelSums, PrepareError, Task, write_json
+from satmip_jax.shards import SCHEMA_FILE, finish, shard_file
+from satmip_jax.sources import Ref, Source
 
-_WORK = ".prepare"  # plan.json, lock, and a mark per finished shard
-_FORMAT = 1
+__all__ = ["PrepareError", "PrepareReport", "prepare"]
 
-
-class PrepareError(ValueError):
-    """The data cannot be prepared; the message says why and what to do next."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides the bytes of the result; see `prepare`."""
-
-    image_size: int
-    jpeg_quality: int
-    context_ratio: float | None
-    max_pixels: int
-    shard_size: int
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("image_size", 8, 4096),
-            ("jpeg_quality", 1, 100),
-            ("max_pixels", 1, 2**40),
-            ("shard_size", 1, 1_000_000),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise PrepareError(
-                    f"{name}={getattr(self, name)}: must be between {low} and {high}"
-                )
-        if self.context_ratio is not None and not 1 <= self.context_ratio <= 100:
-            raise PrepareError(f"context_ratio={self.context_ratio}: must be between 1 and 100")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One shard to write."""
-
-    split: str
-    index: int
-    count: int
-    refs: tuple[Ref, ...]
+_FORMAT = 1  # of the work folder
 
 
 def prepare(
@@ -81,6 +42,7 @@ def prepare(
     out: str | os.PathLike[str],
     *,
     image_size: int,
+    name: str | None = None,
     workers: int | None = None,
     limit: int | None = None,
     splits: Sequence[str] | None = None,
@@ -99,6 +61,7 @@ def prepare(
       source: See `satmip_jax.sources.open_source`.
       out: A folder on a local disk: new, empty, or begun by an earlier run.
       image_size: Side of the stored squares in pixels.
+      name: Of the data set, for file names; the source's own by default.
       workers: Processes; 0 works in this one. All cores by default.
       limit: At most so many examples per split, spread evenly over the list.
       splits: Only these; all by default.
@@ -124,6 +87,8 @@ def prepare(
     options = Options(image_size, jpeg_quality, ratio, max_pixels, shard_size)
     inherited = None if statistics_from is None else _load_statistics(Path(statistics_from))
     chosen = _select(source.refs(), splits, limit)
+    name = source.name if name is None else name
+    _check_names(name, chosen, source.classes)
     if inherited is None and "train" not in chosen:
         raise PrepareError(
             f"no split 'train' to take statistics from (there is {', '.join(chosen)}): give "
@@ -132,21 +97,22 @@ def prepare(
     tasks = _cut(chosen, shard_size)
     plan = {
         "format": _FORMAT,
+        "name": name,
         "source": source.name,
-        **source.options,
+        **{f"source.{key}": value for key, value in source.options.items()},
         **asdict(options),
         "limit": limit,
         "splits": sorted(splits) if splits else None,
         "examples": _fingerprint(tasks, source.classes),
     }
-    job = Job(source, options, out)
+    job = Job(source, name, options, out)
     with _claim(out):
         _check_plan(out, json.loads(json.dumps(plan)))
         todo = [task for task in tasks if job.read_mark(task) is None]
         total = sum(len(task.refs) for task in tasks)
         resumed = total - sum(len(task.refs) for task in todo)
         with tqdm(
-            desc=f"preparing {source.name}",
+            desc=f"preparing {name}",
             total=total,
             initial=resumed,
             unit=" examples",
@@ -161,7 +127,7 @@ def prepare(
                 ) from error
         marks = [(task, job.read_mark(task)) for task in tasks]
         report = PrepareReport(
-            name=source.name,
+            name=name,
             out=out,
             splits=_lengths(marks, sum),
             bad=[(task.split, *row) for task, mark in marks for row in mark["bad"]],
@@ -172,7 +138,7 @@ def prepare(
             seconds=time.monotonic() - began,
         )
         write_json(out / REPORT_FILE, report.to_json())
-        _check_usable(report)
+        _check_usable(report, need_train=inherited is None)
         schema = _schema(job, report, marks, inherited, plan)
         finish(out, schema, {s: n for s, n in _lengths(marks, list).items() if s in schema.splits})
         report = replace(report, seconds=time.monotonic() - began)
@@ -212,6 +178,20 @@ def _select(
     return chosen
 
 
+def _check_names(name: str, splits: Iterable[str], classes: Sequence[str]) -> None:
+    """Refuses at once what could not be saved hours later."""
+    for split in splits:
+        try:
+            shard_file(name, split, 0, 1)
+        except ValueError as error:
+            raise PrepareError(str(error)) from error
+    for text in classes:
+        if not 0 < len(text) <= MAX_NAME or not text.isprintable():
+            raise PrepareError(f"class {text[:MAX_NAME]!r}: must be 1 to {MAX_NAME} printable")
+    if len(set(classes)) < len(classes):
+        raise PrepareError(f"class {Counter(classes).most_common(1)[0][0]!r} exists twice")
+
+
 def _cut(chosen: Mapping[str, Sequence[Ref]], shard_size: int) -> list[Task]:
     return [
         Task(split, i, -(-len(refs) // shard_size), tuple(refs[start : start + shard_size]))
@@ -233,20 +213,22 @@ def _fingerprint(tasks: Sequence[Task], classes: Sequence[str]) -> str:
 @contextlib.contextmanager
 def _claim(out: Path) -> Iterator[None]:
     """Holds the folder for this process; frees it even when the process is killed."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _WORK).exists())):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / WORK).exists())):
         raise PrepareError(f"{out} holds something else: choose a new or empty folder")
-    (out / _WORK).mkdir(parents=True, exist_ok=True)
-    with (out / _WORK / "lock").open("w") as lock:
+    (out / WORK).mkdir(parents=True, exist_ok=True)
+    with (out / WORK / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise PrepareError(f"{out}: another process is preparing this folder") from error
+        for left in [*out.glob(".*.tmp"), *(out / WORK).glob(".*.tmp")]:
+            left.unlink()  # by a run that was killed
         yield
 
 
 def _check_plan(out: Path, plan: dict[str, Any]) -> None:
     """Notes the options in a new folder; in one that was begun, they must be the same."""
-    path = out / _WORK / "plan.json"
+    path = out / WORK / "plan.json"
     if not path.exists():
         write_json(path, plan)
         return
@@ -267,128 +249,6 @@ def _check_plan(out: Path, plan: dict[str, Any]) -> None:
         )
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Writes JSON so that the file is either absent, old or whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False))
-    replace_durably(temporary, path)
-
-
-# --- one shard ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker process needs, besides the task."""
-
-    source: Source
-    options: Options
-    out: Path
-
-    def shard(self, task: Task) -> Path:
-        return self.out / shard_file(self.source.name, task.split, task.index, task.count)
-
-    def mark(self, task: Task) -> Path:
-        return self.out / _WORK / f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
-
-    def read_mark(self, task: Task) -> Any:
-        """What is known of a finished shard; None where it is not finished."""
-        try:
-            mark = json.loads(self.mark(task).read_bytes())
-            return mark if self.shard(task).stat().st_size == mark["bytes"] else None
-        except (OSError, ValueError):
-            return None
-
-    def run(self, task: Task, tick: Callable[[], None]) -> None:
-        """Writes one shard, then its mark."""
-        problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
-        bad: list[tuple[str, str]] = []
-        labels = {name: i for i, name in enumerate(self.source.classes)}
-
-        def records() -> Iterator[Record]:
-            for ref in task.refs:
-                try:
-                    record, pixels = self._record(ref, labels, problems)
-                except (UnreadableExample, images.ImageError) as error:
-                    bad.append((ref.id[:MAX_ID], str(error)))
-                else:
-                    if task.split == "train":
-                        stats.add(record.metadata)
-                        sums.add(pixels)
-                    yield record
-                tick()
-
-        size, classes = self.options.image_size, self.source.classes
-        length = write_shard(self.shard(task), records(), size, classes)
-        write_json(
-            self.mark(task),
-            {
-                "bytes": self.shard(task).stat().st_size,
-                "length": length,
-                "bad": bad,
-                "problems": problems.to_json(),
-                "stats": stats.to_json(),
-                "pixels": asdict(sums),
-            },
-        )
-
-    def _record(
-        self, ref: Ref, labels: Mapping[str, int], problems: Problems
-    ) -> tuple[Record, np.ndarray]:
-        if len(ref.id) > MAX_ID:
-            raise UnreadableExample(f"id longer than {MAX_ID}")
-        own = Problems()  # counted only if the example is kept
-        example = self.source.read(ref, own)
-        if example.label is not None and example.label not in labels:
-            raise UnreadableExample(f"unknown class {example.label[:40]!r}")
-        square = images.make_square(
-            example.image,
-            self.options.image_size,
-            box=example.box,
-            context_ratio=self.options.context_ratio or 1.0,
-            quality=self.options.jpeg_quality,
-            max_pixels=self.options.max_pixels,
-        )
-        metadata = example.metadata.crop_resize(
-            square.region, square.source_size, self.options.image_size, own
-        )
-        problems.merge(own)
-        label = -1 if example.label is None else labels[example.label]
-        return Record(ref.id, square.data, metadata, label), square.pixels
-
-
-@dataclass
-class PixelSums:
-    """Exact sums over 8-bit pixels, per channel: they merge in any order to the same bits."""
-
-    count: int = 0
-    total: list[int] = field(default_factory=lambda: [0, 0, 0])
-    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
-
-    def add(self, pixels: np.ndarray) -> None:
-        """Adds an image, uint8 (h, w, 3)."""
-        flat = pixels.reshape(-1, 3).astype(np.int64)
-        self.count += len(flat)
-        self.total = [a + int(b) for a, b in zip(self.total, flat.sum(0), strict=True)]
-        self.squares = [a + int(b) for a, b in zip(self.squares, (flat**2).sum(0), strict=True)]
-
-    def merge(self, other: PixelSums) -> None:
-        """Adds the sums of another."""
-        self.count += other.count
-        self.total = [a + b for a, b in zip(self.total, other.total, strict=True)]
-        self.squares = [a + b for a, b in zip(self.squares, other.squares, strict=True)]
-
-    def finish(self) -> tuple[Any, Any]:
-        """Mean and standard deviation per channel, of pixels in [0, 1]."""
-        n = self.count
-        mean = tuple(total / (n * 255) for total in self.total)
-        std = tuple(
-            math.sqrt((n * squares - total * total) / (n * 255) ** 2) or 1.0  # 1: constant
-            for total, squares in zip(self.total, self.squares, strict=True)
-        )
-        return mean, std
-
-
 # --- the end --------------------------------------------------------------------------------------
 
 Marks = Sequence[tuple[Task, Any]]
@@ -402,16 +262,15 @@ def _lengths(marks: Marks, gather: Callable[[list[int]], Any]) -> dict[str, Any]
     return {split: gather(shards) for split, shards in lengths.items()}
 
 
-def _check_usable(report: PrepareReport) -> None:
-    if not any(report.splits.values()) or (
-        report.statistics == "train" and not report.splits["train"]
-    ):
-        what = "training " if any(report.splits.values()) else ""
-        reasons = "; ".join(f"{n}: {reason}" for reason, n in report.bad_reasons().items())
-        raise PrepareError(
-            f"no {what}example of {report.name} could be used ({reasons[:500]}): "
-            f"{report.out / REPORT_FILE} names each one"
-        )
+def _check_usable(report: PrepareReport, need_train: bool) -> None:
+    if any(report.splits.values()) and (report.splits.get("train") or not need_train):
+        return
+    what = "training example" if any(report.splits.values()) else "example"
+    reasons = "; ".join(f"{n} x {reason}" for reason, n in report.bad_reasons().items())
+    raise PrepareError(
+        f"no {what} of {report.name} could be used ({reasons[:500]}): "
+        f"{report.out / REPORT_FILE} names each one"
+    )
 
 
 def _problems(marks: Iterable[Any]) -> Problems:
@@ -435,7 +294,7 @@ def _schema(
         mean, std, fields = inherited.image_mean, inherited.image_std, inherited.fields
     source = job.source
     return Schema(
-        name=source.name,
+        name=job.name,
         image_size=job.options.image_size,
         classes=tuple(source.classes),
         image_mean=mean,

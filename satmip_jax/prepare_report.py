@@ -80,10 +80,10 @@ class PrepareReport:
             table.add_column("examples", justify="right")
             table.add_column("such as")
             for reason, n in self.bad_reasons().items():
-                ids = [i for _, i, r in self.bad if r == reason][:_SHOWN]
-                table.add_row(escape(reason), f"{n:,}", escape(", ".join(ids)))
+                ids = [_plain(i) for _, i, r in self.bad if r == reason][:_SHOWN]
+                table.add_row(escape(_plain(reason)), f"{n:,}", escape(", ".join(ids)))
             for reason, n in self.skipped.items():
-                table.add_row(escape(reason), f"{n:,}", "")
+                table.add_row(escape(_plain(reason)), f"{n:,}", "")
             console.print(table)
 
         table = Table(title="metadata fields that are missing")
@@ -96,3 +96,8 @@ class PrepareReport:
             console.print(table)
         again = f" ({self.resumed:,} done by an earlier run)" if self.resumed else ""
         console.print(f"{self.seconds:.1f} s{again}; statistics from {escape(self.statistics)}")
+
+
+def _plain(text: str) -> str:
+    """Without what could command a terminal: ids of bad examples come straight from file names."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -18,43 +18,26 @@ from __future__ import annotations
 import bisect
 import io
 import itertools
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
 from etils import epath
 
-from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
-from satmip_jax.metadata.record import Metadata
+from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.mirror import is_remote, mirror, replace_durably
+from satmip_jax.shard_record import Record, ShardError, decode, decode_id, is_text
 
 SCHEMA_FILE = "schema.json"
 MAX_RECORD_BYTES = 64 << 20  # a square of 4096 pixels takes about 16 MB
-MAX_ID = 1024
 _WRITER_OPTIONS = "group_size:1"  # one record per chunk: what random access wants
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SHARD = re.compile(r"\d{5}-of-\d{5}")
-
-
-class ShardError(ValueError):
-    """Prepared data cannot be read; the message names the file, and the record if it is one."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One example as a shard stores it: `label` is a class number, -1 for none."""
-
-    id: str
-    image: bytes
-    metadata: Metadata
-    label: int = -1
 
 
 # --- layout ---------------------------------------------------------------------------------------
@@ -66,10 +49,6 @@ def shard_file(name: str, split: str, index: int, count: int) -> str:
         if not _NAME.fullmatch(text) or split == "all":  # TFDS keeps "all" for itself
             raise ValueError(f"{text!r} cannot name a data set or split: letters, digits and _")
     return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
-
-
-def _is_text(field: Field) -> bool:
-    return field.kind in ("category", "time")
 
 
 def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
@@ -86,7 +65,7 @@ def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
         "id": tfds.features.Text(),
     }
     for field in FIELDS:
-        if _is_text(field):
+        if is_text(field):
             features[field.name] = tfds.features.Text(doc=field.unit)
         else:
             shape = () if field.size == 1 else (field.size,)
@@ -144,7 +123,7 @@ def _to_features(record: Record) -> dict[str, Any]:
         "id": record.id,
     }
     for field in FIELDS:
-        if _is_text(field):
+        if is_text(field):
             row[field.name] = known.get(field.name, "")
         else:
             missing = np.nan if field.size == 1 else (np.nan,) * field.size
@@ -186,6 +165,8 @@ def finish(
         split_infos=infos,
         filename_template=template,
         description=f"{schema.name}: images with metadata, prepared by satmip_jax",
+        homepage=str(schema.provenance.get("homepage", "")),
+        license=str(schema.provenance.get("license", "")),
         check_data=False,  # its check needs TensorFlow
     )
     schema.save(out / SCHEMA_FILE)
@@ -254,30 +235,14 @@ class ShardDataset:
         """
         index = index.__index__()
         feature, where = self._features(index)
-        label = _integer(feature, "label", where)
-        if not -1 <= label < len(self.schema.classes):
-            raise ShardError(f"{where}: label {label}, of {len(self.schema.classes)} classes")
-        raw: dict[str, object] = {}
-        for field in FIELDS:
-            if _is_text(field):
-                raw[field.name] = _text(feature, field.name, where, MAX_TEXT) or None
-            else:
-                raw[field.name] = _numbers(feature, field, where)
-        return {
-            "image": _bytes(feature, "image", where),
-            # `parse` checks ranges again: shards may come from anywhere.
-            "metadata": Metadata.parse(raw),
-            "label": label,
-            "id": _text(feature, "id", where, MAX_ID),
-            "index": index,
-        }
+        return {**decode(feature, len(self.schema.classes), where), "index": index}
 
     def ids(self, indices: Iterable[SupportsIndex]) -> list[str]:
         """The ids of some records."""
         found = []
         for index in indices:
             feature, where = self._features(index.__index__())
-            found.append(_text(feature, "id", where, MAX_ID))
+            found.append(decode_id(feature, where))
         return found
 
     def _reader(self, shard: int) -> Any:
@@ -316,39 +281,6 @@ class ShardDataset:
             return tf_example_pb2.Example.FromString(data).features.feature, where
         except DecodeError as error:
             raise ShardError(f"{where}: not a tf.train.Example") from error
-
-
-def _bytes(feature: Any, key: str, where: str) -> bytes:
-    values = feature[key].bytes_list.value if key in feature else ()
-    if len(values) != 1:
-        raise ShardError(f"{where}: {key!r} holds {len(values)} byte strings instead of 1")
-    return values[0]
-
-
-def _text(feature: Any, key: str, where: str, limit: int) -> str:
-    data = _bytes(feature, key, where)
-    if len(data) > limit:
-        raise ShardError(f"{where}: {key!r} takes {len(data)} bytes, more than {limit}")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ShardError(f"{where}: {key!r} is not UTF-8") from error
-
-
-def _integer(feature: Any, key: str, where: str) -> int:
-    values = feature[key].int64_list.value if key in feature else ()
-    if len(values) != 1:
-        raise ShardError(f"{where}: {key!r} holds {len(values)} integers instead of 1")
-    return values[0]
-
-
-def _numbers(feature: Any, field: Field, where: str) -> tuple[float, ...] | None:
-    values = feature[field.name].float_list.value if field.name in feature else ()
-    if len(values) != field.size:
-        raise ShardError(
-            f"{where}: {field.name!r} holds {len(values)} numbers instead of {field.size}"
-        )
-    return None if any(map(math.isnan, values)) else tuple(values)
 
 
 def _load_schema(data_dir: epath.Path, split: str) -> Schema:

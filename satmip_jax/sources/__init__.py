@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,24 @@ class UnreadableExample(Exception):
 
 class SourceError(ValueError):
     """A whole data set cannot be used; the message says why and what to do next."""
+
+
+def read_file(path: str | Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; raises `UnreadableExample`."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UnreadableExample("not a regular file")
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise UnreadableExample(f"cannot be read: {error.strerror}") from error
+    if len(data) > limit:
+        raise UnreadableExample(f"more than {limit:,} bytes")
+    return data
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
 
 
 @runtime_checkable

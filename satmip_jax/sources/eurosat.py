@@ -20,13 +20,14 @@ import csv
 import os
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample
+from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample, read_file
 
 CLASSES = (
     "AnnualCrop",
@@ -172,23 +173,21 @@ class EuroSAT:
                         yield _key(member), str(archive), member
 
     def _read_chip(self, container: str, member: str) -> bytes:
+        if os.path.isdir(container):
+            return read_file(os.path.join(container, member), MAX_CHIP_BYTES)
         try:
-            if container.lower().endswith(".zip") and not os.path.isdir(container):
-                # Read in place: a name such as ../../x in a zip never becomes a path on this disk.
-                if container not in self._archives:
-                    self._archives[container] = zipfile.ZipFile(container)
-                file = self._archives[container].open(member)
-            else:
-                file = open(os.path.join(container, member), "rb")  # noqa: SIM115
-            with file:
+            # Read in place: a name such as ../../x in a zip never becomes a path on this disk.
+            if container not in self._archives:
+                self._archives[container] = zipfile.ZipFile(container)
+            with self._archives[container].open(member) as file:
                 # The size that a zip states is a claim: stop reading at the bound instead.
                 data = file.read(MAX_CHIP_BYTES + 1)
-        except (OSError, RuntimeError, KeyError, NotImplementedError, EOFError) as error:
+        except (OSError, EOFError, KeyError, RuntimeError, ValueError) as error:
             raise UnreadableExample(f"cannot be read: {type(error).__name__}") from error
-        except (zipfile.BadZipFile, ValueError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except (zipfile.BadZipFile, zlib.error) as error:
             raise UnreadableExample("damaged zip member") from error
         if len(data) > MAX_CHIP_BYTES:
-            raise UnreadableExample(f"more than {MAX_CHIP_BYTES} bytes")
+            raise UnreadableExample(f"more than {MAX_CHIP_BYTES:,} bytes")
         return data
 
     def _find_csv(self, given: Path | None) -> Path:

@@ -1,0 +1,182 @@
+"""One shard of a preparation: read, crop, resize, encode, count; and the mark that it is done."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from satmip_jax import images
+from satmip_jax.metadata.record import Problems
+from satmip_jax.metadata.schema import StatsAccumulator
+from satmip_jax.mirror import replace_durably
+from satmip_jax.shard_record import Record, is_id
+from satmip_jax.shards import shard_file, write_shard
+from satmip_jax.sources import Ref, Source, UnreadableExample
+
+WORK = ".prepare"  # the plan, a lock, and a mark per finished shard
+
+
+class PrepareError(ValueError):
+    """The data cannot be prepared; the message says why and what to do next."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the bytes of the result; see `prepare`."""
+
+    image_size: int
+    jpeg_quality: int
+    context_ratio: float | None
+    max_pixels: int
+    shard_size: int
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("image_size", 8, 4096),
+            ("jpeg_quality", 1, 100),
+            ("max_pixels", 1, 2**40),
+            ("shard_size", 1, 1_000_000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise PrepareError(
+                    f"{name}={getattr(self, name)}: must be between {low} and {high}"
+                )
+        if self.context_ratio is not None and not 1 <= self.context_ratio <= 100:
+            raise PrepareError(f"context_ratio={self.context_ratio}: must be between 1 and 100")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard to write."""
+
+    split: str
+    index: int
+    count: int
+    refs: tuple[Ref, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker process needs, besides the task."""
+
+    source: Source
+    name: str
+    options: Options
+    out: Path
+
+    def shard(self, task: Task) -> Path:
+        return self.out / shard_file(self.name, task.split, task.index, task.count)
+
+    def mark(self, task: Task) -> Path:
+        return self.out / WORK / f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
+
+    def read_mark(self, task: Task) -> Any:
+        """What is known of a finished shard; None where it is not finished."""
+        try:
+            mark = json.loads(self.mark(task).read_bytes())
+            return mark if self.shard(task).stat().st_size == mark["bytes"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def run(self, task: Task, tick: Callable[[], None]) -> None:
+        """Writes one shard, then its mark."""
+        problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
+        bad: list[tuple[str, str]] = []
+        labels = {name: i for i, name in enumerate(self.source.classes)}
+
+        def records() -> Iterator[Record]:
+            for ref in task.refs:
+                try:
+                    record, pixels = self._record(ref, labels, problems)
+                except (UnreadableExample, images.ImageError) as error:
+                    bad.append((ref.id, str(error)))
+                else:
+                    if task.split == "train":
+                        stats.add(record.metadata)
+                        sums.add(pixels)
+                    yield record
+                tick()
+
+        size, classes = self.options.image_size, self.source.classes
+        length = write_shard(self.shard(task), records(), size, classes)
+        write_json(
+            self.mark(task),
+            {
+                "bytes": self.shard(task).stat().st_size,
+                "length": length,
+                "bad": bad,
+                "problems": problems.to_json(),
+                "stats": stats.to_json(),
+                "pixels": asdict(sums),
+            },
+        )
+
+    def _record(
+        self, ref: Ref, labels: Mapping[str, int], problems: Problems
+    ) -> tuple[Record, np.ndarray]:
+        if not is_id(ref.id):
+            raise UnreadableExample("its id is too long or cannot be printed")
+        own = Problems()  # counted only if the example is kept
+        example = self.source.read(ref, own)
+        if example.label is not None and example.label not in labels:
+            raise UnreadableExample(f"unknown class {example.label[:40]!r}")
+        square = images.make_square(
+            example.image,
+            self.options.image_size,
+            box=example.box,
+            context_ratio=self.options.context_ratio or 1.0,
+            quality=self.options.jpeg_quality,
+            max_pixels=self.options.max_pixels,
+        )
+        metadata = example.metadata.crop_resize(
+            square.region, square.source_size, self.options.image_size, own
+        )
+        problems.merge(own)
+        label = -1 if example.label is None else labels[example.label]
+        return Record(ref.id, square.data, metadata, label), square.pixels
+
+
+@dataclass
+class PixelSums:
+    """Exact sums over 8-bit pixels, per channel: they merge in any order to the same bits."""
+
+    count: int = 0
+    total: list[int] = field(default_factory=lambda: [0, 0, 0])
+    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Adds an image, uint8 (h, w, 3)."""
+        flat = pixels.reshape(-1, 3).astype(np.int64)
+        self.count += len(flat)
+        self.total = [a + int(b) for a, b in zip(self.total, flat.sum(0), strict=True)]
+        self.squares = [a + int(b) for a, b in zip(self.squares, (flat**2).sum(0), strict=True)]
+
+    def merge(self, other: PixelSums) -> None:
+        """Adds the sums of another."""
+        self.count += other.count
+        self.total = [a + b for a, b in zip(self.total, other.total, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, other.squares, strict=True)]
+
+    def finish(self) -> tuple[Any, Any]:
+        """Mean and standard deviation per channel, of pixels in [0, 1]."""
+        n = self.count
+        mean = tuple(total / (n * 255) for total in self.total)
+        std = tuple(
+            math.sqrt((n * squares - total * total) / (n * 255) ** 2) or 1.0  # 1: constant
+            for total, squares in zip(self.total, self.squares, strict=True)
+        )
+        return mean, std
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON so that the file is either absent, old or whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False))
+    replace_durably(temporary, path)

@@ -1,0 +1,149 @@
+"""One record of a shard: the features of its tf.train.Example, checked and turned into values."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
+from satmip_jax.metadata.fields import field as field_named
+from satmip_jax.metadata.record import Metadata, Value
+
+MAX_ID = 1024  # bytes
+
+
+class ShardError(ValueError):
+    """Prepared data cannot be read; the message names the file, and the record if it is one."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example as a shard stores it: `label` is a class number, -1 for none."""
+
+    id: str
+    image: bytes
+    metadata: Metadata
+    label: int = -1
+
+
+def is_text(field: Field) -> bool:
+    """Whether a field is stored as text (categories and times) rather than as numbers."""
+    return field.kind in ("category", "time")
+
+
+def decode(feature: Any, classes: int, where: str) -> dict[str, Any]:
+    """Reads a record.
+
+    Args:
+      feature: The mapping name -> tf.train.Feature of an example.
+      classes: How many classes there are.
+      where: Names the record in errors.
+
+    Returns:
+      "image" (bytes), "metadata" (`Metadata`), "label" (int) and "id" (str).
+
+    Raises:
+      ShardError: A feature is absent, of another type or length, or not in its range.
+    """
+    label = _integer(feature, "label", where)
+    if not -1 <= label < classes:
+        raise ShardError(f"{where}: label {label}, of {classes} classes")
+    values: dict[str, Value] = {}
+    for field in FIELDS:
+        if is_text(field):
+            value = _checked_text(field, _text(feature, field.name, where, 4 * MAX_TEXT))
+        else:
+            value = _checked_numbers(field, _numbers(feature, field, where))
+        if value is not None:
+            values[field.name] = value
+    return {
+        "image": _bytes(feature, "image", where),
+        "metadata": Metadata(values),
+        "label": label,
+        "id": decode_id(feature, where),
+    }
+
+
+def decode_id(feature: Any, where: str) -> str:
+    """The id of a record alone."""
+    return _text(feature, "id", where, MAX_ID)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text will do as an id: printable, so that it can be shown, and not too long."""
+    return bool(text) and text.isprintable() and len(text.encode()) <= MAX_ID
+
+
+def _bytes(feature: Any, key: str, where: str) -> bytes:
+    values: Any = feature[key].bytes_list.value if key in feature else ()
+    if len(values) != 1:
+        raise ShardError(f"{where}: {key!r} holds {len(values)} byte strings instead of 1")
+    return values[0]
+
+
+def _text(feature: Any, key: str, where: str, limit: int) -> str:
+    data = _bytes(feature, key, where)
+    if len(data) > limit:
+        raise ShardError(f"{where}: {key!r} takes {len(data)} bytes, more than {limit}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{where}: {key!r} is not UTF-8") from error
+    if not text.isprintable():  # ids and names go to terminals and reports
+        raise ShardError(f"{where}: {key!r} holds characters that cannot be printed")
+    return text
+
+
+def _integer(feature: Any, key: str, where: str) -> int:
+    values: Any = feature[key].int64_list.value if key in feature else ()
+    if len(values) != 1:
+        raise ShardError(f"{where}: {key!r} holds {len(values)} integers instead of 1")
+    return values[0]
+
+
+def _numbers(feature: Any, field: Field, where: str) -> tuple[float, ...]:
+    values = feature[field.name].float_list.value if field.name in feature else ()
+    if len(values) != field.size:
+        raise ShardError(
+            f"{where}: {field.name!r} holds {len(values)} numbers instead of {field.size}"
+        )
+    return tuple(values)
+
+
+# Shards may come from anywhere, so values are checked as on the way in: what `Metadata.parse` would
+# refuse is missing. It takes 200 us a record; these know the ordinary cases, at a tenth of that.
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _parsed(name: str, value: str | tuple[float, ...]) -> Value | None:
+    return Metadata.parse({name: value}).values.get(name)
+
+
+def _checked_numbers(field: Field, values: tuple[float, ...]) -> Value | None:
+    if values[0] != values[0]:  # NaN: missing
+        return None
+    low, high = _bounds(field.name)
+    if all(a < v < b for a, v, b in zip(low, values, high, strict=True)):
+        return values
+    return _parsed(field.name, values)
+
+
+def _checked_text(field: Field, text: str) -> Value | None:
+    if not text:
+        return None
+    if field.kind == "time":  # few are alike, so a cache does not help
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+        low, high = _bounds(field.name)
+        if moment.tzinfo is UTC and low[0] <= moment.year <= high[0]:
+            return moment
+    return _parsed(field.name, text)
+
+
+@functools.cache
+def _bounds(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return field_named(name).bounds()
