@@ -105,7 +105,7 @@ def write_shard(
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         try:
             for record in records:
-                writer.write(features.serialize_example(_to_features(record)))
+                writer.write(_in_order(features.serialize_example(_to_features(record))))
                 count += 1
         finally:
             writer.close()
@@ -113,6 +113,13 @@ def write_shard(
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def _in_order(example: bytes) -> bytes:
+    """The same tf.train.Example with its features sorted: protobuf's own order is random."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
 
 
 def _to_features(record: Record) -> dict[str, Any]:
