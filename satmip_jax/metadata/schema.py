@@ -50,6 +50,10 @@ class FieldStats:
     cut_categories: int = 0
     cut_examples: int = 0
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
     @classmethod
     def never_present(cls, f: Field) -> FieldStats:
         """The statistics of a field that no example has."""
@@ -220,7 +224,7 @@ class Schema:
             "classes": list(self.classes),
             "image_mean": [float(x) for x in self.image_mean],
             "image_std": [float(x) for x in self.image_std],
-            "fields": {name: asdict(stats) for name, stats in self.fields.items()},
+            "fields": {name: stats.to_json() for name, stats in self.fields.items()},
             "splits": {name: int(n) for name, n in self.splits.items()},
             "provenance": dict(self.provenance),
         }
@@ -287,15 +291,16 @@ class Schema:
 
 
 class _Reader:
-    """Takes checked values out of a JSON object; `where` names it in errors."""
+    """Takes checked values out of a JSON object; errors say "file: key.key: what is wrong"."""
 
-    def __init__(self, data: object, where: str) -> None:
+    def __init__(self, data: object, file: str, path: tuple[str, ...] = ()) -> None:
         if not isinstance(data, dict):
+            where = ": ".join([file, ".".join(path)] if path else [file])
             raise SchemaError(f"{where}: {_short(data)} should be an object")
-        self.data, self.where = data, where
+        self.data, self.file, self.path = data, file, path
 
     def fail(self, key: str, problem: str) -> None:
-        raise SchemaError(f"{self.where}: {_short(key)}: {problem}")
+        raise SchemaError(f"{self.file}: {'.'.join((*self.path, _key(key)))}: {problem}")
 
     def _get(self, key: str) -> Any:
         if key not in self.data:
@@ -303,7 +308,7 @@ class _Reader:
         return self.data[key]
 
     def child(self, key: str) -> _Reader:
-        return _Reader(self._get(key), f"{self.where}: {_short(key)}")
+        return _Reader(self._get(key), self.file, (*self.path, _key(key)))
 
     def text(self, key: str, value: object = None, longest: int = MAX_NAME) -> str:
         value = self._get(key) if value is None else value
@@ -358,6 +363,10 @@ def _read_stats(fields: _Reader, f: Field) -> FieldStats:
 def _short(value: object) -> str:
     text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _key(key: str) -> str:
+    return key if key.isidentifier() and len(key) <= 60 else _short(key)
 
 
 def _no_constant(text: str) -> None:

@@ -118,7 +118,7 @@ def follow_crop(meta: Arrays, crop: jax.Array, stored_size: int, view_size: int)
     Returns:
       `meta` with new "values".
     """
-    values, present = meta["values"], meta["present"]
+    values, present = jnp.asarray(meta["values"]), jnp.asarray(meta["present"])
     slices, column = value_slices(), field_index()
 
     def get(name: str) -> jax.Array:
@@ -174,12 +174,13 @@ def featurize(
           cos(pi 2^k p), n = 3 + 6 frequencies (frequencies as in NeRF, Mildenhall et al., 2020).
     """
     slices, column = value_slices(), field_index()
+    values, present = jnp.asarray(meta["values"]), jnp.asarray(meta["present"])
     out = {}
     for f in fields:
         if f.kind == "category":
             continue
-        here = meta["present"][:, column[f.name]][:, None]  # (b, 1)
-        x = meta["values"][:, slices[f.name]]  # (b, size)
+        here = present[:, column[f.name]][:, None]  # (b, 1)
+        x = values[:, slices[f.name]]  # (b, size)
         stats = schema.fields[f.name]
         if f.kind == "numeric":
             if f.log:
