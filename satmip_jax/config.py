@@ -112,9 +112,12 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not Path(path).is_file():
         raise ConfigError(f"no config file {path!r}; the ones that come with satmip: {known()}")
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    arguments = ["satmip", f"--config={spec}", *overrides]
+    config_flags.DEFINE_config_file(
+        "config", flag_values=values, lock_config=True, sys_argv=arguments
+    )
     try:
-        values(["satmip", f"--config={spec}", *overrides])
+        values(arguments)
     except flags.UnrecognizedFlagError as error:
         raise ConfigError(f"unknown option {error.flagname!r}: write --config.key=value") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -136,12 +136,14 @@ def make_train_step(
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, batch, step_key
         )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
         params = towers.constrain(optax.apply_updates(state.params, updates))
         metrics |= {
             "loss": loss,
             "grad_norm": optax.global_norm(grads),
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "learning_rate": learning_rate,
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 

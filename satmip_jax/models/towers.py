@@ -126,7 +126,8 @@ class Towers(nn.Module):
 
     def encode_image(self, images: Array, train: bool = False) -> Array:
         """(b, s, s, 3) normalised -> (b, D) float32."""
-        return self.image_encoder(images, train=train)
+        del train  # the ViT has nothing that only training does
+        return self.image_encoder(images)
 
     def encode_metadata(self, metadata: Mapping[str, Array], train: bool = False) -> Array:
         """Arrays of `tabular.encode` (and "caption") -> (b, M) float32."""
