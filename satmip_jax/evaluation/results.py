@@ -1,0 +1,141 @@
+"""Rows of scores, and the `evaluation.json` that keeps them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+# Kept as fractions, shown as percent.
+FRACTIONS = ("accuracy", "macro_f1")
+
+
+class ResultsError(ValueError):
+    """A row or a file of scores that cannot be right; the message names it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score; what it is of is its key.
+
+    Attributes:
+      dataset, split: what was scored.
+      model: what made the features, such as "satmip vit" or the name of a baseline.
+      features: "image", "metadata" or "both".
+      protocol: how it was scored, such as "knn5".
+      metric: "accuracy", "macro_f1", ...
+      value: the score; accuracy and F1 are fractions, 0 to 1.
+      n: number of examples scored.
+
+    Raises:
+      ResultsError: a field of a wrong type, a value that is not finite, 81.2 for 0.812.
+    """
+
+    dataset: str
+    split: str
+    model: str
+    features: str
+    protocol: str
+    metric: str
+    value: float
+    n: int
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            kinds = {"value": (int, float), "n": (int,)}.get(name, (str,))
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise ResultsError(f"{name} is {value!r}: expected {kinds[-1].__name__}")
+        if not math.isfinite(self.value):
+            raise ResultsError(f"value of {self.metric} is {self.value}: expected a finite number")
+        if self.metric in FRACTIONS and not 0 <= self.value <= 1:
+            raise ResultsError(f"value of {self.metric} is {self.value}: a fraction, 0 to 1")
+        if self.n < 0:
+            raise ResultsError(f"n is {self.n}: expected a number of examples")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What the score is of; a file holds one row a key."""
+        return (*self.group, self.metric)
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The key without the metric: rows that a table shows side by side."""
+        return self.dataset, self.split, self.model, self.features, self.protocol
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """The rows of an `evaluation.json`, in order.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ResultsError: not a list of rows; names the file and the first bad row.
+    """
+    try:
+        entries = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise ResultsError(f"{path} is not JSON ({error}): delete it and evaluate again") from None
+    if not isinstance(entries, list):
+        raise ResultsError(f"{path} holds a {type(entries).__name__}: expected a list of rows")
+    names, rows = {field.name for field in fields(Row)}, []
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or set(entry) != names:
+            raise ResultsError(f"{path}, row {i} is not a row of {', '.join(sorted(names))}")
+        try:
+            rows.append(Row(**entry))
+        except ResultsError as error:
+            raise ResultsError(f"{path}, row {i}: {error}") from None
+    return rows
+
+
+def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> list[Row]:
+    """Merge rows into an `evaluation.json`, at once or not at all; return all of its rows.
+
+    A row takes the place of the one with the same key; others are appended. Folders are made.
+
+    Example:
+      >>> write_rows("runs/a/evaluation.json", [Row("eurosat", "val", "satmip vit", "image",
+      ...     "knn5", "accuracy", 0.912, 4050)])
+    """
+    path = Path(path)
+    merged = {row.key: row for row in (read_rows(path) if path.exists() else [])}
+    merged |= {row.key: row for row in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    text = json.dumps([asdict(row) for row in merged.values()], indent=1, allow_nan=False)
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return list(merged.values())
+
+
+def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
+    """A table of one line a group, a column for each metric; fractions as percent."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    table = Table()
+    for name in ("dataset", "split", "model", "features", "protocol"):
+        table.add_column(name, overflow="fold")
+    table.add_column("n", justify="right")
+    for metric in metrics:
+        unit = " %" if metric in FRACTIONS else ""
+        table.add_column(f"{metric.replace('_', ' ')}{unit}", justify="right")
+    groups: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, {})[row.metric] = row
+    for group, scores in groups.items():
+        examples = ", ".join(dict.fromkeys(str(row.n) for row in scores.values()))
+        values = [_shown(scores[metric]) if metric in scores else "" for metric in metrics]
+        table.add_row(*group, examples, *values)
+    (console or Console()).print(table)
+
+
+def _shown(row: Row) -> str:
+    return f"{100 * row.value:.1f}" if row.metric in FRACTIONS else f"{row.value:.4g}"
