@@ -58,14 +58,15 @@ class PrepareReport:
         }
 
     def show(self, console: Any = None) -> None:
-        """Prints tables; `console` is a `rich.console.Console`, standard output by default."""
+        """Prints tables to a `rich.console.Console`, standard output by default."""
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
 
         console = console or Console()
         total = sum(self.splits.values())
-        table = Table(title=f"{escape(self.name)}: {total:,} examples in {escape(str(self.out))}")
+        console.print(f"{escape(self.name)}: {total:,} examples in {escape(str(self.out))}")
+        table = Table()
         table.add_column("split")
         table.add_column("stored", justify="right")
         table.add_column("bad", justify="right")
@@ -75,7 +76,8 @@ class PrepareReport:
         console.print(table)
 
         if self.bad or self.skipped:
-            table = Table(title=f"not stored; all of them are named in {REPORT_FILE}")
+            console.print(f"not stored ({REPORT_FILE} names each):")
+            table = Table()
             table.add_column("reason")
             table.add_column("examples", justify="right")
             table.add_column("such as")
@@ -86,13 +88,14 @@ class PrepareReport:
                 table.add_row(escape(_plain(reason)), f"{n:,}", "")
             console.print(table)
 
-        table = Table(title="metadata fields that are missing")
+        table = Table()
         table.add_column("field")
         table.add_column("reason")
         table.add_column("examples", justify="right")
         for name, reason, n in self.problems.rows():
             table.add_row(escape(name), escape(reason), f"{n:,}")
         if table.row_count:
+            console.print("fields that are missing:")
             console.print(table)
         again = f" ({self.resumed:,} done by an earlier run)" if self.resumed else ""
         console.print(f"{self.seconds:.1f} s{again}; statistics from {escape(self.statistics)}")
