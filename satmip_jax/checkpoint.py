@@ -98,7 +98,7 @@ class Checkpoints:
         steps = self._manager.all_steps()
         if step is None and steps:
             return max(steps)
-        if step in steps:
+        if step is not None and step in steps:
             return step
         have = ", ".join(map(str, sorted(steps))) or "none"
         raise CheckpointError(f"{self.folder} holds no checkpoint {step or ''} (there are: {have})")

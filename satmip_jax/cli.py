@@ -34,11 +34,58 @@ def quickstart(data: str | None, out: str) -> None:
 
 @cli.command()
 @click.argument("source", type=click.Choice(["fmow", "eurosat", "folder", "synthetic"]))
-@click.option("--source", "paths", multiple=True, required=True, help="Folder or archive.")
-@click.option("--out", required=True, help="Folder for the shards.")
-def prepare(source: str, paths: tuple[str, ...], out: str) -> None:
-    """Convert a data set into shards."""
-    raise NotImplementedError
+@click.option(
+    "--source",
+    "paths",
+    multiple=True,
+    required=True,
+    type=click.Path(),
+    help="Folder, archive or table as published; may be given several times.",
+)
+@click.option("--out", required=True, type=click.Path(), help="Folder for the shards.")
+@click.option("--image-size", type=click.IntRange(8), help="Side of the stored squares, pixels.")
+@click.option("--workers", type=click.IntRange(0), help="Processes.  [default: all cores]")
+@click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
+@click.option(
+    "--splits", help='Splits to convert, "train,val"; for folder shares, "train=0.8,val=0.2".'
+)
+@click.option("--context-ratio", type=float, help="fmow: square around a box / its longer side.")
+@click.option("--variant", help="fmow: rgb or msrgb.")
+@click.option("--classes", help="fmow: `folders` takes the folders' names instead of the 62.")
+@click.option("--split-column", help="eurosat: column of the CSV that holds the split.")
+@click.option("--metadata", type=click.Path(), help="eurosat, folder: the table.")
+@click.option("--columns", help="folder: field=column, several joined by commas.")
+@click.option("--seed", type=int, help="folder, synthetic: of the split, of the scenes.")
+@click.option("--statistics-from", type=click.Path(), help="Use another prepared folder's.")
+def prepare(
+    source: str,
+    paths: tuple[str, ...],
+    out: str,
+    image_size: int | None,
+    workers: int | None,
+    limit: int | None,
+    splits: str | None,
+    context_ratio: float | None,
+    statistics_from: str | None,
+    **source_options: str | int | None,
+) -> None:
+    """Convert a data set into shards; the same command goes on where it stopped."""
+    from satmip_jax.prepare import prepare
+    from satmip_jax.sources import open_source
+
+    options = {name: value for name, value in source_options.items() if value is not None}
+    if splits and "=" in splits:
+        options["splits"], splits = splits, None
+    prepare(
+        open_source(source, paths, **options),
+        out,
+        image_size=image_size or {"fmow": 256}.get(source, 64),
+        workers=workers,
+        limit=limit,
+        splits=splits.split(",") if splits else None,
+        context_ratio=context_ratio,
+        statistics_from=statistics_from,
+    ).show()
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -66,7 +66,7 @@ def default_config() -> ConfigDict:
                 "attention_dropout": 0.2,
                 "ffn_dropout": 0.1,
                 "follow_crop": True,  # gsd, pixel_size and location of the view, not of the image
-                "caption_length": 384,  # tokens (bytes), text encoder
+                "caption_length": 400,  # tokens (bytes), text encoder
             },
             "augment": {
                 "crop_scale": (0.08, 1.0),

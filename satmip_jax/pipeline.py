@@ -200,6 +200,7 @@ def read_in_order(reader: ReadBatch, numbers: Sequence[int], *, size: int) -> It
         desc=f"reading {reader.dataset.split}",
         unit=" images",
         leave=False,
+        mininterval=1.0,
         disable=not parallel.is_main_process(),
     ) as bar:
         for batch in batches.to_iter_dataset(options):

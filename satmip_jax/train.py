@@ -227,13 +227,14 @@ class Watch:
 def stop_signal() -> Iterator[Sequence[str]]:
     """Collect SIGTERM and SIGINT in a list instead of dying; a second one dies at once."""
     received: list[str] = []
-    previous = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: object) -> None:
+        name = signal.Signals(number)
         if received:
-            signal.signal(number, previous[number])
-            signal.raise_signal(number)
-        received.append(signal.Signals(number).name)
+            signal.signal(name, previous[name])
+            signal.raise_signal(name)
+        received.append(name.name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         previous[number] = signal.signal(number, note)

@@ -23,7 +23,7 @@ from satmip_jax.metadata.fields import select_fields
 from satmip_jax.models import Towers, build_towers
 from satmip_jax.objectives import build_method
 from satmip_jax.shards import ShardDataset
-from satmip_jax.train_step import init_state, make_optimizer
+from satmip_jax.train_step import TrainState, init_state, make_optimizer
 
 # name -> options of knn_predict. k=5 is the authors' practice, the other DINO's.
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -60,8 +60,7 @@ def evaluate(
     with Checkpoints(workdir, read_only=True) as checkpoints:
         config, schema = checkpoints.run()
         mesh = parallel.make_mesh()
-        towers, abstract, fresh = _build(config, schema, mesh)
-        state = fresh() if init == "random" else checkpoints.restore(abstract)
+        towers, state = load_model(checkpoints, config, schema, mesh, init=init)
     wanted = [kind for kind in features if kind == "image" or towers.has_metadata]
     if unknown := set(features) - set(KINDS):
         raise EvaluationError(f"no features {sorted(unknown)}: choose of {', '.join(KINDS)}")
@@ -157,13 +156,19 @@ def knn_accuracy(
     return scores
 
 
-def _build(
-    config: ConfigDict, schema: tabular.Schema, mesh: Mesh
-) -> tuple[Towers, Any, Callable[[], Any]]:
-    """Towers of a config, the abstract state of its checkpoints, and a fresh one."""
+def load_model(
+    checkpoints: Checkpoints,
+    config: ConfigDict,
+    schema: tabular.Schema,
+    mesh: Mesh,
+    *,
+    init: str = "trained",
+) -> tuple[Towers, TrainState]:
+    """Towers of a config with the newest checkpoint, or ("random") as they were at the start."""
     towers = build_towers(config, schema, build_method(config).heads(len(schema.classes)))
     tx, _ = make_optimizer(config, schema.splits[config.data.train_split])
-    return towers, *init_state(config, towers, tx, schema, mesh)
+    abstract, fresh = init_state(config, towers, tx, schema, mesh)
+    return towers, fresh() if init == "random" else checkpoints.restore(abstract)
 
 
 # --- features that need no training ---------------------------------------------------------------

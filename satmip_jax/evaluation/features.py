@@ -77,7 +77,7 @@ def make_encoder(
 ):
     """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`."""
 
-    def encode(params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
+    def encode(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
         view = augment.center_view(batch["image"], config.image.size)
         view = augment.normalize(view, schema.image_mean, schema.image_std)
         variables = {"params": params}

@@ -146,9 +146,8 @@ class Towers(nn.Module):
     def __call__(self, images: Array, metadata: Mapping[str, Array]) -> None:
         """Touch every parameter, to initialise them."""
         image = self.encode_image(images)
-        features = None if self.metadata_encoder is None else self.encode_metadata(metadata)
         for name in self.heads:
-            self.head(name, features if name == "metadata" else image)
+            self.head(name, self.encode_metadata(metadata) if name == "metadata" else image)
 
     @staticmethod
     def constrain(params: dict[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
 from satmip_jax.objectives.base import Forward, Method
 from satmip_jax.objectives.satmip import SatMIP
 from satmip_jax.objectives.satmips import SatMIPS
 from satmip_jax.objectives.simclr import SimCLR
 from satmip_jax.objectives.supervised import Supervised
 
-METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, Callable[[ConfigDict], Method]] = {
     "simclr": SimCLR,
     "satmip": SatMIP,
     "satmips": SatMIPS,
@@ -16,7 +20,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def build_method(config) -> Method:
+def build_method(config: ConfigDict) -> Method:
     """Return the method that `config.method.name` names."""
     return METHODS[config.method.name](config)
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 Array = jax.Array
 
@@ -55,17 +54,18 @@ class Forward:
 
 
 class Method(Protocol):
-    """A pretraining method, made from a config.
+    """A pretraining method, made from a config: `Method(config)`.
 
     Attributes:
         views: image views that a step draws.
         metadata_view: the view whose crop the metadata follows; None where metadata is not used.
     """
 
-    views: int
-    metadata_view: int | None
+    @property
+    def views(self) -> int: ...
 
-    def __init__(self, config: ConfigDict) -> None: ...
+    @property
+    def metadata_view(self) -> int | None: ...
 
     def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:
         """Name of each head -> ("mlp", hidden, out) or ("linear", out).

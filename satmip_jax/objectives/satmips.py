@@ -23,7 +23,7 @@ class SatMIPS:
     def __init__(self, config: ConfigDict) -> None:
         self.simclr, self.satmip = SimCLR(config), SatMIP(config)
         self.views = 2 if config.method.coupled else 3
-        self.metadata_view: int | None = 0 if config.method.coupled else 2
+        self.metadata_view = 0 if config.method.coupled else 2
         self.weight = config.method.metadata_weight
 
     def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:

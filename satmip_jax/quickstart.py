@@ -1,0 +1,74 @@
+"""From nothing to results: data, shards, training, scores and a page of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from satmip_jax import config as configs
+from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
+from satmip_jax.evaluation.results import print_rows, write_rows
+from satmip_jax.gallery import write_page
+from satmip_jax.prepare import prepare
+from satmip_jax.shards import SCHEMA_FILE, ShardDataset
+from satmip_jax.sources import Source, SourceError, open_source
+from satmip_jax.train import train
+
+TRAIN, VAL = 3000, 800  # synthetic scenes
+
+
+def quickstart(out: Path, data: str | None = None) -> Path:
+    """Run the whole way and return the path of the page.
+
+    Args:
+        out: folder for shards, run and page; what is done is not done again.
+        data: a prepared folder, or a data set as published (fMoW-RGB's folders, EuroSAT's zips
+            with a table of coordinates); synthetic scenes by default.
+    """
+    console = Console()
+    shards = Path(data) if data and (Path(data) / SCHEMA_FILE).exists() else out / "shards"
+    if shards == out / "shards":
+        console.rule("1/4  data")
+        source = recognise(Path(data)) if data else synthetic(out / "scenes")
+        prepare(source, shards, image_size=64).show(console)
+
+    console.rule("2/4  training")
+    config = configs.load_config(str(configs.config_folder() / "quickstart.py"))
+    config.data.dir = str(shards.resolve())
+    run = out / "run"
+    train(config, run)
+
+    console.rule("3/4  scores")
+    rows = evaluate(run, str(shards))
+    rows += evaluate(run, str(shards), init="random")
+    rows += evaluate_baseline("colour", str(shards))
+    rows += evaluate_baseline("fields", str(shards))
+    write_rows(run / "evaluation.json", rows)
+    print_rows(rows, console=console)
+
+    console.rule("4/4  pictures")
+    page = write_page(out / "page", run, ShardDataset(shards, "val"), rows)
+    console.print(f"Open [bold]{page}[/bold] in a browser; scores and checkpoints are in {run}.")
+    return page
+
+
+def synthetic(folder: Path) -> Source:
+    """The synthetic data set of the quickstart, written to `folder` where it is not there yet."""
+    return open_source("synthetic", [folder], train=TRAIN, val=VAL, size=96)
+
+
+def recognise(folder: Path) -> Source:
+    """Open a folder of published data as what it looks like.
+
+    Raises:
+        SourceError: it looks like neither of them.
+    """
+    if next(folder.glob("*/*/*/*_rgb.json"), None):
+        return open_source("fmow", [folder], classes="folders")
+    if next(folder.glob("*.csv"), None) and next(folder.glob("*.zip"), None):
+        return open_source("eurosat", [folder])
+    raise SourceError(
+        f"{folder} holds neither {SCHEMA_FILE} (prepared data), nor fMoW-RGB's folders, nor "
+        "EuroSAT's zips and CSV: convert it with `satmip prepare` and give the result as --data"
+    )
