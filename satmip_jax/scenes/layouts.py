@@ -306,7 +306,7 @@ LAYOUTS: dict[str, tuple[Callable[[np.random.Generator], Layout], float]] = {
 
 
 def surroundings(layout: Layout, rng: np.random.Generator, center: ArrayLike, free: float) -> None:
-    """Adds what any place may have: a road, houses, some with a pool, a pond, bushes and trees."""
+    """Adds what any place may have: parcels, roads, houses, some with a pool, a pond, trees."""
 
     def spots(n: int) -> Points:
         points = rng.uniform(-WORLD, WORLD, (n, 2))
@@ -314,6 +314,10 @@ def surroundings(layout: Layout, rng: np.random.Generator, center: ArrayLike, fr
 
     under = Layout()  # areas go below the class's own
     turn = rng.uniform(0, np.pi)
+    for x, y in spots(int(rng.integers(0, 26))):
+        material = str(rng.choice(("asphalt", "concrete", "soil", "water", "panel", "crop_3")))
+        width, depth = rng.uniform(12, 60, 2)
+        under.flat(rectangle(x, y, width, depth, turn), material, rng.uniform(0.8, 1.2))
     for _ in range(int(rng.integers(0, 3))):
         reach, turn = free + rng.uniform(10, 60), turn + np.pi / 2
         x, y = np.asarray(center) + reach * np.array([-np.sin(turn), np.cos(turn)])

@@ -33,7 +33,7 @@ CLOUD_HEIGHT = 55.0  # metres; far too low, so that clouds and their shadows sha
 SENSORS: dict[str, tuple[tuple[float, float, float], float, float]] = {
     "QUICKBIRD02": ((0.92, 0.98, 1.08), 0.84, 0.65),
     "GEOEYE01": ((1.07, 1.00, 0.90), 1.00, 0.45),
-    "WORLDVIEW02": ((0.98, 1.02, 0.975), 1.08, 0.35),
+    "WORLDVIEW02": ((0.99, 1.01, 0.97), 1.08, 0.35),
     "WORLDVIEW03_VNIR": ((1.03, 0.98, 1.00), 1.22, 0.0),
 }
 
@@ -118,14 +118,23 @@ def climate(latitude: float, day: float, aridity: float) -> tuple[float, float]:
 
 
 def _palette(scene: Scene) -> tuple[dict[str, Floats], Floats, Floats, float]:
-    """Colours by material on that day, bare ground, green ground, and the share of green."""
+    """Colours by material on that day, bare ground, green ground, and the share of green.
+
+    Materials differ from place to place, so that no class has a colour of its own.
+    """
     green, snow = climate(scene.latitude, scene.day, scene.aridity)
+    rng = np.random.default_rng([*scene.place, 8])
+    light = np.exp(rng.uniform(-0.5, 0.35, (len(MATERIALS), 1)))
+    tints = (light * np.exp(rng.normal(0, 0.06, (len(MATERIALS), 3)))).astype(np.float32)
 
     def mix(a: object, b: object, share: float) -> Floats:
         return np.asarray(a, np.float32) * (1 - share) + np.asarray(b, np.float32) * share
 
     dry = mix(STRAW, SAND, scene.aridity)
-    colors = {name: mix(color, SNOW, snow * hidden) for name, (color, hidden) in MATERIALS.items()}
+    colors = {
+        name: mix(np.minimum(color * tint, 245), SNOW, snow * hidden)
+        for (name, (color, hidden)), tint in zip(MATERIALS.items(), tints, strict=True)
+    }
     lush = mix(LUSH, (88, 122, 52), 0.5 if abs(scene.latitude) > 30 else 0.0)
     colors["tree"] = mix(mix((92, 82, 62), (40, 66, 34), 0.25 + 0.75 * green), SNOW, 0.45 * snow)
     colors["pitch"] = mix(mix(STRAW, (80, 128, 56), 0.4 + 0.6 * green), SNOW, 0.9 * snow)
@@ -160,13 +169,14 @@ class _Canvas:
                 [0, step, n / 2 - step * self.height / 2 - shift[1] / cell],
             ]
         )
-        return cv2.warpAffine(
+        sampled = cv2.warpAffine(
             nodes,
             matrix,
             (self.width, self.height),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
         )
+        return np.asarray(sampled, np.float32)
 
 
 def _direction(azimuth: float) -> NDArray[np.float64]:
@@ -177,19 +187,22 @@ def _direction(azimuth: float) -> NDArray[np.float64]:
 def _ground(scene: Scene, canvas: _Canvas, bare: Floats, lush: Floats, green: float) -> Floats:
     """The land itself, (height, width, 3): green where noise allows, grained at two scales."""
     rng = np.random.default_rng([*scene.place, 2])
-    patches = 0.7 * canvas.noise(rng, 45) + 0.5 * canvas.noise(rng, 14)
-    grain = 0.075 * canvas.noise(rng, 3.5) + 0.05 * canvas.noise(rng, 9)
+    patches: Floats = 0.7 * canvas.noise(rng, 45) + 0.5 * canvas.noise(rng, 14)
+    grain: Floats = 0.075 * canvas.noise(rng, 3.5) + 0.05 * canvas.noise(rng, 9)
     share = 1 / (1 + np.exp(-(2.2 * patches + 7 * (green - 0.5))))
     return (bare + share[..., None] * (lush - bare)) * (1 + grain[..., None])
 
 
-def _draw(scene: Scene, canvas: _Canvas, layout: Layout, ground: Floats) -> Floats:
+def _draw(
+    scene: Scene, canvas: _Canvas, layout: Layout, ground: Floats, colors: dict[str, Floats]
+) -> Floats:
     """Paints areas, then shadows, then walls and roofs over the ground."""
-    colors = _palette(scene)[0]
     for flat in layout.flats:
         color = (colors[flat.material] * flat.tint).tolist()
         cv2.fillPoly(ground, list(canvas.pixels(flat.outlines)), color, shift=SUBPIXEL_BITS)
 
+    if not layout.solids:
+        return ground
     sun = _direction(scene.sun_azimuth)
     view = _direction(scene.target_azimuth)
     shadow = -sun / np.tan(np.radians(max(scene.sun_elevation, 5.0)))  # metres a metre of height
@@ -263,20 +276,21 @@ def render(scene: Scene) -> Image:
       (96, 96, 3)
     """
     canvas = _Canvas(scene)
-    _, bare, lush, green = _palette(scene)
+    colors, bare, lush, green = _palette(scene)
     ground = np.ascontiguousarray(_ground(scene, canvas, bare, lush, green))
     layout = layout_of(scene.category, [*scene.place, 1])
     size = (scene.width, scene.height)
-    image = cv2.resize(_draw(scene, canvas, layout, ground), size, interpolation=cv2.INTER_AREA)
+    drawn = _draw(scene, canvas, layout, ground, colors)
+    image = np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA), np.float32)
 
-    image *= np.float32(0.62 + 0.42 * np.sin(np.radians(scene.sun_elevation)))
+    image *= 0.62 + 0.42 * float(np.sin(np.radians(scene.sun_elevation)))
     image = _clouds(scene, image)
-    haze = np.float32(0.03 + 0.28 * (scene.off_nadir / 45) ** 2)
+    haze = 0.03 + 0.28 * (scene.off_nadir / 45) ** 2
     image = image * (1 - haze) + haze * np.array([150, 162, 180], np.float32)
 
     gain, contrast, blur = SENSORS[scene.sensor]
     image = ((image - 110) * contrast + 110) * np.array(gain, np.float32)
     if blur > 0:
-        image = cv2.GaussianBlur(image, (5, 5), blur)
+        image = np.asarray(cv2.GaussianBlur(image, (5, 5), blur), np.float32)
     noise = np.random.default_rng([*scene.visit, 4]).standard_normal(image.shape, np.float32)
     return np.clip(np.rint(image + 2.5 * noise), 0, 255).astype(np.uint8)

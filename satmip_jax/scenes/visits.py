@@ -84,7 +84,7 @@ REGIONS = (
     Region("NZL", 175.3, 176.2, -39.3, -38.5, 0.05),
 )
 
-# Where a class is three times as common as elsewhere.
+# Where a class is five times as common as elsewhere.
 _FAVOURED: dict[str, Callable[[Region], bool]] = {
     "airport": lambda r: r.country in ("USA", "CHN", "AUS", "BRA"),
     "crop_field": lambda r: 0.1 <= r.aridity <= 0.35 and abs(r.north) > 30,
@@ -161,7 +161,7 @@ class Place:
 
 @cache
 def _region_odds(category: str) -> np.ndarray:
-    weights = np.array([3.0 if _FAVOURED[category](region) else 1.0 for region in REGIONS])
+    weights = np.array([5.0 if _FAVOURED[category](region) else 1.0 for region in REGIONS])
     return weights / weights.sum()
 
 
