@@ -36,8 +36,8 @@ def get_config(arg: str = "satmips,cpu") -> ConfigDict:
     augment.jitter, augment.grey_p, augment.blur_p = (0.2, 0.2, 0.2, 0.05), 0.1, 0.0
     optimizer = config.optimizer
     if size == "cpu":
-        optimizer.batch_size = 256
-        optimizer.images = 100_000
+        optimizer.batch_size = 128
+        optimizer.images = 80_000
         optimizer.learning_rate = 1e-3
         config.method.ssl_hidden = 512
         config.method.ssl_dim = config.method.embed_dim = 128

@@ -43,6 +43,7 @@ def quickstart(data: str | None, out: str) -> None:
     help="Folder, archive or table as published; may be given several times.",
 )
 @click.option("--out", required=True, type=click.Path(), help="Folder for the shards.")
+@click.option("--name", help="Of the data set, in file names and scores.  [default: the source's]")
 @click.option("--image-size", type=click.IntRange(8), help="Side of the stored squares, pixels.")
 @click.option("--workers", type=click.IntRange(0), help="Processes.  [default: all cores]")
 @click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
@@ -61,6 +62,7 @@ def prepare(
     source: str,
     paths: tuple[str, ...],
     out: str,
+    name: str | None,
     image_size: int | None,
     workers: int | None,
     limit: int | None,
@@ -79,6 +81,7 @@ def prepare(
     prepare(
         open_source(source, paths, **options),
         out,
+        name=name,
         image_size=image_size or {"fmow": 256}.get(source, 64),
         workers=workers,
         limit=limit,
