@@ -42,6 +42,10 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 Planes = tuple[Array, Array, Array]  # red, green, blue, each (b, h, w) float32
 
 
+class AugmentError(ValueError):
+    """A config or images that views cannot be made of; the message says which value and why."""
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """What is done to an image to make a view; hashable, so a static argument of `jax.jit`.
@@ -60,7 +64,7 @@ class AugmentConfig:
       blur_sigma: smallest and largest standard deviation of the blur, pixels of the view.
 
     Raises:
-      ValueError: a value outside its range, named with the value.
+      AugmentError: a value outside its range, named with the value.
 
     Example:
       >>> AugmentConfig(size=224, vflip=True, rot90=True)  # no up or down in an overhead image
@@ -87,30 +91,34 @@ class AugmentConfig:
         ):
             object.__setattr__(self, name, _floats(name, getattr(self, name), length))
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"AugmentConfig.size is {self.size!r}: give the view's side in pixels")
+            raise AugmentError(
+                f"AugmentConfig.size is {self.size!r}: give the view's side in pixels"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in ("hflip", "vflip", "rot90"):
                 if not isinstance(value, bool):
-                    raise ValueError(f"AugmentConfig.{field.name} is {value!r}: True or False")
+                    raise AugmentError(f"AugmentConfig.{field.name} is {value!r}: True or False")
             elif field.name.endswith("_p") and not (
                 isinstance(value, int | float) and 0 <= value <= 1
             ):
-                raise ValueError(f"AugmentConfig.{field.name} is {value!r}: a probability, 0 to 1")
+                raise AugmentError(
+                    f"AugmentConfig.{field.name} is {value!r}: a probability, 0 to 1"
+                )
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
-            raise ValueError(
+            raise AugmentError(
                 f"AugmentConfig.crop_scale is {self.crop_scale}: fractions of the image's area, "
                 "0 < smallest <= largest <= 1"
             )
         for name in ("crop_ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise ValueError(
+                raise AugmentError(
                     f"AugmentConfig.{name} is {(low, high)}: needs 0 < smallest <= largest"
                 )
         if min(self.jitter) < 0 or self.jitter[3] > 0.5:
-            raise ValueError(
+            raise AugmentError(
                 f"AugmentConfig.jitter is {self.jitter}: brightness, contrast, saturation >= 0 "
                 "and hue between 0 and 0.5"
             )
@@ -131,7 +139,7 @@ def augment(key: Array, images: Array, cfg: AugmentConfig) -> tuple[Array, Array
         were, except that a quarter turn exchanges the view's axes.
 
     Raises:
-      ValueError: images of another type or shape.
+      AugmentError: images of another type or shape.
 
     Example:
       >>> views, crop = augment(jax.random.fold_in(key, step), images, AugmentConfig(size=64))
@@ -405,12 +413,12 @@ def _floats(name: str, value: object, length: int) -> tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != length or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"AugmentConfig.{name} is {value!r}: needs {length} finite numbers")
+        raise AugmentError(f"AugmentConfig.{name} is {value!r}: needs {length} finite numbers")
     return numbers
 
 
 def _check_images(images: Array) -> None:
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        raise ValueError(f"images are of shape {images.shape}: expected (batch, side, side, 3)")
+        raise AugmentError(f"images are of shape {images.shape}: expected (batch, side, side, 3)")
     if images.dtype != jnp.uint8:
-        raise ValueError(f"images are {images.dtype}: expected uint8 pixels, 0 to 255")
+        raise AugmentError(f"images are {images.dtype}: expected uint8 pixels, 0 to 255")

@@ -1,0 +1,108 @@
+"""Baselines against plain numpy, and against reference scores on real images."""
+
+import csv
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from satmip_jax.evaluation import baselines
+from satmip_jax.evaluation.baselines import colour_statistics, patch_projections, standardize
+from satmip_jax.evaluation.knn import knn_predict
+from satmip_jax.evaluation.metrics import accuracy
+
+
+def noise(n: int, side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), np.uint8)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(baselines, "CHUNK", 4)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_colour_statistics():
+    images = noise(10, 9)
+    pixels = images.reshape(10, -1, 3) / 255
+    features = colour_statistics(images)
+    assert features.dtype == np.float32
+    expected = np.concatenate([pixels.mean(axis=1), pixels.std(axis=1)], axis=1)
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_patch_projections_are_pooled_answers_of_patches(monkeypatch):
+    filters = np.random.default_rng(1).normal(size=(8, 8, 3, 256)).astype(np.float32)
+    monkeypatch.setattr(baselines.jax.random, "normal", lambda *_: filters)
+    images = noise(6, 27)  # three pixels are left over
+    features = patch_projections(images)
+    pixels = images / 255 - 0.5
+    patches = [
+        pixels[:, y : y + 8, x : x + 8].reshape(6, -1) for y in (0, 8, 16) for x in (0, 8, 16)
+    ]
+    answers = np.maximum(np.stack(patches, axis=1) @ filters.reshape(-1, 256) / 192**0.5, 0)
+    expected = np.concatenate([answers.mean(axis=1), answers.std(axis=1)], axis=1)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_projections_are_a_function_of_the_seed():
+    images = noise(3, 16)
+    np.testing.assert_array_equal(patch_projections(images), patch_projections(images, seed=0))
+    assert np.abs(patch_projections(images) - patch_projections(images, seed=1)).max() > 0.01
+
+
+def test_standardize_by_the_statistics_of_train():
+    rng = np.random.default_rng(0)
+    train, other = rng.normal(3, 2, (50, 4)), rng.normal(3, 2, (20, 4))
+    train[:, 2] = 0.1  # constant
+    ours = standardize(train, other)
+    assert [x.dtype for x in ours] == [np.float32] * 2
+    keep = [0, 1, 3]
+    np.testing.assert_allclose(ours[0].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(ours[0].std(axis=0)[keep], 1, atol=1e-6)
+    np.testing.assert_allclose(ours[0][:, 2], 0, atol=1e-12)
+    expected = (other - train.mean(axis=0))[:, keep] / train.std(axis=0)[keep]
+    np.testing.assert_allclose(ours[1][:, keep], expected, atol=1e-5)
+    assert np.abs(ours[1][:, 2]).max() < 10
+
+
+@pytest.mark.parametrize(
+    "images", [noise(2, 9).astype(np.float32), noise(2, 9)[0], noise(2, 9)[..., :2], noise(2, 7)]
+)
+def test_images_of_another_kind_are_refused(images):
+    for function in (colour_statistics, patch_projections):
+        with pytest.raises(ValueError, match="expected"):
+            function(images)
+
+
+def test_no_images():
+    assert colour_statistics(noise(0, 8)).shape == (0, 6)
+    assert patch_projections(noise(0, 8)).shape == (0, 512)
+    with pytest.raises(ValueError, match="n > 0"):
+        standardize(np.zeros((0, 3)), np.zeros((2, 3)))
+
+
+def test_reference_scores_on_eurosat(real_data):
+    """A quarter of the chips, spatial split; of all: see the module's docstring."""
+    with (real_data / "eurosat" / "eurosat_metadata.csv").open() as file:
+        rows = {row["filename"].split("/")[-1]: row for row in csv.DictReader(file)}
+    images, labels, splits = [], [], []
+    classes = sorted({row["label"] for row in rows.values()})
+    for path in sorted((real_data / "eurosat").glob("*.zip")):
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist())[::4]:
+                if (row := rows.get(name.split("/")[-1])) is None:
+                    continue
+                encoded = np.frombuffer(archive.read(name), np.uint8)
+                images.append(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB))
+                labels.append(classes.index(row["label"]))
+                splits.append(row["split_spatial"])
+    images, labels, train = np.stack(images), np.array(labels), np.array(splits) == "train"
+    assert len(images) > 5000
+    for function, expected in ((colour_statistics, 0.635), (patch_projections, 0.701)):
+        features = function(images)
+        bank, queries = standardize(features[train], features[~train])
+        predicted = knn_predict(bank, labels[train], queries, num_classes=len(classes))
+        assert accuracy(labels[~train], predicted) == pytest.approx(expected, abs=0.01)

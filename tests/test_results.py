@@ -1,0 +1,136 @@
+"""Rows of scores and their file."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from satmip_jax.evaluation.results import ResultsError, Row, print_rows, read_rows, write_rows
+
+ROW = Row("eurosat", "val", "satmip vit", "image", "knn5", "accuracy", 0.8125, 4050)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+def test_written_rows_are_read_back(tmp_path):
+    path = tmp_path / "run" / "evaluation.json"
+    rows = [ROW, dataclasses.replace(ROW, features="metadata", value=0.25)]
+    assert write_rows(path, rows) == rows
+    assert read_rows(path) == rows
+    assert json.loads(path.read_text())[0] == dataclasses.asdict(ROW)
+    assert [p.name for p in path.parent.iterdir()] == ["evaluation.json"]
+
+
+def test_a_row_takes_the_place_of_the_one_with_its_key(tmp_path):
+    path = tmp_path / "evaluation.json"
+    other = dataclasses.replace(ROW, metric="macro_f1", value=0.7)
+    write_rows(path, [ROW, other])
+    better = dataclasses.replace(ROW, value=0.9, n=10)
+    new = dataclasses.replace(ROW, protocol="knn20-weighted")
+    assert write_rows(path, [better, new]) == [better, other, new]
+    assert read_rows(path) == [better, other, new]
+
+
+def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "evaluation.json"
+    write_rows(path, [ROW])
+    before = path.read_bytes()
+
+    def full(self, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_rows(path, [dataclasses.replace(ROW, value=0.1)])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"value": 81.25},
+        {"value": -0.1},
+        {"value": float("nan")},
+        {"value": "0.8"},
+        {"value": True},
+        {"metric": "loss", "value": float("inf")},
+        {"n": -1},
+        {"n": 1.5},
+        {"model": None},
+    ],
+)
+def test_rows_that_cannot_be_right(changed):
+    with pytest.raises(ResultsError, match=r"(value|n|model) .*is "):
+        dataclasses.replace(ROW, **changed)
+
+
+def test_other_metrics_may_have_any_value():
+    assert dataclasses.replace(ROW, metric="loss", value=12.5).value == 12.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "is not JSON"),
+        ("\xff", "is not JSON"),
+        ("{}", "holds a dict: expected a list"),
+        ("[3]", "row 0 is not a row of dataset"),
+        (json.dumps([dataclasses.asdict(ROW) | {"extra": 1}]), "row 0 is not a row"),
+        (json.dumps([dataclasses.asdict(ROW), {"value": 1}]), "row 1 is not a row"),
+        (json.dumps([dataclasses.asdict(ROW) | {"value": 95}]), "row 0: value of accuracy is 95"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    path = tmp_path / "evaluation.json"
+    path.write_text(text, encoding="latin-1")
+    for action in (read_rows, lambda p: write_rows(p, [ROW])):
+        with pytest.raises(ResultsError, match=message) as error:
+            action(path)
+        assert str(path) in str(error.value)
+    assert path.read_text(encoding="latin-1") == text
+
+
+@given(
+    st.binary(max_size=60)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.dictionaries(st.sampled_from(list(dataclasses.asdict(ROW))), json_values).map(
+        lambda changed: json.dumps([dataclasses.asdict(ROW) | changed]).encode()
+    )
+)
+@example(b"[" * 100_000)
+@settings(max_examples=150, deadline=None)
+def test_any_file_is_read_or_refused(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "evaluation.json"
+    path.write_bytes(content)
+    try:
+        rows = read_rows(path)
+    except ResultsError:
+        return
+    write_rows(path, rows)
+    assert {row.key: row for row in read_rows(path)} == {row.key: row for row in rows}
+
+
+def test_table_has_a_line_a_group_and_a_column_a_metric():
+    console = Console(width=140, record=True, file=io.StringIO())
+    rows = [
+        ROW,
+        dataclasses.replace(ROW, metric="macro_f1", value=0.7),
+        dataclasses.replace(ROW, features="both", metric="loss", value=1.23456),
+    ]
+    print_rows(rows, console)
+    lines = [line for line in console.export_text().splitlines() if "eurosat" in line]
+    assert len(lines) == 2
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    key = ["eurosat", "val", "satmip vit"]
+    assert cells[0] == [*key, "image", "knn5", "4050", "81.2", "70.0", ""]
+    assert cells[1] == [*key, "both", "knn5", "4050", "", "", "1.235"]
