@@ -302,18 +302,13 @@ def make_square(
     reduce = _reduction(header, region, size)
     pixels = _decode(data, header, reduce)
     x, y, w, h = (int(v) for v in region)
-    if reduce > 1:  # cut on the reduced grid, and say exactly what was cut
-        w, h = max(1, round(w / reduce)), max(1, round(h / reduce))
-        if whole:
-            h, w = pixels.shape[:2]
-        x, y = min(x // reduce, pixels.shape[1] - w), min(y // reduce, pixels.shape[0] - h)
-        left, top = x * reduce, y * reduce
-        region = (
-            float(left),
-            float(top),
-            float(min(w * reduce, full[0] - left)),
-            float(min(h * reduce, full[1] - top)),
-        )
+    if reduce > 1:
+        # Cut whole pixels of the reduced grid, and say exactly what was cut. The last column and
+        # row of that grid may stand for fewer source pixels than the others: leave them out.
+        columns, rows = full[0] // reduce, full[1] // reduce
+        w, h = min(round(w / reduce), columns), min(round(h / reduce), rows)
+        x, y = min(x // reduce, columns - w), min(y // reduce, rows - h)
+        region = tuple(float(v * reduce) for v in (x, y, w, h))  # type: ignore[assignment]
     pixels = _resize(pixels[y : y + h, x : x + w], size)
     done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
