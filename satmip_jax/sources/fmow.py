@@ -141,7 +141,10 @@ class FMoW:
         """Reads one box's image and record; raises `UnreadableExample`."""
         path, record_path, position, label = ref.location
         record = _read_record(record_path)
-        box = None if position is None else _box(_boxes(record)[int(position)])
+        boxes = _boxes(record)
+        if position is not None and int(position) >= len(boxes):
+            raise UnreadableExample("its JSON record changed while it was read")
+        box = None if position is None else _box(boxes[int(position)])
         metadata = Metadata.parse(_fields(record), problems)
         image = read_file(str(path), MAX_IMAGE_BYTES)
         return Example(ref.id, image, metadata, None if label is None else str(label), box)
