@@ -140,7 +140,7 @@ def prepare(
         write_json(out / REPORT_FILE, report.to_json())
         _check_usable(report, need_train=inherited is None)
         schema = _schema(job, report, marks, inherited, plan)
-        finish(out, schema, {s: n for s, n in _lengths(marks, list).items() if s in schema.splits})
+        finish(out, schema, _lengths(marks, list))
         report = replace(report, seconds=time.monotonic() - began)
         write_json(out / REPORT_FILE, report.to_json())
     return report
@@ -300,7 +300,7 @@ def _schema(
         image_mean=mean,
         image_std=std,
         fields=fields,
-        splits={split: n for split, n in report.splits.items() if n},
+        splits=report.splits,
         provenance={
             "license": source.license,
             "homepage": source.homepage,
