@@ -209,6 +209,14 @@ def test_boxes_have_torchvisions_distribution(scale, ratio):
         assert scipy.stats.ks_2samp(ours, theirs).pvalue > 1e-3
 
 
+def test_every_place_is_equally_likely():
+    config = AugmentConfig(size=4, crop_scale=(0.25, 0.25), crop_ratio=(1, 1))
+    boxes = np.asarray(module._draw_crop(jax.random.key(0), 1800, 4, config))
+    places, counts = np.unique(boxes, axis=0, return_counts=True)
+    assert places.tolist() == [[y, x, 2, 2] for y in range(3) for x in range(3)]
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
 def test_the_crop_returned_is_what_was_cut():
     """On a ramp the mean of a view is the centre of its box, and its spread the box's size."""
     side = 64

@@ -197,8 +197,9 @@ def test_memory_is_bounded_by_the_chunks():
     queries = jax.ShapeDtypeStruct((5_000, 8), jnp.float32)
     usable = jax.ShapeDtypeStruct((20_000,), jnp.bool)
     options = {"k": 5, "exclude_self": False, "query_chunk": 256, "bank_chunk": 2048}
-    compiled = knn._nearest.lower(bank, usable, queries, **options).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 30e6
+    lowered = knn._nearest.lower(bank, usable, queries, **options)
+    assert "HIGHEST" in lowered.as_text()  # no TF32 or bfloat16 on an accelerator
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 30e6
 
 
 def test_no_queries():
