@@ -332,3 +332,12 @@ def test_real_image(real_data):
     x, y, w, h = square.region
     reference = reference.resize((224, 224), Image.Resampling.BOX, box=(x, y, x + w, y + h))
     assert np.abs(square.pixels.astype(int) - np.asarray(reference)).mean() < 4
+
+
+def test_reduced_decoding_leaves_out_what_the_last_pixels_lack():
+    """803 = 100 x 8 + 3: the 101st column of the reduced grid stands for 3 source pixels only."""
+    square = make_square(encoded(scene(803, 611)), 32)
+    assert square.region == (0, 0, 800, 608)
+    assert square.source_size == (803, 611)
+    square = make_square(encoded(scene(803, 611)), 32, box=(203, 11, 600, 600))
+    assert square.region == (200, 8, 600, 600)
