@@ -169,7 +169,7 @@ class FTTransformer(nn.Module):
       attention_dropout, ffn_dropout, residual_dropout: in training only; rng "dropout".
       field_dropout: chance that a present field is turned into a missing one, drawn for each
         record and field, in training only; rng "fields". All fields of a record may go.
-      attention: see `layers.attend`.
+      attention: see `layers.attend`; there are too few tokens for a fused kernel to pay.
       dtype: of the computation; parameters, and the tokens before the first block, are float32.
 
     Initialisation is rtdl's: uniform in +-1/sqrt(width) for tokens, PyTorch's default for linear
@@ -189,7 +189,7 @@ class FTTransformer(nn.Module):
     ffn_dropout: float = 0.1
     residual_dropout: float = 0.0
     field_dropout: float = 0.0
-    attention: Implementation = "auto"
+    attention: Implementation = "einsum"
     dtype: DType = jnp.float32
 
     @nn.compact

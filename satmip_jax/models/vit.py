@@ -142,7 +142,7 @@ def parse_vit(name: str) -> tuple[str, int]:
     Raises:
       ValueError: the name is not understood; the message lists the variants.
     """
-    match = re.fullmatch(r"(?:vit[-_/]?)?([a-z]+)[-_/]?(\d{1,3})", name.strip().lower())
+    match = re.fullmatch(r"(?:vit[-_/]?)?([a-z]+)[-_/]?([0-9]{1,3})", name.strip().lower())
     variants = {variant.lower(): variant for variant in VARIANTS}
     if match is None or match[1] not in variants or int(match[2]) == 0:
         raise ValueError(

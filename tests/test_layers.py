@@ -1,0 +1,127 @@
+"""Attention against the formula, and the encoder's loop against no loop."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from satmip_jax.models.layers import Encoder, LayerNorm, attend, gelu, resolve_attention
+
+KEY = jax.random.key(0)
+
+
+def naive_attention(q, k, v, lengths):
+    out = np.zeros_like(q)
+    for b in range(q.shape[0]):
+        n = lengths[b]
+        for h in range(q.shape[2]):
+            logits = q[b, :, h] @ k[b, :n, h].T / np.sqrt(q.shape[-1])
+            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            out[b, :, h] = weights / weights.sum(-1, keepdims=True) @ v[b, :n, h]
+    return out
+
+
+@pytest.mark.parametrize("implementation", ["auto", "einsum", "xla"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_the_formula(implementation, masked):
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((3, 4, 2, 8), np.float32)
+    k, v = rng.standard_normal((2, 3, 6, 2, 8), np.float32)
+    lengths = np.array([6, 1, 4] if masked else [6, 6, 6], np.int32)
+    out = attend(
+        jnp.asarray(q),
+        jnp.asarray(k),
+        jnp.asarray(v),
+        lengths=jnp.asarray(lengths) if masked else None,
+        implementation=implementation,
+    )
+    np.testing.assert_allclose(out, naive_attention(q, k, v, lengths), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
+@pytest.mark.parametrize("masked", [False, True])
+def test_cudnn_agrees_with_einsum(masked):
+    q, k, v, g = jax.random.normal(KEY, (4, 8, 65, 6, 64), jnp.bfloat16)
+    lengths = jnp.arange(58, 66, dtype=jnp.int32) if masked else None
+
+    def run(implementation):
+        out, back = jax.vjp(
+            lambda *a: attend(*a, lengths=lengths, implementation=implementation), q, k, v
+        )
+        return jax.tree.map(lambda a: np.asarray(a, np.float32), (out, *back(g)))
+
+    assert resolve_attention("auto", jnp.bfloat16, 64) == "cudnn"
+    for ours, reference in zip(run("cudnn"), run("einsum"), strict=True):
+        np.testing.assert_allclose(ours, reference, atol=0.03 * np.abs(reference).max())
+
+
+def test_a_row_without_keys_is_finite():
+    x = np.random.default_rng(0).standard_normal((2, 3, 1, 4), np.float32)
+    lengths = np.array([0, 3], np.int32)
+
+    @jax.jit
+    def run(x):
+        out, back = jax.vjp(lambda x: attend(x, x, x, lengths=lengths), x)
+        return out, back(out)[0]
+
+    assert all(np.isfinite(a).all() for a in run(x))
+
+
+def test_attention_names_the_implementations_it_has():
+    assert resolve_attention("auto", jnp.float32, 64) in ("einsum", "xla")
+    with pytest.raises(ValueError, match="'flash'"):
+        resolve_attention("flash", jnp.float32, 64)
+    with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
+        Encoder(1, 4, 20).init(KEY, jnp.zeros((1, 2, 10)))
+    with pytest.raises(ValueError, match="depth"):
+        Encoder(0, 2, 20).init(KEY, jnp.zeros((1, 2, 10)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu_and_layer_norm_compute_in_float32(dtype):
+    erf = np.vectorize(math.erf)
+    x = jnp.linspace(-5, 5, 101).astype(dtype)
+    exact = np.asarray(x, np.float64)
+    tolerance = {"rtol": 2 * float(jnp.finfo(dtype).eps), "atol": 2e-6}
+    expected = exact * (1 + erf(exact / np.sqrt(2))) / 2
+    np.testing.assert_allclose(np.asarray(gelu(x), np.float64), expected, **tolerance)
+
+    # A mean far from zero: in bfloat16, or by E[x^2] - E[x]^2, the variance would be lost.
+    x = 1000 + 8 * np.random.default_rng(0).standard_normal((4, 256))
+    x = jnp.asarray(x.astype(np.float32)).astype(dtype)
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    norm = LayerNorm(dtype=dtype)
+    out = norm.apply(norm.init(KEY, x), x)
+    assert out.dtype == dtype
+    tolerance["atol"] = 2e-5
+    np.testing.assert_allclose(np.asarray(out, np.float64), expected, **tolerance)
+
+
+def test_loop_and_recomputation_change_nothing():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 16), np.float32)
+    lengths = jnp.array([5, 3], jnp.int32)
+    params = jax.jit(Encoder(3, 2, 32).init)(KEY, x, lengths)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    kernels = params["params"]["blocks"]["mlp"]["fc1"]["kernel"]
+    assert kernels.shape == (3, 16, 32)
+    assert not np.allclose(kernels[0], kernels[1])
+
+    def run(**options):
+        encoder = Encoder(3, 2, 32, **options)
+
+        def loss(params, x):
+            return jnp.sum(jnp.sin(encoder.apply(params, x, lengths)))
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+
+    reference = run(unroll=1)
+    for options in ({}, {"remat": True}, {"remat": True, "unroll": 2}):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+            run(**options),
+            reference,
+        )
