@@ -6,8 +6,9 @@ values of another type are refused by ml_collections before anything is compiled
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,23 +109,36 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     from absl import flags
 
-    path = spec.split(":", 1)[0]
-    if not Path(path).is_file():
-        raise ConfigError(f"no config file {path!r}; the ones that come with satmip: {known()}")
+    path, _, arg = spec.partition(":")
+    config = _get_config(path)(arg) if arg else _get_config(path)()
     values = flags.FlagValues()
-    arguments = ["satmip", f"--config={spec}", *overrides]
-    config_flags.DEFINE_config_file(
-        "config", flag_values=values, lock_config=True, sys_argv=arguments
-    )
+    arguments = ["satmip", *overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     try:
-        values(arguments)
+        rest = values(arguments)[1:]
     except flags.UnrecognizedFlagError as error:
         raise ConfigError(f"unknown option {error.flagname!r}: write --config.key=value") from error
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{spec} {' '.join(overrides)}: {error}") from error
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r}: write --config.key=value")
     config = values.config
     validate(config)
     return config
+
+
+def _get_config(path: str) -> Callable[..., ConfigDict]:
+    """The `get_config` of a config file. The file is a program: run only those you trust."""
+    if not Path(path).is_file():
+        raise ConfigError(f"no config file {path!r}; the ones that come with satmip: {known()}")
+    module_spec = importlib.util.spec_from_file_location("satmip_config", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path} defines no function get_config(arg)")
+    return module.get_config
 
 
 def config_folder() -> Path:

@@ -36,7 +36,9 @@ def index_batches(
     Element i is the list of the `batch_size // processes` rows of step `start + i`. No example
     is left out: a batch may hold the end of one epoch and the beginning of the next.
     """
-    order = grain.MapDataset.range(examples).seed(seed).shuffle().repeat()
+    # As good as endless; grain takes the length as a float, exact below 2^53.
+    epochs = max(1, 2**52 // examples)
+    order = grain.MapDataset.range(examples).seed(seed).shuffle().repeat(epochs)
     rows = order.batch(batch_size // processes, batch_fn=list)
     return rows[process::processes][start:]
 

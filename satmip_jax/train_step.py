@@ -142,7 +142,7 @@ def make_train_step(
         params = towers.constrain(optax.apply_updates(state.params, updates))
         metrics |= {
             "loss": loss,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": learning_rate,
         }
         return TrainState(state.step + 1, params, opt_state), metrics

@@ -11,6 +11,7 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the tests' time
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -22,3 +23,63 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SATMIP_DATA to a folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_shards_dir(tmp_path_factory) -> Path:
+    """Synthetic scenes as shards of 32 px: 64 to train, 24 to validate."""
+    from satmip_jax.prepare import prepare
+    from satmip_jax.sources import open_source
+
+    folder = tmp_path_factory.mktemp("tiny")
+    source = open_source("synthetic", [folder / "scenes"], train=64, val=24, size=48, seed=0)
+    prepare(source, folder / "shards", image_size=32, workers=0, shard_size=24, progress=False)
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tiny_shards_dir):
+    """The train split of `tiny_shards_dir`."""
+    from satmip_jax.shards import ShardDataset
+
+    return ShardDataset(tiny_shards_dir, "train")
+
+
+TINY = (
+    "--config.image.size=32",
+    "--config.image.encoder=mu/8",
+    "--config.metadata.width=16",
+    "--config.metadata.heads=2",
+    "--config.metadata.depth=1",
+    "--config.method.ssl_hidden=16",
+    "--config.method.ssl_dim=8",
+    "--config.method.embed_dim=8",
+    "--config.optimizer.batch_size=16",
+    "--config.optimizer.images=64",
+    "--config.checkpoint.every=2",
+    "--config.log_every=1",
+    "--config.eval.batch_size=16",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_shards_dir):
+    """Make the config of a run of 4 steps: `tiny_config("simclr", "--config.seed=1")`."""
+    from satmip_jax.config import load_config
+
+    def make(method="satmips", *overrides):
+        data = f"--config.data.dir={tiny_shards_dir}"
+        path = REPOSITORY / "configs" / "eurosat.py"
+        return load_config(f"{path}:{method},cpu", [*TINY, data, *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, tmp_path_factory) -> Path:
+    """Workdir of a finished run of 4 steps on 8 devices, with kNN scores at the end."""
+    from satmip_jax.train import train
+
+    workdir = tmp_path_factory.mktemp("run")
+    train(tiny_config("satmips", "--config.eval.every=4"), workdir)
+    return workdir

@@ -108,6 +108,7 @@ def score(
             f"{dataset.data_dir} has no labels in the splits used: kNN needs labelled examples"
         )
     truth = queries.labels[known]
+    voters = int((bank.labels >= 0).sum())
     rows = []
     for kind in kinds or bank.by_kind:
         for protocol, options in PROTOCOLS.items():
@@ -116,7 +117,7 @@ def score(
                 bank.labels,
                 queries.by_kind[kind][known],
                 num_classes=len(dataset.schema.classes),
-                **(options | {"k": min(options["k"], len(bank.labels))}),
+                **(options | {"k": min(options["k"], voters)}),
             )
             for metric, function in (("accuracy", accuracy), ("macro_f1", macro_f1)):
                 rows.append(
@@ -149,7 +150,7 @@ def knn_accuracy(
             features,
             bank.labels,
             queries.by_kind[kind][known],
-            k=min(config.eval.k, len(bank.labels)),
+            k=min(config.eval.k, int((bank.labels >= 0).sum())),
             num_classes=len(schema.classes),
         )
         scores[f"knn_{kind}"] = float(accuracy(queries.labels[known], predicted))

@@ -162,6 +162,6 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
             )
     resolved = [Path(path) for path in paths]
     for path in resolved:
-        if not path.exists():
+        if not path.exists() and not getattr(cls, "generates", False):
             raise SourceError(f"source {name!r}: no file or folder at {path}")
     return cls(resolved, **options)

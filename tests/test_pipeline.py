@@ -1,0 +1,99 @@
+"""The order of samples, and the ways that batches come to the device."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from satmip_jax import images, parallel
+from satmip_jax.metadata import tabular
+from satmip_jax.pipeline import InMemoryBatches, ReadBatch, TrainBatches, index_batches
+from satmip_jax.shards import ShardError
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    examples=st.integers(1, 40),
+    per_process=st.integers(1, 6),
+    processes=st.sampled_from([1, 2, 4]),
+    start=st.integers(0, 9),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_order_is_one_sequence_however_it_is_cut(examples, per_process, processes, start, seed):
+    def rows(process, processes, size, start, steps):
+        batches = index_batches(
+            examples,
+            batch_size=size,
+            seed=seed,
+            start=start,
+            process=process,
+            processes=processes,
+        )
+        return [batches[i] for i in range(steps)]
+
+    size, steps = per_process * processes, 4
+    alone = rows(0, 1, size, 0, start + steps)
+    together = [
+        sum(parts, [])
+        for parts in zip(
+            *(rows(p, processes, size, start, steps) for p in range(processes)), strict=True
+        )
+    ]
+    assert together == alone[start:]
+    stream = sum(alone, [])
+    for epoch in range(len(stream) // examples):  # every example once an epoch
+        assert sorted(stream[epoch * examples : (epoch + 1) * examples]) == list(range(examples))
+
+
+def test_the_seed_and_the_epoch_change_the_order():
+    def first_two_epochs(seed):
+        batches = index_batches(50, batch_size=50, seed=seed, start=0, process=0, processes=1)
+        return batches[0], batches[1]
+
+    one, two = first_two_epochs(0)
+    assert one != two
+    assert first_two_epochs(1)[0] != one
+    assert first_two_epochs(0) == (one, two)
+
+
+def test_a_batch_holds_what_the_records_hold(tiny_shards):
+    reader = ReadBatch(tiny_shards, tiny_shards.schema, captions=True)
+    batch = reader([5, 0, 63])
+    for row, number in enumerate([5, 0, 63]):
+        record = tiny_shards[number]
+        np.testing.assert_array_equal(batch["image"][row], images.decode(record["image"]))
+        assert batch["label"][row] == record["label"]
+        one = tabular.encode([record["metadata"]], tiny_shards.schema)
+        for name, array in one.items():
+            np.testing.assert_array_equal(batch["metadata"][name][row], array[0])
+    assert batch["index"].tolist() == [5, 0, 63]
+    assert batch["metadata"]["caption"].any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("captions", [False, True])
+def test_threads_processes_and_memory_give_the_same_batches(tiny_shards, captions):
+    mesh = parallel.make_mesh()
+    options = {"batch_size": 24, "seed": 3, "start": 2, "captions": captions}
+
+    def take(batches):
+        with batches:
+            return [jax.device_get(next(batches)) for _ in range(4)]
+
+    threads = take(TrainBatches(tiny_shards, mesh, workers=0, **options))
+    memory = take(InMemoryBatches(tiny_shards, mesh, **options))
+    jax.tree.map(np.testing.assert_array_equal, threads, memory)
+    if not captions:  # starting processes takes seconds
+        workers = take(TrainBatches(tiny_shards, mesh, workers=2, **options))
+        jax.tree.map(np.testing.assert_array_equal, threads, workers)
+
+
+def test_a_broken_image_is_named(tiny_shards):
+    class Broken:
+        schema, split, data_dir = tiny_shards.schema, "train", tiny_shards.data_dir
+
+        def __getitem__(self, number):
+            return {**tiny_shards[number], "image": b"\xff\xd8 not a JPEG"}
+
+    with pytest.raises(ShardError, match=r"train record 7 .*" + tiny_shards[7]["id"]):
+        ReadBatch(Broken(), tiny_shards.schema)([7])

@@ -1,0 +1,177 @@
+"""Training: same result on any number of devices, after any interruption; clear refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from satmip_jax import parallel
+from satmip_jax.checkpoint import CheckpointError, Checkpoints
+from satmip_jax.config import ConfigError
+from satmip_jax.evaluation.evaluate import load_model
+from satmip_jax.models import build_towers
+from satmip_jax.objectives import build_method
+from satmip_jax.pipeline import InMemoryBatches
+from satmip_jax.train import NotFiniteError, train
+from satmip_jax.train_step import init_state, make_optimizer, make_train_step
+from tests.conftest import REPOSITORY, TINY
+
+
+def load(workdir):
+    """Parameters and optimiser state of the newest checkpoint of a run."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        config, schema = checkpoints.run()
+        mesh = parallel.make_mesh(jax.devices()[:1])
+        return jax.device_get(load_model(checkpoints, config, schema, mesh)[1])
+
+
+def test_one_and_eight_devices_train_alike(tiny_config, tiny_shards):
+    """Views, losses over the global batch, batch norm, gradients, update: all of it."""
+    config, schema = tiny_config(), tiny_shards.schema
+    results = []
+    for devices in (1, 8):
+        mesh = parallel.make_mesh(jax.devices()[:devices])
+        method = build_method(config)
+        towers = build_towers(config, schema, method.heads(len(schema.classes)))
+        tx, schedule = make_optimizer(config, len(tiny_shards))
+        _, init = init_state(config, towers, tx, schema, mesh)
+        state = init()
+        step = make_train_step(config, towers, method, schema, tx, schedule, mesh)
+        losses = []
+        with InMemoryBatches(tiny_shards, mesh, batch_size=16, seed=0) as batches:
+            for _ in range(2):
+                state, metrics = step(state, next(batches))
+                losses.append(float(metrics["loss"]))
+        results.append((losses, jax.device_get(state.params)))
+    (one, params), (eight, other) = results
+    np.testing.assert_allclose(one, eight, rtol=1e-5)
+    # Adam divides small gradients by their own size, so compare with the step taken: lr = 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), params, other)
+
+
+def start(workdir: Path, data: Path, cache: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "satmip_jax.cli", "train"]
+    command += ["--config", str(REPOSITORY / "configs/eurosat.py:satmips,cpu")]
+    command += ["--workdir", str(workdir), *TINY, f"--config.data.dir={data}"]
+    command += ["--config.data.in_memory=False", "--config.data.workers=0"]
+    command += ["--config.optimizer.images=640", "--config.checkpoint.every=3"]
+    environment = os.environ | {
+        "XLA_FLAGS": "",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_checkpoint(run: subprocess.Popen, workdir: Path, after: int) -> None:
+    """Until a checkpoint later than step `after` is whole."""
+    for _ in range(3000):
+        steps = [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()]
+        if max(steps, default=0) > after:
+            return
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint in 150 s")
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_bit_for_bit_uninterrupted(tiny_shards_dir, tmp_path):
+    """SIGTERM, then kill -9, then to the end: parameters, optimiser state and metrics agree."""
+    cache = tmp_path / "cache"
+    whole = start(tmp_path / "whole", tiny_shards_dir, cache)
+    assert whole.wait(timeout=300) == 0, whole.stderr.read()
+
+    workdir = tmp_path / "cut"
+    run = start(workdir, tiny_shards_dir, cache)
+    wait_for_checkpoint(run, workdir, after=0)
+    run.send_signal(signal.SIGTERM)
+    _, error = run.communicate(timeout=120)
+    assert run.returncode == 130, error
+    assert "saved at step" in error
+    saved = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    assert 3 <= saved < 40
+
+    run = start(workdir, tiny_shards_dir, cache)
+    wait_for_checkpoint(run, workdir, after=saved)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+
+    run = start(workdir, tiny_shards_dir, cache)
+    _, error = run.communicate(timeout=300)
+    assert run.returncode == 0, error
+    assert "resumed at step" in error
+
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "whole"), load(workdir))
+
+    def metrics(folder):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+    assert metrics(workdir) == metrics(tmp_path / "whole")
+
+
+def test_what_is_not_finite_stops_with_names(tiny_config, tiny_shards, tmp_path):
+    config = tiny_config("simclr", "--config.optimizer.learning_rate=1e30")
+    with pytest.raises(NotFiniteError, match=r"step [123]: loss is") as caught:
+        train(config, tmp_path)
+    message = str(caught.value)
+    assert "Last good checkpoint: step 2" in message or "Last good checkpoint: none" in message
+    named = [line.strip() for line in message.splitlines() if line.startswith("  ")]
+    assert len(set(named) & set(tiny_shards.ids(range(len(tiny_shards))))) == 16
+
+
+def test_a_finished_run_returns_at_once(tiny_run, tiny_config):
+    config = tiny_config("satmips", "--config.eval.every=4")
+    assert int(train(config, tiny_run).step) == 4
+
+
+def test_refusals_come_before_compiling(tiny_config, tiny_run, tmp_path):
+    with pytest.raises(ValueError, match=r"batch_size is 12.*8 devices: use 8 or 16"):
+        train(tiny_config("satmips", "--config.optimizer.batch_size=12"), tmp_path)
+    with pytest.raises(ConfigError, match=r"optimizer.weight_decay: 0.1 -> 0.2"):
+        train(
+            tiny_config(
+                "satmips", "--config.eval.every=4", "--config.optimizer.weight_decay=0.2"
+            ),
+            tiny_run,
+        )
+    with pytest.raises(ConfigError, match="data.dir is empty"):
+        train(tiny_config("satmips", "--config.data.dir="), tmp_path / "new")
+
+
+def test_the_log_of_a_run(tiny_run):
+    rows = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == [0, 1, 2, 3]
+    for row in rows:
+        if "loss" in row:
+            assert row["loss"] == pytest.approx(row["simclr_loss"] + row["satmip_loss"], rel=1e-5)
+    (scores,) = [row for row in rows if "knn_image" in row]
+    assert scores["step"] == 4
+    assert {"knn_image", "knn_metadata", "knn_both"} <= scores.keys()
+    assert any((tiny_run / "tensorboard").iterdir())
+
+
+def test_a_checkpoint_of_another_model_is_named_leaf_by_leaf(tiny_run, tiny_config, tiny_shards):
+    config = tiny_config("satmips", "--config.method.embed_dim=12")
+    schema = tiny_shards.schema
+    towers = build_towers(config, schema, build_method(config).heads(len(schema.classes)))
+    tx, _ = make_optimizer(config, len(tiny_shards))
+    abstract, _ = init_state(config, towers, tx, schema, parallel.make_mesh())
+    with (
+        Checkpoints(tiny_run, read_only=True) as checkpoints,
+        pytest.raises(CheckpointError, match=r"params\.heads_image\.linear\.kernel.*\[32, 8\]"),
+    ):
+        checkpoints.restore(abstract)
+    with pytest.raises(CheckpointError, match="train first"):
+        Checkpoints(tiny_run / "nothing", read_only=True)
