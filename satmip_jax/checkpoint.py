@@ -65,9 +65,7 @@ class Checkpoints:
         }
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)),
         )
 
     def wait(self) -> None:

@@ -5,6 +5,7 @@ Nothing heavy is imported before a subcommand runs, so that `satmip --help` answ
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -20,16 +21,18 @@ def cli() -> None:
     """Learn representations of satellite images from their metadata (SatMIP, in JAX)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notes of XLA
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it looks for
 
 
-@cli.command()
+@cli.command(context_settings={"ignore_unknown_options": True})
 @click.option("--data", type=click.Path(exists=True, file_okay=False), help="Prepared real data.")
 @click.option("--out", default="runs/quickstart", show_default=True, help="Folder for the results.")
-def quickstart(data: str | None, out: str) -> None:
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     """Synthetic data, training, scores and a page of pictures, in a few minutes on a CPU."""
     from satmip_jax.quickstart import quickstart
 
-    quickstart(Path(out), data)
+    quickstart(Path(out), data, overrides)
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,11 +19,12 @@ from satmip_jax.train import train
 TRAIN, VAL = 3000, 800  # synthetic scenes
 
 
-def quickstart(out: Path, data: str | None = None) -> Path:
+def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()) -> Path:
     """Run the whole way and return the path of the page.
 
     Args:
         out: folder for shards, run and page; what is done is not done again.
+        overrides: options of the config, such as "--config.optimizer.images=2000".
         data: a prepared folder, or a data set as published (fMoW-RGB's folders, EuroSAT's zips
             with a table of coordinates); synthetic scenes by default.
     """
@@ -34,8 +36,8 @@ def quickstart(out: Path, data: str | None = None) -> Path:
         prepare(source, shards, image_size=64).show(console)
 
     console.rule("2/4  training")
-    config = configs.load_config(str(configs.config_folder() / "quickstart.py"))
-    config.data.dir = str(shards.resolve())
+    path = configs.config_folder() / "quickstart.py"
+    config = configs.load_config(str(path), [f"--config.data.dir={shards.resolve()}", *overrides])
     run = out / "run"
     train(config, run)
 

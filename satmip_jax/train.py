@@ -70,9 +70,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         start = int(state.step)
         if start >= steps:
             return state
-        logbook = Logbook(
-            workdir, start=start, total=steps, batch_size=config.optimizer.batch_size
-        )
+        logbook = Logbook(workdir, start=start, total=steps, batch_size=config.optimizer.batch_size)
         if parallel.is_main_process():
             schema.save(workdir / "schema.json")
         logbook.say(

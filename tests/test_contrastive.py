@@ -45,9 +45,7 @@ def on_devices(devices, loss, *arrays):
     """Value and gradients with rows spread over the first `devices` devices."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
     spread = [
-        jax.device_put(
-            x, parallel.batch_sharding(mesh) if x.ndim else parallel.replicated(mesh)
-        )
+        jax.device_put(x, parallel.batch_sharding(mesh) if x.ndim else parallel.replicated(mesh))
         for x in arrays
     ]
     every = tuple(range(len(arrays)))
@@ -90,7 +88,9 @@ def test_gradients_agree_with_finite_differences():
         direction = np.random.default_rng(3).normal(size=a.shape).astype(np.float32)
         step = 1e-2
         difference = (loss(a + step * direction) - loss(a - step * direction)) / (2 * step)
-        np.testing.assert_allclose(float(difference), float((gradient * direction).sum()), rtol=2e-3)
+        np.testing.assert_allclose(
+            float(difference), float((gradient * direction).sum()), rtol=2e-3
+        )
 
 
 def test_accuracy_counts_found_partners():

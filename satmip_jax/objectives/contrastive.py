@@ -58,9 +58,9 @@ def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh) -> tuple[Array, dict[
         loss = 0.5 * (forward + backward)
         return lax.pmean((loss, {"accuracy": 0.5 * (right_a + right_b)}), DATA)
 
-    return jax.shard_map(
-        local, mesh=mesh, in_specs=(P(DATA), P(DATA), P()), out_specs=P()
-    )(a, b, scale)
+    return jax.shard_map(local, mesh=mesh, in_specs=(P(DATA), P(DATA), P()), out_specs=P())(
+        a, b, scale
+    )
 
 
 def nt_xent(
