@@ -38,7 +38,7 @@ class Checkpoints:
         self.folder = Path(workdir).resolve() / "checkpoints"
         if read_only and not self.folder.is_dir():
             raise CheckpointError(
-                f"{workdir} holds no checkpoints: train first with `satmip train --workdir {workdir}`"
+                f"{workdir} holds no checkpoints: train first, `satmip train --workdir {workdir}`"
             )
         self._manager = ocp.CheckpointManager(
             self.folder,

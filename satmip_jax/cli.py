@@ -60,6 +60,9 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
 @click.option("--metadata", type=click.Path(), help="eurosat, folder: the table.")
 @click.option("--columns", help="folder: field=column, several joined by commas.")
 @click.option("--seed", type=int, help="folder, synthetic: of the split, of the scenes.")
+@click.option("--train", type=int, help="synthetic: images to train on.")
+@click.option("--val", type=int, help="synthetic: images to validate on.")
+@click.option("--size", type=int, help="synthetic: shorter side of a scene, pixels.")
 @click.option("--statistics-from", type=click.Path(), help="Use another prepared folder's.")
 def prepare(
     source: str,

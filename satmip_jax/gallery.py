@@ -12,6 +12,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from satmip_jax import images, parallel
 from satmip_jax.checkpoint import Checkpoints
@@ -36,7 +38,7 @@ def write_page(folder: Path, run: Path, dataset: ShardDataset, rows: Sequence[Ro
         rows: scores to be tabled.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = np.linspace(0, len(dataset) - 1, SAMPLES).astype(int)
+    numbers = np.unique(np.linspace(0, len(dataset) - 1, SAMPLES).astype(int))
     _samples(folder / "samples.png", dataset, numbers)
     _curves(folder / "loss.png", run)
     found = _retrieve(run, dataset)
@@ -61,27 +63,39 @@ def lines(metadata: Metadata) -> list[str]:
     return [bytes(row).rstrip(b"\0; ").decode("ascii") for row in text if row.any()]
 
 
-def _pixels(example: dict, dataset: ShardDataset) -> np.ndarray:
-    return images.decode_square(example["image"], dataset.schema.image_size)
-
-
 def _name(example: dict, dataset: ShardDataset) -> str:
     label = example["label"]
     return dataset.schema.classes[label].replace("_", " ") if label >= 0 else "no label"
 
 
-def _samples(path: Path, dataset: ShardDataset, numbers: np.ndarray) -> None:
-    figure, axes = plt.subplots(3, SAMPLES // 3, figsize=(15, 11))
-    for axis, number in zip(axes.flat, numbers, strict=True):
-        example = dataset[int(number)]
-        axis.imshow(_pixels(example, dataset))
-        axis.set_title(_name(example, dataset), fontsize=11)
+def _show(axis: Axes, example: dict, dataset: ShardDataset, title: str, colour: str) -> None:
+    """An image with what is known of it at its right."""
+    axis.imshow(images.decode_square(example["image"], dataset.schema.image_size))
+    axis.set_title(title, fontsize=9, color=colour)
+    axis.axis("off")
+    text = "\n".join(lines(example["metadata"]))
+    axis.text(1.04, 1, text, fontsize=6.5, va="top", color=colour, transform=axis.transAxes)
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(rows, columns, figsize=(3.8 * columns, 2.1 * rows), squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.86, bottom=0.01, top=0.96, wspace=1.1, hspace=0.15)
+    for axis in axes.flat:
         axis.axis("off")
-        text = "\n".join(lines(example["metadata"]))
-        axis.text(1.04, 1, text, fontsize=6.5, va="top", transform=axis.transAxes)
-    figure.subplots_adjust(wspace=1.1, right=0.86, left=0.01, top=0.96, bottom=0.01, hspace=0.12)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _samples(path: Path, dataset: ShardDataset, numbers: np.ndarray) -> None:
+    figure, axes = _grid(-(-len(numbers) // 4), 4)
+    for axis, number in zip(axes.flat, numbers, strict=False):
+        example = dataset[int(number)]
+        _show(axis, example, dataset, _name(example, dataset), "#222222")
+    _save(figure, path)
 
 
 def _curves(path: Path, run: Path) -> None:
@@ -98,8 +112,7 @@ def _curves(path: Path, run: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def _retrieve(run: Path, dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -122,35 +135,24 @@ def _retrieve(run: Path, dataset: ShardDataset) -> tuple[np.ndarray, np.ndarray,
     scores = embedded[0] @ embedded[1].T  # (n, d) . (n, d) -> (n, n)
     order = np.argsort(-scores, axis=1)
     ranks = 1 + np.argmax(order == np.arange(len(order))[:, None], axis=1)
-    queries = np.linspace(0, len(dataset) - 1, QUERIES).astype(int)
+    queries = np.unique(np.linspace(0, len(dataset) - 1, QUERIES).astype(int))
     return queries, order[queries, :FOUND], ranks
 
 
 def _retrieval(
     path: Path, dataset: ShardDataset, queries: np.ndarray, found: np.ndarray, ranks: np.ndarray
 ) -> None:
-    figure, axes = plt.subplots(QUERIES, 1 + FOUND, figsize=(14, 2.3 * QUERIES))
-    for row, (query, matches) in enumerate(zip(queries, found, strict=True)):
+    figure, axes = _grid(len(queries), 1 + found.shape[1])
+    for row, query, matches in zip(axes, queries, found, strict=True):
         example = dataset[int(query)]
-        axes[row, 0].imshow(_pixels(example, dataset))
-        axes[row, 0].set_title(
-            f"{_name(example, dataset)}; own metadata: rank {ranks[query]}", fontsize=8
-        )
-        axes[row, 0].axis("off")
-        for axis, match in zip(axes[row, 1:], matches, strict=True):
-            axis.axis("off")
-            axis.text(
-                0,
-                1,
-                "\n".join(lines(dataset[int(match)]["metadata"])),
-                fontsize=7,
-                va="top",
-                color="#0a7d33" if match == query else "#333333",
-                transform=axis.transAxes,
-            )
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+        row[0].imshow(images.decode_square(example["image"], dataset.schema.image_size))
+        title = f"{_name(example, dataset)}; own at rank {ranks[query]}"
+        row[0].set_title(title, fontsize=9)
+        for axis, match in zip(row[1:], matches, strict=True):
+            own = match == query
+            colour, title = ("#0a7d33", "its own") if own else ("#444444", "of another image")
+            _show(axis, dataset[int(match)], dataset, title, colour)
+    _save(figure, path)
 
 
 _PAGE = jinja2.Environment(autoescape=True).from_string(

@@ -47,7 +47,7 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
     rows += evaluate_baseline("colour", str(shards))
     rows += evaluate_baseline("fields", str(shards))
     write_rows(run / "evaluation.json", rows)
-    print_rows(rows, console=console)
+    print_rows([row for row in rows if row.protocol == "knn5"], console=console)
 
     console.rule("4/4  pictures")
     page = write_page(out / "page", run, ShardDataset(shards, "val"), rows)

@@ -1,5 +1,7 @@
 """The order of samples, and the ways that batches come to the device."""
 
+from itertools import chain
+
 import jax
 import numpy as np
 import pytest
@@ -35,13 +37,13 @@ def test_order_is_one_sequence_however_it_is_cut(examples, per_process, processe
     size, steps = per_process * processes, 4
     alone = rows(0, 1, size, 0, start + steps)
     together = [
-        sum(parts, [])
+        list(chain(*parts))
         for parts in zip(
             *(rows(p, processes, size, start, steps) for p in range(processes)), strict=True
         )
     ]
     assert together == alone[start:]
-    stream = sum(alone, [])
+    stream = list(chain(*alone))
     for epoch in range(len(stream) // examples):  # every example once an epoch
         assert sorted(stream[epoch * examples : (epoch + 1) * examples]) == list(range(examples))
 

@@ -157,7 +157,7 @@ def test_refusals_come_before_compiling(tiny_config, tiny_run, tmp_path):
             tiny_config("satmips", "--config.eval.every=4", "--config.optimizer.weight_decay=0.2"),
             tiny_run,
         )
-    with pytest.raises(ConfigError, match="data.dir is empty"):
+    with pytest.raises(ConfigError, match=r"data\.dir is empty"):
         train(tiny_config("satmips", "--config.data.dir="), tmp_path / "new")
 
 

@@ -1,0 +1,96 @@
+"""The command as a user meets it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY, TINY
+
+
+def satmip(*arguments, code=0):
+    """Run the command in a process of its own; return what it printed."""
+    run = subprocess.run(
+        [sys.executable, "-m", "satmip_jax.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == code, run.stdout + run.stderr
+    return run.stdout + run.stderr
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, satmip_jax.cli as c\n"
+        "from click.testing import CliRunner\n"
+        "assert CliRunner().invoke(c.cli, ['--help']).exit_code == 0\n"
+        "heavy = {'jax', 'numpy', 'flax', 'grain', 'tensorflow_datasets', 'cv2', 'matplotlib'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--config", "nope.py", "--workdir", "x"), "no config file 'nope.py'"),
+        (("prepare", "eurosat", "--source", "nowhere", "--out", "x"), "no file or folder"),
+        (("evaluate", "--workdir", "nowhere", "--data", "x"), "holds no checkpoints"),
+    ],
+)
+def test_mistakes_are_one_message(arguments, message):
+    printed = satmip(*arguments, code=1)
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.slow
+def test_from_nothing_to_scores(tmp_path):
+    """prepare -> train -> evaluate -> quickstart's page, with the commands of the README."""
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    printed = satmip(
+        *("prepare", "synthetic", "--source", tmp_path / "scenes", "--out", shards),
+        *("--image-size", 32, "--limit", 32, "--workers", 2, "--size", 48),
+        *("--train", 40, "--val", 24),
+    )
+    assert "32" in printed
+    satmip(
+        *("train", "--config", "configs/eurosat.py:satmips,cpu", "--workdir", run),
+        *(*TINY, f"--config.data.dir={shards}"),
+    )
+    printed = satmip("evaluate", "--workdir", run, "--data", shards, "--features", "image,both")
+    rows = json.loads((run / "evaluation.json").read_text())
+    assert {row["features"] for row in rows} == {"image", "both"}
+    keys = {"dataset", "split", "model", "features", "protocol", "metric", "value", "n"}
+    assert all(row.keys() == keys for row in rows)
+    satmip("evaluate", "--workdir", run, "--data", shards, "--baseline", "colour")
+    assert len(json.loads((run / "evaluation.json").read_text())) == len(rows) + 4
+    printed = satmip(
+        *("quickstart", "--data", shards, "--out", tmp_path / "quick", *TINY[1:]),
+        "--config.image.size=32",
+    )
+    assert "index.html" in printed
+    assert (tmp_path / "quick" / "page" / "index.html").is_file()
+
+
+def test_readme_commands_exist():
+    """Every option and every file that the README's command lines name is there."""
+    readme = (REPOSITORY / "README.md").read_text()
+    commands = re.findall(r"^\s*(satmip \w+ .*|bash \S+.*)$", readme.replace("\\\n", ""), re.M)
+    assert len(commands) >= 5
+    for command in commands:
+        words = command.split()
+        if words[0] == "bash":
+            assert (REPOSITORY / words[1]).is_file(), command
+            continue
+        printed = satmip(words[1], "--help")
+        for option in (w for w in words[2:] if w.startswith("--")):
+            name = option.split("=")[0]
+            assert name.startswith("--config.") or name in printed, command
+        for path in re.findall(r"configs/\w+\.py", command):
+            assert (REPOSITORY / path).is_file(), command
