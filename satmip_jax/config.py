@@ -113,8 +113,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = _get_config(path)(arg) if arg else _get_config(path)()
     values = flags.FlagValues()
     arguments = ["satmip", *overrides]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
         rest = values(arguments)[1:]
     except flags.UnrecognizedFlagError as error:
         raise ConfigError(f"unknown option {error.flagname!r}: write --config.key=value") from error
