@@ -116,6 +116,7 @@ def prepare(
             total=total,
             initial=resumed,
             unit=" examples",
+            mininterval=1.0,
             disable=not progress,
         ) as bar:
             try:

@@ -38,7 +38,10 @@ class Forward:
         return self.apply("encode_metadata", metadata, train=True)
 
     def head(self, name: str, features: Sequence[Array]) -> list[Array]:
-        """Project the features of n views with one head, batch statistics over all of them."""
+        """Project the features of n views with one head, batch statistics over all of them.
+
+        NOTE[DIFF] SLIP takes the statistics of each view apart; SimCLR, as here, of both.
+        """
         batch = features[0].shape[0]
         stacked = jnp.stack(list(features), axis=1).reshape(batch * len(features), -1)
         out = self.apply("head", name, stacked).reshape(batch, len(features), -1)

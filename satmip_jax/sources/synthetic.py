@@ -220,7 +220,9 @@ def write_dataset(
     batches = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
     if workers is None and len(pictures) < 500:
         workers = 0  # starting processes would take longer
-    with tqdm(total=len(pictures), desc="drawing", unit=" images", disable=not progress) as bar:
+    with tqdm(
+        total=len(pictures), desc="drawing", unit=" images", mininterval=1.0, disable=not progress
+    ) as bar:
         pool.run(_Writer(out, size, seed).write, batches, workers=workers, bar=bar)
     temporary = manifest.with_suffix(".tmp")
     temporary.write_text(json.dumps({**wanted, "complete": True}, indent=1))
