@@ -140,7 +140,7 @@ def _csv_rows(
     # Not with pyarrow.csv, which guesses types (1 for an id of 001), and neither counts nor
     # survives rows with broken characters.
     reader = _csv_reader(path)
-    header = next(reader, [])
+    header: list[str] = next(reader, [])
     while True:
         try:
             row = next(reader)
