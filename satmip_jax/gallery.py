@@ -71,7 +71,7 @@ def _name(example: dict, dataset: ShardDataset) -> str:
 def _show(axis: Axes, example: dict, dataset: ShardDataset, title: str, colour: str) -> None:
     """An image with what is known of it at its right."""
     axis.imshow(images.decode_square(example["image"], dataset.schema.image_size))
-    axis.set_title(title, fontsize=9, color=colour)
+    axis.set_title(title, fontsize=9, color=colour, loc="left")
     axis.axis("off")
     text = "\n".join(lines(example["metadata"]))
     axis.text(1.04, 1, text, fontsize=6.5, va="top", color=colour, transform=axis.transAxes)
@@ -147,7 +147,7 @@ def _retrieval(
         example = dataset[int(query)]
         row[0].imshow(images.decode_square(example["image"], dataset.schema.image_size))
         title = f"{_name(example, dataset)}; own at rank {ranks[query]}"
-        row[0].set_title(title, fontsize=9)
+        row[0].set_title(title, fontsize=9, loc="left")
         for axis, match in zip(row[1:], matches, strict=True):
             own = match == query
             colour, title = ("#0a7d33", "its own") if own else ("#444444", "of another image")
