@@ -9,6 +9,7 @@ processes or hosts sees the same batches.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,7 +115,8 @@ class TrainBatches:
         if workers:
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
                 flags.FLAGS.mark_as_parsed()
-            batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+            options = grain.MultiprocessingOptions(num_workers=workers)
+            batches = batches.mp_prefetch(options, worker_init_fn=_leave_ctrl_c_to_the_trainer)
         self._iterator = iter(batches)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -128,6 +130,12 @@ class TrainBatches:
 
     def __exit__(self, *_: object) -> None:
         self._iterator.close()
+
+
+def _leave_ctrl_c_to_the_trainer(worker: int, workers: int) -> None:
+    """A terminal sends Ctrl-C to all processes; the trainer saves, then ends its workers."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class InMemoryBatches:
