@@ -1,6 +1,7 @@
 """Eight CPU devices, strict promotion: set before jax starts."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -14,6 +15,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the tests' time
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def import_torchvision() -> None:
+    """torchvision for oracles, also where its compiled operators do not fit the torch there is."""
+    torch = pytest.importorskip("torch")
+    try:
+        pytest.importorskip("torchvision")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
 
 
 @pytest.fixture(scope="session")

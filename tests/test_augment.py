@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import itertools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from PIL import Image
 
 from satmip_jax import augment as module
 from satmip_jax.augment import AugmentConfig, augment, center_view, normalize
+from tests.conftest import import_torchvision
 
 jit_augment = jax.jit(augment, static_argnames="cfg")
 PLAIN = AugmentConfig(
@@ -406,14 +406,7 @@ def test_normalize():
 
 def torchvision_functional(torch):
     """torchvision's operations; its compiled part, not needed here, may not fit the torch."""
-    try:
-        pytest.importorskip("torchvision")
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for operator in ("nms", "qnms"):
-            signature = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{operator}", signature)
+    import_torchvision()
     return importlib.import_module("torchvision.transforms.v2.functional")
 
 

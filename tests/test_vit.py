@@ -1,7 +1,6 @@
 """The ViT: equal to timm's, and honest about sizes it cannot take."""
 
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from satmip_jax.models.vit import VARIANTS, ViT, parse_vit, vit
+from tests.conftest import import_torchvision
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(7).standard_normal((3, 16, 24, 3), np.float32)
@@ -18,14 +18,7 @@ IMAGES = np.random.default_rng(7).standard_normal((3, 16, 24, 3), np.float32)
 
 def import_timm():
     """timm, also beside a torchvision whose compiled operators do not load."""
-    torch = pytest.importorskip("torch")
-    try:
-        pytest.importorskip("torchvision")
-    except RuntimeError:  # operator torchvision::nms does not exist
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
+    import_torchvision()
     return pytest.importorskip("timm.models.vision_transformer")
 
 
