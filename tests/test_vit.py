@@ -183,3 +183,19 @@ def test_other_names_are_refused_with_the_list(name):
 def test_near_misses_are_refused(name):
     with pytest.raises(ValueError, match=re.escape(repr(name))):
         parse_vit(name)
+
+
+def test_linear_layers_start_at_xaviers_scale():
+    """Too small a start leaves a narrow encoder nearly linear, and what it learns poorer."""
+    params = vit("nano/8").init(KEY, jnp.zeros((1, 64, 64, 3)))["params"]["encoder"]["blocks"]
+    for path, fan in {
+        ("attention", "qkv"): 2 * 128,  # each of the three is 128 x 128
+        ("attention", "out"): 2 * 128,
+        ("mlp", "fc1"): 5 * 128,
+        ("mlp", "fc2"): 5 * 128,
+    }.items():
+        kernel = np.asarray(params[path[0]][path[1]]["kernel"])
+        bound = np.sqrt(6 / fan)
+        assert np.abs(kernel).max() <= bound
+        assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
+        assert not np.asarray(params[path[0]][path[1]]["bias"]).any()

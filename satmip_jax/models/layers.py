@@ -21,8 +21,9 @@ DType = Any
 Initializer = Callable[..., Array]
 Implementation = Literal["auto", "einsum", "xla", "cudnn"]
 
-# timm's trunc_normal_(std=.02) cuts at +-2, a hundred deviations away: a plain normal.
-NORMAL_02: Initializer = nn.initializers.normal(0.02)
+XAVIER: Initializer = nn.initializers.xavier_uniform()
+# Xavier's for each of queries, keys and values, which are square, not for the three as one matrix.
+XAVIER_QKV: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 # The default of torch.nn.Linear and Conv2d: uniform in +-1/sqrt(fan_in).
 TORCH_LINEAR: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -153,8 +154,8 @@ class Attention(nn.Module):
     heads: int
     dropout: float = 0.0
     implementation: Implementation = "auto"
-    qkv_init: Initializer = NORMAL_02
-    output_init: Initializer = NORMAL_02
+    qkv_init: Initializer = XAVIER_QKV
+    output_init: Initializer = XAVIER
     dtype: DType = jnp.float32
 
     @nn.compact
@@ -192,8 +193,8 @@ class MLP(nn.Module):
     """Linear, GELU, linear: (..., width) -> (..., width)."""
 
     hidden: int
-    hidden_init: Initializer = NORMAL_02
-    output_init: Initializer = NORMAL_02
+    hidden_init: Initializer = XAVIER
+    output_init: Initializer = XAVIER
     dtype: DType = jnp.float32
 
     @nn.compact
@@ -210,9 +211,9 @@ class Block(nn.Module):
     mlp_dim: int
     attention: Implementation = "auto"
     epsilon: float = 1e-6
-    qkv_init: Initializer = NORMAL_02
-    hidden_init: Initializer = NORMAL_02
-    output_init: Initializer = NORMAL_02
+    qkv_init: Initializer = XAVIER_QKV
+    hidden_init: Initializer = XAVIER
+    output_init: Initializer = XAVIER
     dtype: DType = jnp.float32
 
     @nn.compact
@@ -253,9 +254,9 @@ class Encoder(nn.Module):
     unroll: int | None = None
     attention: Implementation = "auto"
     epsilon: float = 1e-6
-    qkv_init: Initializer = NORMAL_02
-    hidden_init: Initializer = NORMAL_02
-    output_init: Initializer = NORMAL_02
+    qkv_init: Initializer = XAVIER_QKV
+    hidden_init: Initializer = XAVIER
+    output_init: Initializer = XAVIER
     dtype: DType = jnp.float32
 
     @nn.compact

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from satmip_jax.models.layers import (
-    NORMAL_02,
     TORCH_LINEAR,
     Array,
     DType,
@@ -46,8 +45,11 @@ class ViT(nn.Module):
       dtype: of the computation; parameters are float32 always.
       remat, unroll, attention: see `layers.Encoder`.
 
-    Initialisation follows timm: normal(0.02) for linear layers and positions, normal(1e-6) for
-    the class token, zero biases, and PyTorch's uniform for the patch embedding.
+    Initialisation follows timm's `weight_init="moco"` (Chen et al. 2021, MoCo v3): Xavier's uniform
+    for linear layers, queries, keys and values each by itself, zero biases; normal(0.02) for
+    positions, normal(1e-6) for the class token, PyTorch's uniform for the patch embedding.
+    timm's default, normal(0.02) whatever the width, leaves a narrow encoder nearly linear: of
+    width 128 and untrained, 54.8 instead of 63.4 % by kNN on EuroSAT's spatial split.
     """
 
     width: int
@@ -129,7 +131,9 @@ class ViT(nn.Module):
                     f"{image_shape[1]}x{image_shape[2]} pixels give {tokens}: use the image size "
                     "that the parameters were initialised with"
                 )
-        return self.param("position", NORMAL_02, (tokens, self.width), jnp.float32)
+        return self.param(
+            "position", nn.initializers.normal(0.02), (tokens, self.width), jnp.float32
+        )
 
 
 def parse_vit(name: str) -> tuple[str, int]:
