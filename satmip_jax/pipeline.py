@@ -30,13 +30,22 @@ MAX_IN_MEMORY = 64 << 30  # bytes
 
 
 def index_batches(
-    examples: int, *, batch_size: int, seed: int, start: int, process: int, processes: int
+    examples: int,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    process: int | None = None,
+    processes: int | None = None,
 ) -> grain.MapDataset:
-    """Record numbers of this process's rows of each global batch, from step `start` on.
+    """Record numbers of a process's rows of each global batch, from step `start` on.
 
+    The process is this one, unless `process` of `processes` says otherwise.
     Element i is the list of the `batch_size // processes` rows of step `start + i`. No example
     is left out: a batch may hold the end of one epoch and the beginning of the next.
     """
+    process = jax.process_index() if process is None else process
+    processes = jax.process_count() if processes is None else processes
     # As good as endless; grain takes the length as a float, exact below 2^53.
     epochs = max(1, 2**52 // examples)
     order = grain.MapDataset.range(examples).seed(seed).shuffle().repeat(epochs)
@@ -101,14 +110,7 @@ class TrainBatches:
         captions: bool = False,
     ) -> None:
         self.mesh = mesh
-        rows = index_batches(
-            len(dataset),
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
+        rows = index_batches(len(dataset), batch_size=batch_size, seed=seed, start=start)
         threads = os.cpu_count() or 1
         read = grain.ReadOptions(num_threads=1 if workers else threads, prefetch_buffer_size=4)
         batches = rows.map(ReadBatch(dataset, dataset.schema, captions)).to_iter_dataset(read)
@@ -152,14 +154,7 @@ class InMemoryBatches:
         captions: bool = False,
     ) -> None:
         self.mesh = mesh
-        self._rows = index_batches(
-            len(dataset),
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            process=jax.process_index(),
-            processes=jax.process_count(),
-        )
+        self._rows = index_batches(len(dataset), batch_size=batch_size, seed=seed, start=start)
         self._step = 0
         everything = read_all(dataset, captions=captions)
         self._everything = jax.device_put(everything, parallel.replicated(mesh))
