@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from satmip_jax.evaluation import baselines
-from satmip_jax.evaluation.baselines import colour_statistics, patch_projections, standardize
+from satmip_jax.evaluation.baselines import colour_statistics, patch_projections
+from satmip_jax.evaluation.fusion import standardize
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.metrics import accuracy
 
@@ -80,7 +81,7 @@ def test_images_of_another_kind_are_refused(images):
 def test_no_images():
     assert colour_statistics(noise(0, 8)).shape == (0, 6)
     assert patch_projections(noise(0, 8)).shape == (0, 512)
-    with pytest.raises(ValueError, match="n > 0"):
+    with pytest.raises(ValueError, match="rows above 0"):
         standardize(np.zeros((0, 3)), np.zeros((2, 3)))
 
 

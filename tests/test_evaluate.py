@@ -1,30 +1,30 @@
-"""Scores of a run against scikit-learn on the same features; the page of pictures."""
+"""Scores of a run against scikit-learn on the same features, as split and in spatial blocks."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from satmip_jax import parallel
 from satmip_jax.checkpoint import Checkpoints
-from satmip_jax.evaluation.evaluate import (
-    EvaluationError,
-    evaluate,
-    evaluate_baseline,
-    load_model,
-)
-from satmip_jax.evaluation.features import extract, unit
-from satmip_jax.gallery import write_page
+from satmip_jax.evaluation import blocks
+from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline, load_model
+from satmip_jax.evaluation.features import Features, extract
+from satmip_jax.evaluation.fusion import WEIGHTS
+from satmip_jax.evaluation.protocols import EvaluationError, score
+from satmip_jax.metadata.fields import select_fields
 from satmip_jax.shards import ShardDataset
 from satmip_jax.train import train
 
 
-def features(run, data, split, init="trained"):
+def features(run, data, split, init="trained", **options):
     with Checkpoints(run, read_only=True) as checkpoints:
         config, schema = checkpoints.run()
         mesh = parallel.make_mesh()
         towers, state = load_model(checkpoints, config, schema, mesh, init=init)
-    return extract(config, towers, state.params, schema, ShardDataset(data, split), mesh)
+    dataset = ShardDataset(data, split)
+    return extract(config, towers, state.params, schema, dataset, mesh, **options)
 
 
 def value(rows, **wanted):
@@ -33,23 +33,103 @@ def value(rows, **wanted):
 
 
 def test_scores_are_those_of_scikit_learn(tiny_run, tiny_shards_dir):
-    rows = evaluate(tiny_run, str(tiny_shards_dir))
+    rows = evaluate(tiny_run, str(tiny_shards_dir), protocols=["knn5"], block=0)
     bank, queries = (features(tiny_run, tiny_shards_dir, split) for split in ("train", "val"))
     assert (len(bank.labels), len(queries.labels)) == (64, 24)
-    for kind in ("image", "metadata", "both"):
-        knn = KNeighborsClassifier(5, metric="cosine", algorithm="brute")
-        knn.fit(bank.by_kind[kind].astype(np.float64), bank.labels)
-        predicted = knn.predict(queries.by_kind[kind].astype(np.float64))
-        for metric, want in (
-            ("accuracy", accuracy_score(queries.labels, predicted)),
-            ("macro_f1", f1_score(queries.labels, predicted, average="macro")),
+    standard = {}
+    for kind in ("image", "metadata"):
+        scaler = StandardScaler().fit(bank.by_kind[kind].astype(np.float64))
+        standard[kind] = [scaler.transform(part.by_kind[kind]) for part in (bank, queries)]
+    answers = {}
+    for name, weights in {"image": [None], "metadata": [None], "both": WEIGHTS}.items():
+        for weight in weights:
+            if name == "both":
+                weighed = (standard["image"], 1.0), (standard["metadata"], weight)
+            else:
+                weighed = ((standard[name], 1.0),)
+            x, y = (
+                np.concatenate([w * b[i] / np.sqrt(b[i].shape[1]) for b, w in weighed], axis=1)
+                for i in (0, 1)
+            )
+            knn = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(x, bank.labels)
+            answers.setdefault(name, []).append(knn.predict(y))
+    for name, predictions in answers.items():
+        for metric, function in (
+            ("accuracy", accuracy_score),
+            ("macro_f1", lambda t, p: f1_score(t, p, average="macro")),
         ):
-            got = value(rows, features=kind, protocol="knn5", metric=metric)
-            assert got == pytest.approx(want), (kind, metric)
-    both = np.concatenate([unit(bank.by_kind["image"]), unit(bank.by_kind["metadata"])], axis=1)
-    np.testing.assert_allclose(bank.by_kind["both"], both)
+            got = value(rows, features=name, protocol="knn5", metric=metric)
+            wanted = [function(queries.labels, predicted) for predicted in predictions]
+            assert any(got == pytest.approx(want) for want in wanted), (name, metric, wanted)
     assert {row.n for row in rows} == {24}
     assert {row.dataset for row in rows} == {"synthetic"}
+    assert all(row.low <= row.value <= row.high for row in rows)
+    assert any(row.low < row.high for row in rows)
+
+
+def test_every_protocol_has_rows_as_split_and_in_blocks(tiny_run, tiny_shards_dir):
+    rows = evaluate(tiny_run, str(tiny_shards_dir), features=["both"])
+    names = ("knn5", "knn20-weighted", "linear")
+    blocked = {f"{name} blocked 1deg" for name in names}
+    assert {row.protocol for row in rows} == {*names, *blocked}
+    (placed,) = {row.n for row in rows if row.protocol in blocked}
+    queries = features(tiny_run, tiny_shards_dir, "val")
+    assert placed == np.isfinite(queries.locations).all(axis=1).sum() < 24
+
+
+def place_is_class(n, *, cells, seed):
+    """Metadata that tells the cell, and images that tell the class; a cell has one class."""
+    rng = np.random.default_rng(seed)
+    cell = rng.integers(cells, size=n)
+    labels = (cell % 3).astype(np.int32)
+    locations = np.stack([cell + rng.uniform(0, 1, n), np.full(n, 0.5)], axis=1)
+    image = np.eye(3)[labels] + rng.normal(0, 0.6, (n, 3))
+    codes = np.random.default_rng(0).normal(0, 1, (cells, 24))
+    metadata = codes[cell] + rng.normal(0, 0.01, (n, 24))
+    by_kind = {"image": image.astype(np.float32), "metadata": metadata.astype(np.float32)}
+    return Features(by_kind, labels, locations.astype(np.float32))
+
+
+def test_knowing_the_place_helps_no_more_in_blocks(tiny_shards):
+    """The metadata names the cell and says nothing else: 100 % at random, chance in blocks."""
+    bank, queries = (place_is_class(n, cells=120, seed=s) for n, s in ((2400, 1), (600, 2)))
+    rows = score(
+        bank,
+        queries,
+        kinds=["image", "metadata", "both"],
+        dataset=tiny_shards,
+        model="",
+        protocols=["knn5", "linear"],
+    )
+    scores = {(r.features, r.protocol): r.value for r in rows if r.metric == "accuracy"}
+    for protocol in ("knn5", "linear"):
+        assert scores["metadata", protocol] > (0.95 if protocol == "knn5" else 0.5)
+        assert scores["metadata", f"{protocol} blocked 1deg"] < 0.5
+        image = scores["image", f"{protocol} blocked 1deg"]
+        assert 0.65 < image < 0.95
+        # the weight is chosen in blocks, so metadata that only knows places does no harm
+        assert scores["both", f"{protocol} blocked 1deg"] > image - 0.05
+
+
+def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir):
+    options = {"features": ["image"], "protocols": ["knn5"], "block": 0}
+    alone = evaluate(tiny_run, str(tiny_shards_dir), split="train", bank="val", **options)
+    joined = evaluate(
+        tiny_run, str(tiny_shards_dir), split="train", bank="val", tune="train", **options
+    )
+    # each query is then its own nearest neighbour
+    assert value(joined, metric="accuracy") > value(alone, metric="accuracy")
+
+
+def test_fields_that_are_not_shown_do_not_matter(tiny_run, tiny_shards_dir):
+    everything = features(tiny_run, tiny_shards_dir, "val")
+    time = features(tiny_run, tiny_shards_dir, "val", fields=select_fields("Time"))
+    np.testing.assert_array_equal(time.by_kind["image"], everything.by_kind["image"])
+    assert np.abs(time.by_kind["metadata"] - everything.by_kind["metadata"]).max() > 1e-3
+    rows = evaluate(
+        tiny_run, str(tiny_shards_dir), fields="Time", protocols=["knn5"], block=0
+    ) + evaluate_baseline("fields", str(tiny_shards_dir), fields="Time", protocols=["knn5"])
+    assert {row.features for row in rows} == {"image", "metadata (Time)", "both (Time)"}
 
 
 def test_features_do_not_depend_on_the_batch_and_are_deterministic(tiny_run, tiny_shards_dir):
@@ -66,13 +146,15 @@ def test_untrained_features_are_others(tiny_run, tiny_shards_dir):
     untrained = features(tiny_run, tiny_shards_dir, "val", init="random")
     for kind in ("image", "metadata"):
         assert np.abs(trained.by_kind[kind] - untrained.by_kind[kind]).max() > 1e-4
-    rows = evaluate(tiny_run, str(tiny_shards_dir), features=["image"], init="random")
+    rows = evaluate(
+        tiny_run, str(tiny_shards_dir), features=["image"], protocols=["knn5"], init="random"
+    )
     assert {row.model for row in rows} == {"satmips mu/8 (untrained)"}
 
 
 @pytest.mark.parametrize("name", ["colour", "patches", "fields"])
 def test_baselines_have_rows(name, tiny_shards_dir):
-    rows = evaluate_baseline(name, str(tiny_shards_dir))
+    rows = evaluate_baseline(name, str(tiny_shards_dir), protocols=["knn5"])
     kinds = {"metadata", "both"} if name == "fields" else {"image"}
     assert {row.features for row in rows} == kinds
     assert {row.model for row in rows} == {name}
@@ -80,18 +162,29 @@ def test_baselines_have_rows(name, tiny_shards_dir):
 
 def test_a_method_without_metadata_has_image_features_only(tiny_config, tiny_shards_dir, tmp_path):
     train(tiny_config("simclr", "--config.optimizer.images=16"), tmp_path)
-    assert {row.features for row in evaluate(tmp_path, str(tiny_shards_dir))} == {"image"}
+    rows = evaluate(tmp_path, str(tiny_shards_dir), protocols=["knn5"])
+    assert {row.features for row in rows} == {"image"}
     with pytest.raises(EvaluationError, match="simclr has no metadata encoder"):
         evaluate(tmp_path, str(tiny_shards_dir), features=["metadata"])
     with pytest.raises(EvaluationError, match="colour"):
         evaluate(tmp_path, str(tiny_shards_dir), features=["image", "colour"])
 
 
-def test_the_page_shows_what_there_is(tiny_run, tiny_shards_dir, tmp_path):
-    rows = evaluate(tiny_run, str(tiny_shards_dir), features=["image"])
-    page = write_page(tmp_path, tiny_run, ShardDataset(tiny_shards_dir, "val"), rows)
-    text = page.read_text()
-    assert "satmips mu/8" in text
-    for picture in ("samples.png", "loss.png", "retrieval.png"):
-        assert (tmp_path / picture).stat().st_size > 10_000
-        assert picture in text
+def test_cells_are_whole_and_folds_share_none():
+    rng = np.random.default_rng(0)
+    places = np.stack([rng.uniform(-180, 180, 500), rng.uniform(-90, 90, 500)], axis=1)
+    places[:3] = [[180, 90], [-180, -90], [np.nan, 5]]
+    cells = blocks.cells(places, 10.0)
+    assert cells[2] == -1
+    assert (np.delete(cells, 2) >= 0).all()
+    for first, second in ((3, 4), (10, 400)):
+        same = np.array_equal(places[first] // 10, places[second] // 10)
+        assert (cells[first] == cells[second]) == same
+    assert len(np.unique(cells)) == 1 + len(np.unique(np.delete(places, 2, 0) // 10, axis=0))
+    asked = []
+    for bank, queries in blocks.folds(cells[:400], cells[400:]):
+        assert not set(cells[:400][bank]) & set(cells[400:][queries])
+        assert 2 not in bank
+        assert len(bank) > 250
+        asked += queries.tolist()
+    assert sorted(asked) == list(range(100))

@@ -36,19 +36,6 @@ def patch_projections(images: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
     return _in_chunks(partial(_patch_projections, filters), images)
 
 
-def standardize(
-    train: ArrayLike, other: ArrayLike
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both (n, d) by the mean and deviation of `train`; a constant feature becomes 0 in it."""
-    train, other = np.asarray(train, np.float64), np.asarray(other, np.float64)
-    if train.ndim != 2 or train.shape[1:] != other.shape[1:] or not len(train):
-        raise ValueError(f"features of shapes {train.shape}, {other.shape}: expected (n, d), n > 0")
-    mean, std = train.mean(axis=0), train.std(axis=0)
-    # rounding gives a constant feature a deviation of about 1e-17 of its size
-    std = np.where(std > 1e-12 * np.abs(mean), std, 1)
-    return ((train - mean) / std).astype(np.float32), ((other - mean) / std).astype(np.float32)
-
-
 @jax.jit
 def _colour_statistics(images: Array) -> Array:
     pixels = images.astype(jnp.float32) / 255

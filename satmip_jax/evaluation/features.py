@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 from satmip_jax import augment, parallel, pipeline
 from satmip_jax.metadata import tabular
+from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.models import Towers
 from satmip_jax.shards import ShardDataset
 
@@ -20,15 +22,25 @@ KINDS = ("image", "metadata", "both")
 
 @dataclass(frozen=True)
 class Features:
-    """Features of n examples by kind, float32 (n, d), and their labels int32 (n,), -1 unknown."""
+    """What is known of n examples, to classify them by.
+
+    Attributes:
+        by_kind: "image" and "metadata", those there are; float32 (n, d) each.
+        labels: int32 (n,), -1 where unknown.
+        locations: float32 (n, 2), longitude and latitude in degrees, NaN where unknown.
+    """
 
     by_kind: dict[str, np.ndarray]
     labels: np.ndarray
+    locations: np.ndarray
 
-
-def fuse(image: np.ndarray, metadata: np.ndarray) -> np.ndarray:
-    """Return the bimodal feature: both, each at unit length, side by side."""
-    return np.concatenate([unit(image), unit(metadata)], axis=1)
+    def join(self, other: Features) -> Features:
+        """The examples of both, one after the other."""
+        return Features(
+            {kind: np.concatenate([x, other.by_kind[kind]]) for kind, x in self.by_kind.items()},
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.locations, other.locations]),
+        )
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -44,12 +56,14 @@ def extract(
     dataset: ShardDataset,
     mesh: Mesh,
     *,
+    fields: Sequence[Field] = FIELDS,
     limit: int | None = None,
 ) -> Features:
     """Encode a split, in the order of its records.
 
     Args:
         schema: the one the model was trained with: its statistics and vocabularies are used.
+        fields: those that the metadata encoder may see; the others are missing to it.
         limit: use only so many examples, spread evenly over the split.
     """
     size = config.eval.batch_size // mesh.size * mesh.size or mesh.size
@@ -57,19 +71,18 @@ def extract(
     captions = towers.has_metadata and config.metadata.encoder == "text"
     count = min(limit or len(dataset), len(dataset))
     numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
-    outputs, labels = [], []
+    outputs, labels, locations = [], [], []
     reader = pipeline.ReadBatch(dataset, schema, captions)
     for batch in pipeline.read_in_order(reader, numbers, size=size):
         count = len(batch["label"])
         labels.append(batch["label"])
-        inputs = {"image": batch["image"], "metadata": batch["metadata"]}
+        locations.append(tabular.locations(batch["metadata"]))
+        inputs = {"image": batch["image"], "metadata": tabular.only(batch["metadata"], fields)}
         padded = jax.tree.map(lambda x, missing=size - count: _pad(x, missing), inputs)
         features = jax.device_get(encode(params, parallel.to_devices(padded, mesh)))
         outputs.append({kind: array[:count] for kind, array in features.items()})
     by_kind = {kind: np.concatenate([out[kind] for out in outputs]) for kind in outputs[0]}
-    if "metadata" in by_kind:
-        by_kind["both"] = fuse(by_kind["image"], by_kind["metadata"])
-    return Features(by_kind, np.concatenate(labels))
+    return Features(by_kind, np.concatenate(labels), np.concatenate(locations))
 
 
 def make_encoder(

@@ -74,8 +74,8 @@ def knn_predict(
         raise FeaturesError(f"vote is {vote!r}: 'majority' or 'weighted'")
     if not temperature > 0:
         raise FeaturesError(f"temperature is {temperature}: needs to be above 0")
-    bank, queries = _features("bank", bank), _features("queries", queries)
-    usable = _usable(labels, len(bank), num_classes)
+    bank, queries = check_features("bank", bank), check_features("queries", queries)
+    usable = check_labels(labels, len(bank), num_classes)
     similarity, index = nearest(bank, queries, k, usable=usable, exclude_self=exclude_self)
     if not len(queries):
         return jnp.zeros(0, jnp.int32)
@@ -109,7 +109,7 @@ def nearest(
     Raises:
       FeaturesError: shapes that do not fit, features that are not finite, too few rows for k.
     """
-    bank, queries = _features("bank", bank), _features("queries", queries)
+    bank, queries = check_features("bank", bank), check_features("queries", queries)
     n, m = len(bank), len(queries)
     if bank.shape[1] != queries.shape[1]:
         raise FeaturesError(
@@ -213,7 +213,7 @@ def _normalise(rows: Array) -> Array:
     return rows / jnp.where(length > 0, length, 1)
 
 
-def _features(name: str, features: ArrayLike) -> Array:
+def check_features(name: str, features: ArrayLike) -> Array:
     features = jnp.asarray(features)
     if features.ndim != 2 or features.shape[1] == 0:
         raise FeaturesError(f"{name} is of shape {features.shape}: expected (rows, features)")
@@ -228,7 +228,7 @@ def _features(name: str, features: ArrayLike) -> Array:
     return features
 
 
-def _usable(labels: ArrayLike, n: int, num_classes: int) -> np.ndarray:
+def check_labels(labels: ArrayLike, n: int, num_classes: int) -> np.ndarray:
     """Which rows are labelled; says how many are not."""
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
@@ -244,5 +244,5 @@ def _usable(labels: ArrayLike, n: int, num_classes: int) -> np.ndarray:
         )
     usable = labels >= 0
     if not usable.all():
-        log.warning("kNN: %d of %d rows of the bank have no label", int((~usable).sum()), n)
+        log.info("%d of %d rows of the bank have no label", int((~usable).sum()), n)
     return usable

@@ -32,6 +32,7 @@ class Row:
       metric: "accuracy", "macro_f1", ...
       value: the score; accuracy and F1 are fractions, 0 to 1.
       n: number of examples scored.
+      low, high: 95 % confidence interval of the value, where there is one.
 
     Raises:
       ResultsError: a field of a wrong type, a value that is not finite, 81.2 for 0.812.
@@ -45,17 +46,22 @@ class Row:
     metric: str
     value: float
     n: int
+    low: float | None = None
+    high: float | None = None
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
             value = getattr(self, name)
-            kinds = {"value": (int, float), "n": (int,)}.get(name, (str,))
+            if name in ("low", "high") and value is None:
+                continue
+            number = name in ("value", "low", "high")
+            kinds = (int, float) if number else {"n": (int,)}.get(name, (str,))
             if isinstance(value, bool) or not isinstance(value, kinds):
                 raise ResultsError(f"{name} is {value!r}: expected {kinds[-1].__name__}")
-        if not math.isfinite(self.value):
-            raise ResultsError(f"value of {self.metric} is {self.value}: expected a finite number")
-        if self.metric in FRACTIONS and not 0 <= self.value <= 1:
-            raise ResultsError(f"value of {self.metric} is {self.value}: a fraction, 0 to 1")
+            if number and not math.isfinite(value):
+                raise ResultsError(f"{name} of {self.metric} is {value}: expected a finite number")
+            if number and self.metric in FRACTIONS and not 0 <= value <= 1:
+                raise ResultsError(f"{name} of {self.metric} is {value}: a fraction, 0 to 1")
         if self.n < 0:
             raise ResultsError(f"n is {self.n}: expected a number of examples")
 
@@ -85,7 +91,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
         raise ResultsError(f"{path} holds a {type(entries).__name__}: expected a list of rows")
     names, rows = {field.name for field in fields(Row)}, []
     for i, entry in enumerate(entries):
-        if not isinstance(entry, dict) or set(entry) != names:
+        if not isinstance(entry, dict) or set(entry) | {"low", "high"} != names:
             raise ResultsError(f"{path}, row {i} is not a row of {', '.join(sorted(names))}")
         try:
             rows.append(Row(**entry))

@@ -28,6 +28,8 @@ __all__ = [
     "featurize",
     "field_index",
     "follow_crop",
+    "locations",
+    "only",
     "raw_features",
     "value_slices",
 ]
@@ -100,6 +102,21 @@ def _clock(moment: datetime) -> tuple[float, float, float]:
     year = (moment - january) / (next_january - january)
     below_one = float(np.nextafter(np.float32(1), np.float32(0)))
     return float(moment.year), min(year, below_one), min(day, below_one)
+
+
+def only(meta: dict[str, np.ndarray], fields: Sequence[Field]) -> dict[str, np.ndarray]:
+    """Arrays of `encode` in which all but `fields` are missing, in captions too."""
+    chosen = np.array([f in fields for f in FIELDS])
+    new = meta | {"present": meta["present"] & chosen}
+    if "caption" in meta:
+        new["caption"] = np.where(chosen[:, None], meta["caption"], 0).astype(meta["caption"].dtype)
+    return new
+
+
+def locations(meta: dict[str, np.ndarray]) -> np.ndarray:
+    """Longitude and latitude in degrees, float32 (n, 2), of `encode`'s arrays; NaN if missing."""
+    here = meta["present"][:, field_index()["location"]]
+    return np.where(here[:, None], meta["values"][:, value_slices()["location"]], np.nan)
 
 
 # --- arrays -> network inputs (device) ------------------------------------------------------------
