@@ -316,6 +316,16 @@ def make_square(
     return Square(encoded.tobytes(), region, full, pixels[:, :, ::-1])
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Lossless PNG bytes of uint8 (height, width, 3), RGB: for sources whose data are arrays."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ImageError(f"cannot be encoded as PNG: {pixels.dtype} {pixels.shape}")
+    done, encoded = _cv2().imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))
+    if not done:
+        raise ImageError("cannot be encoded as PNG")
+    return encoded.tobytes()
+
+
 def _reduction(header: Header, region: Box, size: int) -> int:
     """How far the decoder itself may shrink: INTER_AREA keeps at least a factor of two to do."""
     if header.format != "JPEG":

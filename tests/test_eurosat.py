@@ -127,6 +127,57 @@ def test_survives_pickling(folder):
     assert again.read(refs[3], Problems()).image == chip(CHIPS[3])
 
 
+def write_lists(folder: Path, **lists) -> Path:
+    for split in ("train", "val", "test"):
+        names = [name.rpartition("/")[2] for name in lists.get(split, [])]
+        (folder / f"eurosat-{split}.txt").write_text("\n".join(names))
+    return folder
+
+
+def test_lists_decide_where_asked_or_without_a_csv(folder, tmp_path_factory):
+    expected = {CHIPS[0]: "test", CHIPS[1]: "train", CHIPS[2]: "train", CHIPS[3]: "val"}
+    given = {s: [chip for chip in CHIPS if expected[chip] == s] for s in ("train", "val", "test")}
+    elsewhere = write_lists(tmp_path_factory.mktemp("lists"), **given)
+    source = open_source("eurosat", [folder], splits_folder=str(elsewhere))
+    refs = source.refs()
+    assert {ref.id: ref.split for ref in refs} == expected
+    places = [source.read(ref, Problems()).metadata.values.get("location") for ref in refs]
+    assert places[:3] == [(24.5, 60.25), (-8.0, 40.5), None]  # the CSV still knows them
+    assert source.options == {"splits": source.splits_from}
+    assert "eurosat-train.txt" in source.splits_from
+    write_lists(folder, **given)
+    beside = EuroSAT([folder])
+    assert beside.splits_from == "the column 'split' of the CSV"  # which is stronger
+    assert [r.split for r in beside.refs()] == ["train", "val", "train", "test"]
+    (folder / "meta.csv").unlink()
+    alone = EuroSAT([folder])
+    assert {ref.id: ref.split for ref in alone.refs()} == expected
+    assert alone.read(alone.refs()[0], Problems()).metadata.values["gsd"] == (10.0, 10.0)
+
+
+def test_a_split_can_be_drawn(folder):
+    names = [f"{c}/{c}_{i}.jpg" for c in ("Forest", "River") for i in range(10)]
+    write_zip(folder / "train.zip", [*names, "Volcano/Volcano_1.jpg"])
+    (folder / "val.zip").unlink()
+    source = open_source("eurosat", [folder], split_column="drawn", seed=4)
+    refs = source.refs()
+    assert [ref.id for ref in refs] == sorted(names)
+    for name in ("Forest", "River"):
+        splits = [ref.split for ref in refs if ref.id.startswith(name)]
+        assert sorted(splits) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
+    assert source.skipped == {"image in 'Volcano', which is no class": 1}
+    assert "seed 4" in source.splits_from
+    by_id = {ref.id: ref for ref in refs}
+    with_place = source.read(by_id["Forest/Forest_1.jpg"], Problems()).metadata.values
+    assert with_place["location"] == (24.5, 60.25)
+    (folder / "meta.csv").unlink()
+    assert [r.split for r in EuroSAT([folder], split_column="drawn", seed=4).refs()] == [
+        ref.split for ref in refs
+    ]
+    with pytest.raises(SourceError, match=r"no EuroSAT metadata CSV .* or split_column=drawn"):
+        EuroSAT([folder])
+
+
 # --- hostile and damaged files --------------------------------------------------------------------
 
 

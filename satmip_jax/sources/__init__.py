@@ -2,6 +2,7 @@
 
 A source lists its examples (`refs`, cheap, in a fixed order) and reads them one at a time
 (`read`). It parses metadata but never decodes pixels: that is left to `satmip_jax.images`.
+Nothing heavy is imported here, so that the command can name the sources at once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from satmip_jax.metadata.record import Metadata, Problems
+if TYPE_CHECKING:
+    from satmip_jax.metadata.record import Metadata, Problems
 
 Box = tuple[float, float, float, float]
 
@@ -92,8 +95,10 @@ class Source(Protocol):
       classes: Class names in label order; () where there are no labels.
       license: The terms of the data, in words.
       homepage: Where the data comes from.
+      image_size: Side in pixels of the squares to store, where nobody asks for another.
       context_ratio: Side of the square cut around a labelled box, as a multiple of the box's
         longer side; None where there are no boxes.
+      splits_from: What decides an example's split, in words.
       options: The options it was opened with, as JSON values; kept with the prepared data.
       skipped: Filled by `refs`: reason -> number of examples that it left out.
     """
@@ -102,7 +107,9 @@ class Source(Protocol):
     classes: tuple[str, ...]
     license: str
     homepage: str
+    image_size: int
     context_ratio: float | None
+    splits_from: str
     options: Mapping[str, Any]
     skipped: Mapping[str, int]
 
@@ -119,10 +126,17 @@ class Source(Protocol):
         ...
 
 
+TFDS = "tfds:"  # begins a path that names a data set of TensorFlow Datasets
+
 # name -> "module:Class", imported when asked for.
 SOURCES: dict[str, str] = {
     "fmow": "satmip_jax.sources.fmow:FMoW",
     "eurosat": "satmip_jax.sources.eurosat:EuroSAT",
+    "resisc45": "satmip_jax.sources.resisc45:RESISC45",
+    "optimal31": "satmip_jax.sources.optimal31:Optimal31",
+    "ucmerced": "satmip_jax.sources.ucmerced:UCMerced",
+    "fgsc23": "satmip_jax.sources.fgsc23:FGSC23",
+    "so2sat": "satmip_jax.sources.so2sat:So2Sat",
     "folder": "satmip_jax.sources.folder:Folder",
     "synthetic": "satmip_jax.sources.synthetic:Synthetic",
 }
@@ -141,7 +155,8 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
 
     Args:
       name: A key of `SOURCES`.
-      paths: Files and folders that hold the data.
+      paths: Files and folders that hold the data; or "tfds:NAME" alone, for a data set that was
+        prepared by TensorFlow Datasets, see `satmip_jax.sources.tfds`.
       **options: Options of that source; see its class.
 
     Raises:
@@ -153,7 +168,12 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
       >>> len(source.refs())
       22950
     """
-    cls = source_class(name)
+    cls: Any = source_class(name)
+    through_tfds = any(str(path).startswith(TFDS) for path in paths)
+    if through_tfds:
+        from satmip_jax.sources.tfds import ThroughTFDS
+
+        cls = partial(ThroughTFDS, cls)
     known = list(inspect.signature(cls).parameters)[1:]
     for option in options:
         if option not in known:
@@ -162,6 +182,6 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
             )
     resolved = [Path(path) for path in paths]
     for path in resolved:
-        if not path.exists() and not getattr(cls, "generates", False):
+        if not path.exists() and not through_tfds and not getattr(cls, "generates", False):
             raise SourceError(f"source {name!r}: no file or folder at {path}")
     return cls(resolved, **options)

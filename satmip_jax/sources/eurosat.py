@@ -10,24 +10,29 @@ splits       a column of that CSV. `split` is random, 60/20/20 within each class
              and the transfer tables of the literature use it. `split_spatial` puts whole
              1-degree cells on one side: on `split` neighbours share scenes, and the location
              alone gives away much of the class. State which one a number used.
+             Or the lists `eurosat-{train,val,test}.txt` (60/20/20, Neumann et al. 2019), which
+             TorchGeo downloads from https://hf.co/datasets/torchgeo/eurosat; or a draw. With these
+             two the CSV may be absent, and location and country are then missing.
 licence      MIT (the data set); contains modified Copernicus Sentinel data (free, full and open)
-source       https://github.com/phelber/EuroSAT, https://zenodo.org/records/7711810
+source       https://github.com/phelber/EuroSAT, https://zenodo.org/records/7711810; EuroSAT.zip of
+             http://madm.dfki.de/files/sentinel has MD5 c8fa014336c82ac7804f0398fcb19387, SHA-256
+             8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd
 """
 
 from __future__ import annotations
 
 import csv
-import os
 import re
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample, read_file
+from satmip_jax.sources import Example, Ref, SourceError
+from satmip_jax.sources.archives import Archives
+from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Splits
 
 CLASSES = (
     "AnnualCrop",
@@ -44,7 +49,7 @@ CLASSES = (
 
 MAX_CHIP_BYTES = 4 << 20  # a 64x64 JPEG takes 3 KB; more than this is no chip
 MAX_CSV_BYTES = 256 << 20
-_SUFFIXES = (".jpg", ".jpeg")
+DRAWN = "drawn"  # instead of a column: a split at random
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 
@@ -57,10 +62,13 @@ class EuroSAT:
       metadata: The CSV with the columns filename, label, a split column, and optionally
         longitude, latitude, country_code. Found by its header when not given.
       split_column: The column that names the split. It decides alone: it does not matter in which
-        archive a chip lies.
+        archive a chip lies. "drawn" draws 60/20/20 within each class instead.
+      splits_folder: Folder of the lists `eurosat-<split>.txt`, which then decide. Lists beside the
+        data are taken where there is no CSV.
+      seed: Of the draw.
 
     Raises:
-      SourceError: No chip, no CSV or several of them, or a column is missing.
+      SourceError: No chip, no CSV or several of them, or a column is missing; or bad lists.
 
     Example:
       >>> source = EuroSAT([Path("eurosat")], split_column="split_spatial")
@@ -73,40 +81,73 @@ class EuroSAT:
     classes = CLASSES
     license = "MIT (EuroSAT); contains modified Copernicus Sentinel data"
     homepage = "https://github.com/phelber/EuroSAT"
-    context_ratio = None
+    image_size = 64
+    context_ratio: float | None = None
+    facts: Mapping[str, Any] = {
+        "gsd": (10.0, 10.0),
+        "wavelengths": (665.0, 560.0, 490.0),
+        "sensor_platform": "SENTINEL2",
+    }
+    list_name = "eurosat"
+    list_checksums: Mapping[str, str] = {
+        "train": "908f142e73d6acdf3f482c5e80d851b1",
+        "val": "95de90f2aa998f70a3b2416bfe0687b4",
+        "test": "7ae5ab94471417b6e315763121e67c5f",
+    }
+    shares = SIXTY_TWENTY_TWENTY
+    tfds_name = "eurosat/rgb"
 
     def __init__(
         self,
         paths: Sequence[Path],
         metadata: str | Path | None = None,
         split_column: str = "split",
+        splits_folder: str | Path | None = None,
+        seed: int = 0,
     ) -> None:
         self.paths = [Path(path) for path in paths]
+        self.archives = Archives(self.paths, (".jpg", ".jpeg"))
         self.split_column = split_column
-        self.options: dict[str, Any] = {"split_column": split_column}
         self.skipped: Counter[str] = Counter()
-        self.metadata = self._find_csv(Path(metadata) if metadata else None)
-        self._archives: dict[str, zipfile.ZipFile] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}}  # open files do not travel between processes
+        find = partial(
+            Splits.find, self.list_name, self.shares, int(seed), checksums=self.list_checksums
+        )
+        given = Path(metadata) if metadata else None
+        self.splits: Splits | None = None  # the column decides
+        if splits_folder is not None or split_column == DRAWN:
+            self.splits = find((), given=splits_folder)
+        elif not self._candidates(given) and (beside := find(self.paths)).lists:
+            self.splits = beside
+        self.metadata = self._find_csv(given)
+        if self.splits:
+            self.options: dict[str, Any] = {"splits": self.splits.said}
+            self.splits_from = self.splits.said
+        else:
+            self.options = {"split_column": split_column}
+            self.splits_from = f"the column {split_column!r} of the CSV"
 
     def refs(self) -> list[Ref]:
-        """Every chip that has both a row in the CSV and an image, in alphabetical order."""
+        """Every chip that has both an image and a split, in alphabetical order."""
         self.skipped = Counter()
         chips: dict[str, tuple[str, str]] = {}
-        for key, container, member in self._chips():
+        for container, member in self.archives.files():
+            key = _key(member)
             if key in chips:
                 self.skipped["the same chip again, in another archive"] += 1
             chips.setdefault(key, (container, member))
         if not chips:
-            raise SourceError(
-                f"no EuroSAT chips in {', '.join(map(str, self.paths))}: expected <class>/*.jpg in "
-                "folders or zip files, such as EuroSAT_RGB/AnnualCrop/AnnualCrop_1.jpg"
+            raise self.archives.nothing(
+                "EuroSAT chips",
+                "<class>/*.jpg in folders or zip files, such as EuroSAT_RGB/AnnualCrop/"
+                "AnnualCrop_1.jpg",
             )
+        refs = self._by_splits(chips, self.splits) if self.splits else self._by_column(chips)
+        return [refs[key] for key in sorted(refs)]
+
+    def _by_column(self, chips: Mapping[str, tuple[str, str]]) -> dict[str, Ref]:
         refs: dict[str, Ref] = {}
         named, rows = set(), 0
-        for row in _read_csv(self.metadata):
+        for row in self._rows():
             rows += 1
             key, label, split = _key(row["filename"]), row["label"], row[self.split_column]
             if key in named:
@@ -120,8 +161,7 @@ class EuroSAT:
             elif not _SPLIT.fullmatch(split):
                 self.skipped[f"unusable split {split[:40]!r}"] += 1
             else:
-                place = (row.get("longitude"), row.get("latitude"), row.get("country_code"))
-                refs[key] = Ref(key, split, (*chips[key], label, *place))
+                refs[key] = Ref(key, split, (*chips[key], label, *_place(row)))
         if unlisted := len(chips.keys() - named):
             self.skipped["image without a row"] = unlisted
         if not refs:
@@ -129,74 +169,56 @@ class EuroSAT:
                 f"{self.metadata}: none of its {rows} rows names one of the {len(chips)} chips "
                 f"found; the column filename should read like {next(iter(chips))!r}"
             )
-        return [refs[key] for key in sorted(refs)]
+        return refs
+
+    def _by_splits(self, chips: Mapping[str, tuple[str, str]], splits: Splits) -> dict[str, Ref]:
+        places = {_key(row["filename"]): _place(row) for row in self._rows()}
+        labels: dict[str, str] = {}
+        for key in chips:
+            label = key.rpartition("/")[0]
+            if label in CLASSES:
+                labels[key] = label
+            else:
+                self.skipped[f"image in {label[:40]!r}, which is no class"] += 1
+        return {
+            key: Ref(key, split, (*chips[key], labels[key], *places.get(key, _place({}))))
+            for key, split in splits.assign(labels, self.skipped).items()
+        }
 
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Reads one chip; raises `UnreadableExample` when its file cannot be read."""
         container, member, label, longitude, latitude, country = ref.location
         metadata = Metadata.parse(
             {
-                "gsd": (10.0, 10.0),
+                **self.facts,
                 "location": _location(longitude, latitude),
                 "country_code": country or None,
-                "wavelengths": (665.0, 560.0, 490.0),
-                "sensor_platform": "SENTINEL2",
             },
             problems,
         )
-        image = self._read_chip(str(container), str(member))
+        image = self.archives.read(str(container), str(member), MAX_CHIP_BYTES)
         return Example(ref.id, image, metadata, str(label), box=None)
 
-    def _chips(self) -> Iterator[tuple[str, str, str]]:
-        """(key, container, member) of every chip; the container is a zip or a folder."""
-        for path in self.paths:
-            if path.is_dir():
-                archives = sorted(p for p in path.iterdir() if p.suffix.lower() == ".zip")
-                for folder, folders, files in os.walk(path):
-                    folders.sort()
-                    for name in sorted(files):
-                        member = os.path.relpath(os.path.join(folder, name), path)
-                        if name.lower().endswith(_SUFFIXES):
-                            yield _key(member), str(path), member
-            else:
-                archives = [path] if path.suffix.lower() == ".zip" else []
-            for archive in archives:
-                try:
-                    with zipfile.ZipFile(archive) as opened:
-                        members = sorted(opened.namelist())
-                except (zipfile.BadZipFile, OSError) as error:
-                    raise SourceError(
-                        f"{archive}: cannot be read as a zip ({error}): download it again"
-                    ) from error
-                for member in members:
-                    if member.lower().endswith(_SUFFIXES):
-                        yield _key(member), str(archive), member
+    def _rows(self) -> Iterator[dict[str, str]]:
+        return _read_csv(self.metadata) if self.metadata else iter(())
 
-    def _read_chip(self, container: str, member: str) -> bytes:
-        if os.path.isdir(container):
-            return read_file(os.path.join(container, member), MAX_CHIP_BYTES)
-        try:
-            # Read in place: a name such as ../../x in a zip never becomes a path on this disk.
-            if container not in self._archives:
-                self._archives[container] = zipfile.ZipFile(container)
-            with self._archives[container].open(member) as file:
-                # The size that a zip states is a claim: stop reading at the bound instead.
-                data = file.read(MAX_CHIP_BYTES + 1)
-        except (OSError, EOFError, KeyError, RuntimeError, ValueError) as error:
-            raise UnreadableExample(f"cannot be read: {type(error).__name__}") from error
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise UnreadableExample("damaged zip member") from error
-        if len(data) > MAX_CHIP_BYTES:
-            raise UnreadableExample(f"more than {MAX_CHIP_BYTES:,} bytes")
-        return data
+    def _folders(self) -> set[Path]:
+        return {path if path.is_dir() else path.parent for path in self.paths}
 
-    def _find_csv(self, given: Path | None) -> Path:
-        """The one CSV, given, among the paths, or beside them, that has the columns."""
+    def _columns(self) -> set[str]:
+        """Those that the CSV must have."""
+        return {"filename"} if self.splits else {"filename", "label", self.split_column}
+
+    def _candidates(self, given: Path | None) -> list[Path]:
         named = [given] if given else [path for path in self.paths if path.suffix.lower() == ".csv"]
-        folders = {path if path.is_dir() else path.parent for path in self.paths}
-        beside = [p for f in sorted(folders) for p in sorted(f.glob("*.csv"))]
-        need = {"filename", "label", self.split_column}
-        found = [path for path in named or beside if need <= set(_header(path))]
+        return named or [p for f in sorted(self._folders()) for p in sorted(f.glob("*.csv"))]
+
+    def _csvs(self, given: Path | None) -> list[Path]:
+        return [path for path in self._candidates(given) if self._columns() <= set(_header(path))]
+
+    def _find_csv(self, given: Path | None) -> Path | None:
+        """The one CSV, given, among the paths, or beside them, that has the columns."""
+        found = self._csvs(given)
         if len(found) == 1:
             return found[0]
         if found:
@@ -204,19 +226,26 @@ class EuroSAT:
                 f"several files could be the EuroSAT metadata: {', '.join(map(str, found))}: "
                 "choose one with metadata="
             )
+        if self.splits and given is None:
+            return None
         seen = "; ".join(
-            f"{p} has {', '.join(_header(p)) or 'no'} columns" for p in named or beside
+            f"{p} has {', '.join(_header(p)) or 'no'} columns" for p in self._candidates(given)
         )
         raise SourceError(
-            f"no EuroSAT metadata CSV with the columns {', '.join(sorted(need))} "
+            f"no EuroSAT metadata CSV with the columns {', '.join(sorted(self._columns()))} "
             f"({seen or 'no CSV among the paths or beside them'}): name one with metadata= and "
-            "the split's column with split_column="
+            "the split's column with split_column=; or do without locations, with splits_folder= "
+            f"or split_column={DRAWN}"
         )
 
 
 def _key(name: str) -> str:
     """The last two parts of a name, whatever folders lead to it: "Forest/Forest_1.jpg"."""
     return "/".join(PurePosixPath(name.replace("\\", "/")).parts[-2:])
+
+
+def _place(row: Mapping[str, str]) -> tuple[str | None, ...]:
+    return row.get("longitude"), row.get("latitude"), row.get("country_code")
 
 
 def _location(longitude: object, latitude: object) -> object:

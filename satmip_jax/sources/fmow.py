@@ -48,6 +48,25 @@ CLASSES = tuple(
     """.split()  # noqa: SIM905
 )
 
+# How much a class counts in the challenge's F1, see `metrics.challenge_f1`. From its offline tester
+# (Topcoder, FmowVisualizer 1.0, September 2017); the code of the first place has the same numbers.
+CHALLENGE_WEIGHTS = dict.fromkeys(CLASSES, 1.0)
+CHALLENGE_WEIGHTS |= dict.fromkeys(
+    """
+    airport crop_field debris_or_rubble flooded_road military_facility nuclear_powerplant
+    single-unit_residential solar_farm tunnel_opening wind_farm
+    """.split(),  # noqa: SIM905
+    0.6,
+)
+CHALLENGE_WEIGHTS |= dict.fromkeys(
+    """
+    border_checkpoint construction_site educational_institution factory_or_powerplant fire_station
+    gas_station police_station road_bridge smokestack tower
+    """.split(),  # noqa: SIM905
+    1.4,
+)
+CHALLENGE_WEIGHTS["false_detection"] = 0.0  # a box without any of the 62
+
 MAX_RECORD_BYTES = 1 << 20  # a real record takes 3 KB
 MAX_IMAGE_BYTES = 1 << 30
 MAX_MAPPING_BYTES = 256 << 20
@@ -96,6 +115,8 @@ class FMoW:
     name = "fmow"
     license = "Functional Map of the World Challenge Public License"
     homepage = "https://github.com/fMoW/dataset"
+    image_size = 256
+    splits_from = "the publisher's folders"
     # NOTE[DIFF]: the challenge's baseline adds context per axis (a factor of 1.15 to 3, more
     # around small boxes) and squeezes the rectangle into a square. Here the region is a square
     # with one factor, so that ground sampling distances stay alike in x and y.

@@ -18,14 +18,14 @@ import json
 import os
 import re
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample, read_file, tables
+from satmip_jax.sources import Example, Ref, SourceError, read_file, tables
+from satmip_jax.sources.archives import Archives
 
 MAX_IMAGE_BYTES = 1 << 30
 MAX_CLASSES = 10_000
@@ -65,6 +65,7 @@ class Folder:
     name = "folder"
     license = "the publisher's"
     homepage = "not stated"
+    image_size = 64
     context_ratio = None
 
     def __init__(
@@ -84,6 +85,12 @@ class Folder:
                 raise SourceError("give either a split column or shares, not both")
             del self.columns["split"]
         self.seed = int(seed)
+        if self.shares:
+            self.splits_from = f"drawn with seed {self.seed}: {splits}"
+        elif "split" in self.columns:
+            self.splits_from = f"the column {self.columns['split'][0]!r} of {self.table.name}"
+        else:
+            self.splits_from = "none: all is train"
         self.skipped: Counter[str] = Counter()
         self.classes = self._classes()
         self.options: dict[str, Any] = {
@@ -92,10 +99,7 @@ class Folder:
             "shares": dict(self.shares),
             "seed": self.seed,
         }
-        self._archives: dict[str, zipfile.ZipFile] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_archives": {}}  # open files do not travel between processes
+        self._archives = Archives(self.paths, _IMAGES)
 
     def refs(self) -> list[Ref]:
         """Every image that has a row, in the order of the ids."""
@@ -247,19 +251,7 @@ class Folder:
     def _read(self, container: str, member: str | None) -> bytes:
         if member is None:
             return read_file(container, MAX_IMAGE_BYTES)
-        try:
-            if container not in self._archives:
-                self._archives[container] = zipfile.ZipFile(container)
-            with self._archives[container].open(member) as file:
-                # The size that a zip states is a claim: stop reading at the bound instead.
-                data = file.read(MAX_IMAGE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-            raise UnreadableExample("damaged zip member") from error
-        except (OSError, RuntimeError, KeyError, NotImplementedError) as error:
-            raise UnreadableExample(f"cannot be read: {type(error).__name__}") from error
-        if len(data) > MAX_IMAGE_BYTES:
-            raise UnreadableExample(f"more than {MAX_IMAGE_BYTES:,} bytes")
-        return data
+        return self._archives.read(container, member, MAX_IMAGE_BYTES)
 
     def _find_table(self, given: str | Path | None) -> Path:
         if given is not None:
