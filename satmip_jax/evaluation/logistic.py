@@ -3,7 +3,7 @@
 What makes float32 do, and iterations few:
 
 * Features are turned onto their principal axes. That leaves the penalty as it is and the Hessian
-  nearly diagonal, and the problem is scaled by that diagonal: three to five times fewer iterations.
+  nearly diagonal, and the problem is scaled by that diagonal: a half to a third of the iterations.
 * Scores are linear in the parameters, so a line search needs no product with the features: an
   iteration takes two, however many steps are tried.
 * The line search looks at slopes, not at values (as Hager and Zhang 2005 do near a minimum):
@@ -54,6 +54,14 @@ class _State(NamedTuple):
     lbfgs: Any
     iteration: Array
     stuck: Array
+
+
+class _Search(NamedTuple):
+    length: Array  # to be tried next, or found
+    low: Array  # the minimum is between these
+    high: Array
+    trials: Array
+    found: Array
 
 
 @partial(jax.jit, static_argnames=("num_classes", "together"))
@@ -190,25 +198,23 @@ def _line_search(slope: Callable[[Array], tuple[Array, Array]], first: Array) ->
       The length; 0 where rounding hides that the function goes down.
     """
 
-    def goes_on(search: tuple[Array, ...]) -> Array:
-        _, _, _, trials, found = search
-        return ~found & (trials < MAX_TRIALS)
+    def goes_on(search: _Search) -> Array:
+        return ~search.found & (search.trials < MAX_TRIALS)
 
-    def trial(search: tuple[Array, ...]) -> tuple[Array, ...]:
-        length, low, high, trials, _ = search
+    def trial(search: _Search) -> _Search:
+        length = search.length
         now, change = slope(length)
         found = jnp.abs(now) <= CURVATURE * jnp.abs(first)
-        low, high = jnp.where(now < 0, length, low), jnp.where(now < 0, high, length)
+        low = jnp.where(now < 0, length, search.low)
+        high = jnp.where(now < 0, search.high, length)
         newton = length - now / change
         farthest = jnp.minimum(high, 10 * length)
         middle = jnp.where(jnp.isinf(high), farthest, (low + high) / 2)
-        inside = (newton > low) & (newton < farthest)
-        following = jnp.where(inside, newton, middle)
-        return jnp.where(found, length, following), low, high, trials + 1, found
+        following = jnp.where((newton > low) & (newton < farthest), newton, middle)
+        return _Search(jnp.where(found, length, following), low, high, search.trials + 1, found)
 
-    length, low, _, _, found = lax.while_loop(
-        goes_on,
-        trial,
-        (jnp.float32(1), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(False)),
+    start = _Search(
+        jnp.float32(1), jnp.float32(0), jnp.float32(jnp.inf), jnp.int32(0), jnp.bool_(False)
     )
-    return jnp.where(found, length, low)
+    end = lax.while_loop(goes_on, trial, start)
+    return jnp.where(end.found, end.length, end.low)

@@ -115,17 +115,17 @@ def bootstrap(
     n = len(truth)
     classes, codes = np.unique(np.concatenate([truth, predicted]), return_inverse=True)
     pairs, counts = np.unique(codes[:n] * len(classes) + codes[n:], return_counts=True)
-    truth, predicted = np.divmod(pairs, len(classes))
+    true, answered = np.divmod(pairs, len(classes))
     rng, scores = np.random.default_rng(seed), []
     step = max(1, DRAWN // len(pairs))
     for start in range(0, samples, step):
         drawn = rng.multinomial(n, counts / n, size=min(step, samples - start))  # (., pairs)
-        right = np.where(truth == predicted, drawn, 0)
+        right = np.where(true == answered, drawn, 0)
         if metric == "accuracy":
             scores.append(right.sum(axis=1) / n)
             continue
-        occurrences = _sum_by(truth, drawn, len(classes)) + _sum_by(predicted, drawn, len(classes))
-        f1 = 2 * _sum_by(truth, right, len(classes)) / np.maximum(occurrences, 1)
+        occurrences = _sum_by(true, drawn, len(classes)) + _sum_by(answered, drawn, len(classes))
+        f1 = 2 * _sum_by(true, right, len(classes)) / np.maximum(occurrences, 1)
         scores.append(f1.sum(axis=1) / (occurrences > 0).sum(axis=1))
     low, high = np.quantile(np.concatenate(scores), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,10 @@ log = logging.getLogger(__name__)
 
 # (bank (n, d), queries (m, d), labels (n,), held_out (n,), num_classes) -> classes (m,)
 Classifier = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1}
+METRICS: dict[Literal["accuracy", "macro_f1"], Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+}
 BLOCK = 1.0  # degrees
 
 

@@ -51,17 +51,20 @@ class Row:
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
+            kinds = {"value": (int, float), "low": (int, float), "high": (int, float), "n": (int,)}
+            value, expected = getattr(self, name), kinds.get(name, (str,))
             if name in ("low", "high") and value is None:
                 continue
-            number = name in ("value", "low", "high")
-            kinds = (int, float) if number else {"n": (int,)}.get(name, (str,))
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ResultsError(f"{name} is {value!r}: expected {kinds[-1].__name__}")
-            if number and not math.isfinite(value):
-                raise ResultsError(f"{name} of {self.metric} is {value}: expected a finite number")
-            if number and self.metric in FRACTIONS and not 0 <= value <= 1:
-                raise ResultsError(f"{name} of {self.metric} is {value}: a fraction, 0 to 1")
+            if isinstance(value, bool) or not isinstance(value, expected):
+                raise ResultsError(f"{name} is {value!r}: expected {expected[-1].__name__}")
+        for name in ("value", "low", "high"):
+            number: float | None = getattr(self, name)
+            if number is None:
+                continue
+            if not math.isfinite(number):
+                raise ResultsError(f"{name} of {self.metric} is {number}: expected a finite number")
+            if self.metric in FRACTIONS and not 0 <= number <= 1:
+                raise ResultsError(f"{name} of {self.metric} is {number}: a fraction, 0 to 1")
         if self.n < 0:
             raise ResultsError(f"n is {self.n}: expected a number of examples")
 
