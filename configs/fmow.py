@@ -1,10 +1,11 @@
-"""SatMIP, SatMIPS, SimCLR or supervised on fMoW-RGB.
+"""SatMIP, SatMIPS, SimCLR, supervised or metapred on fMoW-RGB.
 
     satmip prepare fmow --source FMOW_RGB --out data/fmow --image-size 256
     satmip train --config configs/fmow.py:satmips,s16 --workdir runs/fmow_satmips_s16
 
-Arguments: method (simclr, satmip, satmips, supervised), size (ti16, s16, b16, l16), `text` for the
-textual metadata encoder, `runlocal` for a run of a few steps that tries everything out.
+Arguments: method (simclr, satmip, satmips, supervised, metapred), size (ti16, s16, b16, l16),
+`text` for the textual metadata encoder, `runlocal` for a run of a few steps that tries everything
+out.
 
 Recipe: SLIP's (Mu et al. 2022): AdamW (0.9, 0.98), lr 3e-3 and weight decay 0.1 at batch 4096
 (scaled linearly with the batch), one epoch of warm-up, cosine.

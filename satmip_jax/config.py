@@ -42,6 +42,7 @@ def default_config() -> ConfigDict:
                 "ssl_hidden": 4096,  # SimCLR projector: 3 layers
                 "ssl_dim": 256,
                 "embed_dim": 512,  # SatMIP: the space shared by images and metadata
+                "geo_clusters": 100,  # metapred: clusters of places, one of which is to be told
             },
             "data": {
                 "dir": "",  # written by `satmip prepare`
@@ -93,7 +94,7 @@ def default_config() -> ConfigDict:
             },
             "dtype": "bfloat16",  # of the encoders' arithmetic; parameters stay float32
             "log_every": 10,  # steps
-            "eval": {"every": 0, "batch_size": 512, "k": 5, "max_bank": 50_000},
+            "eval": {"every": 0, "batch_size": 512, "max_bank": 50_000},
             "checkpoint": {"every": 1000, "keep": 2},
         }
     )
@@ -155,6 +156,7 @@ def known() -> str:
 def validate(config: ConfigDict) -> None:
     """Raise ConfigError where values cannot work, before anything is compiled."""
     from satmip_jax.metadata.fields import select_fields
+    from satmip_jax.metadata.schema import MAX_CENTRES
     from satmip_jax.models import METADATA_ENCODERS, parse_vit
     from satmip_jax.objectives import METHODS
 
@@ -182,10 +184,15 @@ def validate(config: ConfigDict) -> None:
         "a contrastive loss needs at least 2 images",
     )
     require(
+        2 <= config.method.geo_clusters <= MAX_CENTRES,
+        f"config.method.geo_clusters is {config.method.geo_clusters}; "
+        f"it must be from 2 to {MAX_CENTRES}",
+    )
+    require(
         optimizer.images > 0 or optimizer.epochs > 0,
         "training has no length: set config.optimizer.epochs or config.optimizer.images",
     )
-    for key in ("log_every", "checkpoint.every", "checkpoint.keep", "eval.batch_size", "eval.k"):
+    for key in ("log_every", "checkpoint.every", "checkpoint.keep", "eval.batch_size"):
         value: Any = config
         for part in key.split("."):
             value = value[part]
@@ -261,7 +268,8 @@ def parse_arg(
         >>> parse_arg("simclr,b16", method="satmips", size="s16", sizes=["s16", "b16"])
         ('simclr', 'b16', set())
     """
-    methods, switches = ("simclr", "satmip", "satmips", "supervised"), ("text", "runlocal")
+    methods = ("simclr", "satmip", "satmips", "supervised", "metapred")
+    switches = ("text", "runlocal")
     chosen: set[str] = set()
     for name in (arg or "").split(","):
         if name in methods:

@@ -6,20 +6,26 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from satmip_jax import config as configs
 from satmip_jax import parallel
 from satmip_jax.checkpoint import Checkpoints
 from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.logbook import Logbook
+from satmip_jax.metadata.places import fit_centres
+from satmip_jax.metadata.tabular import Schema
 from satmip_jax.models import build_towers
-from satmip_jax.objectives import build_method
+from satmip_jax.objectives import Method, build_method
+from satmip_jax.objectives.metapred import predicts_places
 from satmip_jax.pipeline import InMemoryBatches, TrainBatches
 from satmip_jax.shards import ShardDataset
 from satmip_jax.train_step import (
@@ -56,9 +62,9 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     parallel.check_batch_size(config.optimizer.batch_size, mesh)
     claim_workdir(workdir, config)
     dataset = open_split(config, config.data.train_split)
-    schema = dataset.schema
+    schema = run_schema(config, dataset, workdir)
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(len(schema.classes)))
+    towers = build_towers(config, schema, method.heads(schema))
     tx, schedule = make_optimizer(config, len(dataset))
     step_fn = make_train_step(config, towers, method, schema, tx, schedule, mesh)
     steps = total_steps(config, len(dataset))
@@ -74,7 +80,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         if parallel.is_main_process():
             schema.save(workdir / "schema.json")
         logbook.say(
-            describe(config, mesh, state, method.negatives(config.optimizer.batch_size), steps)
+            describe(config, mesh, state, method, schema, steps)
             + (f"; resumed at step {start}" if resumed else "")
         )
         batches_class = InMemoryBatches if config.data.in_memory else TrainBatches
@@ -154,16 +160,53 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
         temporary.replace(path)
 
 
+def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Schema:
+    """The schema of the data, and in it the centres of places where the method classifies them.
+
+    The first start of a run reads the metadata of the train split and finds them; from then on they
+    are in its `schema.json` and checkpoints, so that a resumed run and an evaluation have the same.
+    """
+    if not predicts_places(config):
+        return dataset.schema
+    path = workdir / "schema.json"
+    stored = Schema.load(path).geo_centres if path.is_file() else ()
+    # every process finds them, so that none waits for another, ...
+    found = stored or fit_centres(_places(dataset), config.method.geo_clusters, config.seed)
+    centres = np.zeros((config.method.geo_clusters, 3), np.float32)
+    centres[: len(found)] = np.reshape(found, (-1, 3))
+    # ... but those of the first one count, as another kind of processor may round otherwise
+    centres = multihost_utils.broadcast_one_to_all(centres)
+    known = centres[centres.any(axis=1)].tolist()
+    return replace(dataset.schema, geo_centres=tuple(map(tuple, known)))
+
+
+def _places(dataset: ShardDataset) -> np.ndarray:
+    """Longitude and latitude (n, 2) of the records that have them; no image is decoded."""
+    numbers = tqdm(
+        range(len(dataset)),
+        desc=f"reading the places of {dataset.split}",
+        unit=" records",
+        leave=False,
+        mininterval=1.0,
+        disable=not parallel.is_main_process(),
+    )
+    found = [dataset[number]["metadata"].values.get("location") for number in numbers]
+    return np.array([place for place in found if place is not None], np.float64).reshape(-1, 2)
+
+
 def describe(
-    config: ConfigDict, mesh: Any, state: TrainState, negatives: dict[str, int], steps: int
+    config: ConfigDict, mesh: Any, state: TrainState, method: Method, schema: Schema, steps: int
 ) -> str:
-    """One line on what is about to run, with the true number of negatives."""
+    """One line on what is about to run, with the true number of negatives or the targets."""
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    against = ", ".join(f"{name} {count:,}" for name, count in negatives.items()) or "none"
+    negatives = method.negatives(config.optimizer.batch_size)
+    outputs = {name: head[-1] for name, head in method.heads(schema).items()}
+    task = "negatives per anchor" if negatives else "targets and their outputs"
+    numbers = ", ".join(f"{name} {n:,}" for name, n in (negatives or outputs).items())
     return (
         f"{config.method.name} {config.image.encoder}: {parameters / 1e6:.2f} M parameters, "
         f"{steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
-        f"{jax.devices()[0].platform} device(s); negatives per anchor: {against}"
+        f"{jax.devices()[0].platform} device(s); {task}: {numbers}"
     )
 
 
@@ -176,6 +219,7 @@ class Watch:
         self.logbook, self.dataset, self.checkpoints = logbook, dataset, checkpoints
         self.batch_size = batch_size
         self.pending: list[tuple[int, jax.Array, dict[str, jax.Array]]] = []
+        self.compiling, self.untimed = True, 0
         self.since = time.perf_counter()
 
     def started(self, step: int, index: jax.Array) -> None:
@@ -183,6 +227,10 @@ class Watch:
 
     def finished(self, metrics: dict[str, jax.Array]) -> None:
         self.pending.append((self.step, self.index, metrics))
+        if self.compiling:  # the first step is mostly compilation, which no rate should hold
+            jax.block_until_ready(metrics)
+            self.compiling, self.untimed = False, 1
+            self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leave what was done since the last call out of the measured rate."""
@@ -200,7 +248,9 @@ class Watch:
             rows.append(row)
         seconds = time.perf_counter() - self.since
         mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        mean["images_per_second"] = len(rows) * self.batch_size / seconds
+        if len(rows) > self.untimed:
+            mean["images_per_second"] = (len(rows) - self.untimed) * self.batch_size / seconds
+        self.untimed = 0
         self.logbook.advance(len(rows))
         self.logbook.write(self.pending[-1][0], mean)
         self.pending.clear()

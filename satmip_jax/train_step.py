@@ -106,7 +106,7 @@ def make_loss(
             metadata = tabular.follow_crop(
                 metadata, crops[method.metadata_view], schema.image_size, config.image.size
             )
-        forward = Forward(towers, params, jax.random.fold_in(key, method.views), mesh)
+        forward = Forward(towers, params, jax.random.fold_in(key, method.views), mesh, schema)
         losses, metrics = method.losses(forward, views, batch | {"metadata": metadata})
         total = sum(losses.values(), start=jnp.zeros((), jnp.float32))
         return total, metrics | {f"{name}_loss": value for name, value in losses.items()}

@@ -1,12 +1,14 @@
 """Methods: their losses are what they say, on a tiny model."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from satmip_jax import parallel
-from satmip_jax.config import load_config
+from satmip_jax.config import ConfigError, load_config
 from satmip_jax.models import Towers, build_towers, example_batch
 from satmip_jax.objectives import METHODS, Forward, build_method
 from satmip_jax.objectives.contrastive import info_nce, nt_xent
@@ -35,7 +37,7 @@ def setting(schema, method_name, *overrides):
     """Config, method, forward and inputs of a tiny model of a method."""
     config = tiny_config(method_name, *overrides)
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(len(schema.classes)))
+    towers = build_towers(config, schema, method.heads(schema))
     inputs = example_batch(config, schema)
     params = jax.jit(towers.init)(jax.random.key(0), *inputs)["params"]
     rng = np.random.default_rng(0)
@@ -49,7 +51,7 @@ def setting(schema, method_name, *overrides):
     metadata["present"] = jnp.asarray(rng.random(metadata["present"].shape) < 0.7)
     label = jnp.asarray([-1, *rng.integers(0, len(schema.classes), B - 1)], jnp.int32)
     mesh = parallel.make_mesh(jax.devices()[:1])
-    forward = Forward(towers, params, jax.random.key(1), mesh)
+    forward = Forward(towers, params, jax.random.key(1), mesh, schema)
     return config, method, forward, views, {"metadata": metadata, "label": label}
 
 
@@ -105,7 +107,7 @@ def test_satmip_trains_both_towers(tiny_shards, encoder):
         batch["metadata"]["caption"] = jnp.asarray(caption, jnp.uint8)
 
     def loss(params):
-        inner = Forward(forward.towers, params, forward.key, forward.mesh)
+        inner = replace(forward, params=params)
         return method.losses(inner, views, batch)[0]["satmip"]
 
     gradients = jax.jit(jax.grad(loss))(forward.params)
@@ -135,9 +137,11 @@ def test_supervised_is_cross_entropy_over_known_labels(tiny_shards):
     np.testing.assert_allclose(metrics["supervised_accuracy"], right, rtol=1e-6)
 
 
-def test_supervised_without_labels_is_refused():
-    with pytest.raises(ValueError, match="0 classes"):
-        METHODS["supervised"](tiny_config("supervised")).heads(0)
+def test_supervised_without_labels_is_refused(tiny_shards):
+    with pytest.raises(ConfigError, match="0 classes"):
+        METHODS["supervised"](tiny_config("supervised")).heads(
+            replace(tiny_shards.schema, classes=())
+        )
 
 
 def test_the_logit_scale_is_clamped_after_the_update():

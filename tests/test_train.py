@@ -36,7 +36,7 @@ def test_loss_and_gradients_agree_on_one_and_eight_devices(tiny_config, tiny_sha
     """Views, losses over the global batch, batch norm, dropout: all of a step but the update."""
     config, schema = tiny_config(), tiny_shards.schema
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(len(schema.classes)))
+    towers = build_towers(config, schema, method.heads(schema))
     tx, _ = make_optimizer(config, len(tiny_shards))
     results = []
     for devices in (1, 8):
@@ -177,7 +177,7 @@ def test_the_log_of_a_run(tiny_run):
 def test_a_checkpoint_of_another_model_is_named_leaf_by_leaf(tiny_run, tiny_config, tiny_shards):
     config = tiny_config("satmips", "--config.method.embed_dim=12")
     schema = tiny_shards.schema
-    towers = build_towers(config, schema, build_method(config).heads(len(schema.classes)))
+    towers = build_towers(config, schema, build_method(config).heads(schema))
     tx, _ = make_optimizer(config, len(tiny_shards))
     abstract, _ = init_state(config, towers, tx, schema, parallel.make_mesh())
     with (

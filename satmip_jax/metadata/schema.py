@@ -19,6 +19,7 @@ from satmip_jax.metadata.record import Metadata
 
 MAX_VOCABULARY = 4096  # categories a field keeps, the most frequent ones
 MAX_CLASSES = 100_000
+MAX_CENTRES = 4096
 MAX_NAME = 256  # characters of a class, split or data set name
 MAX_IMAGE_SIZE = 16_384
 MAX_SCHEMA_BYTES = 64 << 20
@@ -193,6 +194,8 @@ class Schema:
       fields: name -> statistics, of every field.
       splits: name -> number of examples.
       provenance: where it came from and how it was made; plain JSON.
+      geo_centres: unit vectors, centres of the places of the train split; empty in prepared data:
+        a run whose method classifies places finds them (see `train.run_schema`) and keeps them.
     """
 
     name: str
@@ -203,6 +206,7 @@ class Schema:
     fields: Mapping[str, FieldStats]
     splits: Mapping[str, int]
     provenance: Mapping[str, Any]
+    geo_centres: tuple[tuple[float, ...], ...] = ()
 
     def __hash__(self) -> int:  # a flax module that holds a schema is hashed
         return hash((self.name, self.image_size, self.classes))
@@ -227,6 +231,7 @@ class Schema:
             "fields": {name: stats.to_json() for name, stats in self.fields.items()},
             "splits": {name: int(n) for name, n in self.splits.items()},
             "provenance": dict(self.provenance),
+            **({"geo_centres": [list(c) for c in self.geo_centres]} if self.geo_centres else {}),
         }
 
     @classmethod
@@ -258,6 +263,7 @@ class Schema:
             fields={f.name: _read_stats(fields, f) for f in FIELDS},
             splits={name: splits.integer(name, 0, 2**40) for name in splits.data},
             provenance=top.child("provenance").data,
+            geo_centres=_read_centres(top) if "geo_centres" in top.data else (),
         )
 
     def save(self, path: Any) -> None:
@@ -358,6 +364,18 @@ def _read_stats(fields: _Reader, f: Field) -> FieldStats:
     if stats.vocabulary and f.kind != "category":
         reader.fail("vocabulary", "should be empty: this field has no categories")
     return stats
+
+
+def _read_centres(top: _Reader) -> tuple[tuple[float, ...], ...]:
+    rows = top.data["geo_centres"]
+    if not isinstance(rows, list) or len(rows) > MAX_CENTRES:
+        top.fail("geo_centres", f"{_short(rows)} should be a list of at most {MAX_CENTRES} centres")
+    reader = _Reader({f"_{i}": row for i, row in enumerate(rows)}, top.file, ("geo_centres",))
+    centres = tuple(reader.numbers(key, 3, -1.0, 1.0) for key in reader.data)
+    for key, centre in zip(reader.data, centres, strict=True):
+        if abs(math.hypot(*centre) - 1) > 1e-5:
+            reader.fail(key, f"{centre} should be of unit length")
+    return centres
 
 
 def _short(value: object) -> str:

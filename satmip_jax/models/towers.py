@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -165,7 +166,8 @@ def build_towers(
 ) -> Towers:
     """Build the towers for a config, a data set and the heads that its method asks for."""
     dtype = jnp.dtype(config.dtype)
-    kinds = {"mlp": MLPProjector, "linear": LinearProjector}
+    affine = functools.partial(MLPProjector, 0, layers=1)  # no hidden layer: one, with a bias
+    kinds: dict[str, Any] = {"mlp": MLPProjector, "linear": LinearProjector, "affine": affine}
     image = config.image
     return Towers(
         image_encoder=vit(image.encoder, pool=image.pool, remat=image.remat, dtype=dtype),

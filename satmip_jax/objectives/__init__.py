@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from satmip_jax.objectives.base import Forward, Method
+from satmip_jax.objectives.metapred import MetaPred
 from satmip_jax.objectives.satmip import SatMIP
 from satmip_jax.objectives.satmips import SatMIPS
 from satmip_jax.objectives.simclr import SimCLR
@@ -17,6 +18,7 @@ METHODS: dict[str, Callable[[ConfigDict], Method]] = {
     "satmip": SatMIP,
     "satmips": SatMIPS,
     "supervised": Supervised,
+    "metapred": MetaPred,
 }
 
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from satmip_jax.metadata.tabular import Schema
+
 Array = jax.Array
 
 
@@ -21,6 +23,7 @@ class Forward:
     params: Any
     key: Array  # of dropout and dropped fields
     mesh: Mesh
+    schema: Schema  # of the data the towers were built for
 
     def images(self, views: Sequence[Array]) -> list[Array]:
         """Encode n views, each (B, s, s, 3), in one forward: n arrays (B, D) float32.
@@ -70,15 +73,18 @@ class Method(Protocol):
     @property
     def metadata_view(self) -> int | None: ...
 
-    def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:
-        """Name of each head -> ("mlp", hidden, out) or ("linear", out).
+    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
+        """Name of each head -> ("mlp", hidden, out), ("linear", out), or with bias ("affine", out).
 
         Heads named "metadata" take the metadata encoder's output, all others the image encoder's.
         """
         ...
 
     def negatives(self, batch_size: int) -> dict[str, int]:
-        """True number of negatives of each contrastive loss, per anchor, for the log."""
+        """True number of negatives of each contrastive loss, per anchor, for the log.
+
+        Empty where heads predict something instead; the log then says what.
+        """
         ...
 
     def losses(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.base import Array, Forward
 from satmip_jax.objectives.contrastive import info_nce
 
@@ -20,7 +21,7 @@ class SatMIP:
     def __init__(self, config: ConfigDict) -> None:
         self.projector = ("linear", config.method.embed_dim)
 
-    def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:
+    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
         return {"image": self.projector, "metadata": self.projector}
 
     def negatives(self, batch_size: int) -> dict[str, int]:

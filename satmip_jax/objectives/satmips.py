@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.base import Array, Forward
 from satmip_jax.objectives.satmip import SatMIP
 from satmip_jax.objectives.simclr import SimCLR
@@ -26,8 +27,8 @@ class SatMIPS:
         self.metadata_view = 0 if config.method.coupled else 2
         self.weight = config.method.metadata_weight
 
-    def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:
-        return self.simclr.heads(num_classes) | self.satmip.heads(num_classes)
+    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
+        return self.simclr.heads(schema) | self.satmip.heads(schema)
 
     def negatives(self, batch_size: int) -> dict[str, int]:
         return self.simclr.negatives(batch_size) | self.satmip.negatives(batch_size)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.base import Array, Forward
 from satmip_jax.objectives.contrastive import nt_xent
 
@@ -21,7 +22,7 @@ class SimCLR:
         self.temperature = config.method.temperature
         self.projector = ("mlp", config.method.ssl_hidden, config.method.ssl_dim)
 
-    def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:
+    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
         return {"image_ssl": self.projector}
 
     def negatives(self, batch_size: int) -> dict[str, int]:

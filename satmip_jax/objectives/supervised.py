@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from satmip_jax.config import ConfigError
+from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.base import Array, Forward
 
 
@@ -21,13 +23,13 @@ class Supervised:
     def __init__(self, config: ConfigDict) -> None:
         del config
 
-    def heads(self, num_classes: int) -> dict[str, tuple[Any, ...]]:
-        if num_classes < 2:
-            raise ValueError(
-                f"method 'supervised' needs labels, and this data set has {num_classes} classes: "
-                "prepare it with labels or choose another method"
+    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
+        if len(schema.classes) < 2:
+            raise ConfigError(
+                f"method 'supervised' needs labels, and {schema.name!r} has "
+                f"{len(schema.classes)} classes: prepare it with labels or choose another method"
             )
-        return {"classifier": ("linear", num_classes)}
+        return {"classifier": ("linear", len(schema.classes))}
 
     def negatives(self, batch_size: int) -> dict[str, int]:
         return {}
