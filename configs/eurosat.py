@@ -1,10 +1,11 @@
-"""SatMIP, SatMIPS, SimCLR or supervised on EuroSAT (RGB, 64 px) with the chips' locations.
+"""SatMIP(S), SimCLR, supervised or metapred on EuroSAT (RGB, 64 px) with the chips' locations.
 
     satmip prepare eurosat --source EUROSAT_ZIPS_AND_CSV --out data/eurosat
     satmip train --config configs/eurosat.py:satmips,cpu --workdir runs/eurosat_satmips
 
-Arguments: method (simclr, satmip, satmips, supervised), size (cpu: a ViT of width 128 and depth 4
-for a laptop; ti8, s8), `text` for the textual metadata encoder, `runlocal` for a few steps.
+Arguments: method (simclr, satmip, satmips, supervised, metapred), size (cpu: a ViT of width 128
+and depth 4 for a laptop; ti8, s8), `text` for the textual metadata encoder, `runlocal` for a few
+steps.
 
 Pretraining on EuroSAT and probing EuroSAT is in-domain; the scores are in docs/results.md.
 
@@ -29,15 +30,18 @@ def get_config(arg: str = "satmips,cpu") -> ConfigDict:
     config.image.pool = "mean"
     config.data.dir = "data/eurosat"
     config.data.in_memory = True
+    config.metadata.fields = "Location"  # gsd is the same for all chips
     config.metadata.encoder = "text" if "text" in switches else "tabular"
     augment = config.augment
     augment.crop_scale = (0.2, 1.0)
     augment.vflip = augment.rot90 = True
     augment.jitter, augment.grey_p, augment.blur_p = (0.2, 0.2, 0.2, 0.05), 0.1, 0.0
+    if method == "satmip":  # SLIP's views of CLIP: where a place is, its colours tell
+        augment.crop_scale, augment.jitter_p, augment.grey_p = (0.5, 1.0), 0.0, 0.0
     optimizer = config.optimizer
     if size == "cpu":
         optimizer.batch_size = 128
-        optimizer.images = 80_000
+        optimizer.images = 100_000
         optimizer.learning_rate = 1e-3
         config.method.ssl_hidden = 512
         config.method.ssl_dim = config.method.embed_dim = 128

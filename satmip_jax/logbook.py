@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,12 +79,13 @@ def keep_rows_before(path: Path, step: int) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a `metrics.jsonl`, in order."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Return the rows of a `metrics.jsonl`, in order, but for those cut off in writing."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if _before(line, math.inf)]
 
 
-def _before(line: str, step: int) -> bool:
+def _before(line: str, step: float) -> bool:
     try:
-        return json.loads(line)["step"] < step
-    except (ValueError, KeyError, TypeError):
+        return bool(json.loads(line)["step"] < step)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -30,7 +30,7 @@ def signs(n: int, d: int = 16, seed: int = 0):
     return np.random.default_rng(seed).choice([-1.0, 1.0], size=(n, d)).astype(np.float32)
 
 
-def plain(bank, labels, queries, k, classes, temperature=None, exclude_self=False):
+def plain(bank, labels, queries, k, classes, temperature=None, groups=None):
     """All cosines in float64, stable sorts, python votes."""
 
     def unit(x):
@@ -41,7 +41,11 @@ def plain(bank, labels, queries, k, classes, temperature=None, exclude_self=Fals
     cosine = unit(queries) @ unit(bank).T
     answers = []
     for i, row in enumerate(cosine):
-        allowed = [j for j in range(len(bank)) if labels[j] >= 0 and not (exclude_self and i == j)]
+        allowed = [
+            j
+            for j in range(len(bank))
+            if labels[j] >= 0 and (groups is None or groups[0][j] != groups[1][i])
+        ]
         near = sorted(allowed, key=lambda j: -row[j])[:k]
         votes = np.zeros(classes)
         for j in near:
@@ -135,14 +139,28 @@ def test_equal_votes_go_to_the_smallest_class():
 
 def test_leave_one_out():
     bank, labels = blobs(150)
+    itself = (np.arange(150), np.arange(150))
     np.testing.assert_array_equal(predict(bank, labels, bank, k=1, num_classes=6), labels)
-    ours = predict(bank, labels, bank, k=3, num_classes=6, exclude_self=True)
-    np.testing.assert_array_equal(ours, plain(bank, labels, bank, 3, 6, exclude_self=True))
+    ours = predict(bank, labels, bank, k=3, num_classes=6, groups=itself)
+    np.testing.assert_array_equal(ours, plain(bank, labels, bank, 3, 6, groups=itself))
     assert (ours != labels).any()
-    with pytest.raises(FeaturesError, match="149 queries are not the bank of 150 rows"):
-        knn_predict(bank, labels, bank[1:], num_classes=6, exclude_self=True)
     with pytest.raises(FeaturesError, match="k is 150, and 149 of"):
-        knn_predict(bank, labels, bank, k=150, num_classes=6, exclude_self=True)
+        knn_predict(bank, labels, bank, k=150, num_classes=6, groups=itself)
+
+
+def test_neighbours_are_of_other_groups():
+    (bank, labels), (queries, _) = blobs(200), blobs(50, seed=1)
+    rng = np.random.default_rng(0)
+    groups = rng.integers(9, size=200) * 10**12, rng.integers(12, size=50) * 10**12
+    expected = plain(bank, labels, queries, 5, 6, groups=groups)
+    assert (expected != plain(bank, labels, queries, 5, 6)).any()
+    np.testing.assert_array_equal(
+        predict(bank, labels, queries, num_classes=6, groups=groups), expected
+    )
+    _, index = nearest(bank, queries, 5, groups=groups, query_chunk=16, bank_chunk=64)
+    assert (groups[0][np.asarray(index)] != groups[1][:, None]).all()
+    with pytest.raises(FeaturesError, match=r"\(200,\) of the bank and \(50,\) of the queries"):
+        knn_predict(bank, labels, queries, num_classes=6, groups=(groups[0], groups[0]))
 
 
 def test_unlabelled_rows_do_not_vote_and_are_counted(caplog):
@@ -196,8 +214,8 @@ def test_memory_is_bounded_by_the_chunks():
     bank = jax.ShapeDtypeStruct((20_000, 8), jnp.float32)
     queries = jax.ShapeDtypeStruct((5_000, 8), jnp.float32)
     usable = jax.ShapeDtypeStruct((20_000,), jnp.bool)
-    options = {"k": 5, "exclude_self": False, "query_chunk": 256, "bank_chunk": 2048}
-    lowered = knn._nearest.lower(bank, usable, queries, **options)
+    options = {"k": 5, "query_chunk": 256, "bank_chunk": 2048}
+    lowered = knn._nearest.lower(bank, usable, queries, None, **options)
     assert "HIGHEST" in lowered.as_text()  # no TF32 or bfloat16 on an accelerator
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 30e6
 

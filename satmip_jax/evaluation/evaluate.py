@@ -156,7 +156,7 @@ def knn_accuracy(
     rows = score(
         bank,
         queries,
-        kinds=list(bank.by_kind),
+        kinds=[kind for kind in KINDS if kind == "image" or towers.has_metadata],
         dataset=query_data,
         model="",
         protocols=["knn5"],

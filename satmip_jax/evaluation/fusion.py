@@ -1,8 +1,8 @@
 """Bimodal features: image and metadata side by side, weighed on the bank.
 
 Side by side at the same weight, metadata has half the say even where it knows nothing of a new
-place. Its weight is therefore chosen like any other hyperparameter: by the kNN accuracy on examples
-of the bank that are held out, in whole spatial cells where places are known.
+place. Its weight is therefore chosen like any other hyperparameter, on the bank alone: by kNN, each
+example classified by those of other spatial cells where places are known.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.metrics import accuracy
 
+MAX_ASKED = 10_000  # examples of the bank that are classified
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of the metadata; the image has 1
 
 
@@ -57,27 +58,35 @@ def choose_weight(
     image: np.ndarray,
     metadata: np.ndarray,
     labels: np.ndarray,
-    held_out: np.ndarray,
+    groups: np.ndarray,
+    asked: np.ndarray,
     *,
     num_classes: int,
     k: int = 5,
 ) -> float:
-    """The weight of the metadata by which the bank's held-out examples are classified best.
+    """The weight of the metadata by which the bank's examples classify each other best.
 
     Args:
         image, metadata: standardised features of the bank, (n, d) and (n, e).
         labels: int (n,), -1 where unknown.
-        held_out: bool (n,), the examples classified by the others.
+        groups: int (n,); an example is classified by those of other groups.
+        asked: bool (n,), the examples to be classified; of more than `MAX_ASKED`, so many of them.
+        num_classes, k: see `knn_predict`.
 
     Returns:
-        One of `WEIGHTS`; of equally good ones the smallest.
+        One of `WEIGHTS`; of equally good ones the smallest. 1 where there is nothing to choose by.
     """
-    asked = held_out & (labels >= 0)
-    voting = np.where(held_out, -1, labels)
-    k = min(k, int((voting >= 0).sum()))
+    rows = np.flatnonzero(asked & (labels >= 0))
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_ASKED)).astype(int))]
+    sizes = np.unique(groups[labels >= 0], return_counts=True)[1]
+    k = min(k, int(sizes.sum() - sizes.max(initial=0)))
+    if not len(rows) or not k:
+        return 1.0
     scores = []
     for weight in WEIGHTS:
         both = fuse(image, metadata, weight)
-        predicted = knn_predict(both, voting, both[asked], k=k, num_classes=num_classes)
-        scores.append(accuracy(labels[asked], predicted))
+        predicted = knn_predict(
+            both, labels, both[rows], k=k, num_classes=num_classes, groups=(groups, groups[rows])
+        )
+        scores.append(accuracy(labels[rows], predicted))
     return WEIGHTS[int(np.argmax(scores))]

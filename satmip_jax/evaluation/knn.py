@@ -42,7 +42,7 @@ def knn_predict(
     num_classes: int,
     vote: Vote = "majority",
     temperature: float = 0.07,
-    exclude_self: bool = False,
+    groups: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Array:
     """The class of each query by a vote of its k nearest in the bank.
 
@@ -57,7 +57,8 @@ def knn_predict(
       num_classes: labels are 0 to num_classes - 1.
       vote: "majority", one vote each, or "weighted", exp(cosine / temperature) each.
       temperature: of the weighted vote.
-      exclude_self: leave one out, for queries that are the bank: row i is no neighbour of query i.
+      groups: int (n,) and (m,), the groups of bank and queries: a neighbour is of another group.
+        `(np.arange(n), np.arange(n))` leaves one out of a bank that is its own queries.
 
     Returns:
       int32 (m,).
@@ -76,7 +77,7 @@ def knn_predict(
         raise FeaturesError(f"temperature is {temperature}: needs to be above 0")
     bank, queries = check_features("bank", bank), check_features("queries", queries)
     usable = check_labels(labels, len(bank), num_classes)
-    similarity, index = nearest(bank, queries, k, usable=usable, exclude_self=exclude_self)
+    similarity, index = nearest(bank, queries, k, usable=usable, groups=groups)
     if not len(queries):
         return jnp.zeros(0, jnp.int32)
     weighted_by = jnp.float32(temperature) if vote == "weighted" else None
@@ -90,7 +91,7 @@ def nearest(
     k: int,
     *,
     usable: ArrayLike | None = None,
-    exclude_self: bool = False,
+    groups: tuple[ArrayLike, ArrayLike] | None = None,
     query_chunk: int = QUERY_CHUNK,
     bank_chunk: int = BANK_CHUNK,
 ) -> tuple[Array, Array]:
@@ -100,7 +101,7 @@ def nearest(
       bank: (n, d); queries: (m, d).
       k: how many.
       usable: bool (n,), the rows that may be neighbours; all of them by default.
-      exclude_self: row i of the bank is no neighbour of query i; bank and queries are the same.
+      groups: int (n,) and (m,): rows of a query's own group are no neighbours of it.
       query_chunk, bank_chunk: rows compared at a time; query_chunk * bank_chunk numbers are held.
 
     Returns:
@@ -116,14 +117,15 @@ def nearest(
             f"bank has {bank.shape[1]} features a row and queries {queries.shape[1]}: "
             "take both from the same encoder"
         )
-    if exclude_self and n != m:
-        raise FeaturesError(f"exclude_self: {m} queries are not the bank of {n} rows")
     if min(query_chunk, bank_chunk) < 1:
         raise FeaturesError(f"chunks of {query_chunk} and {bank_chunk} rows: needs 1 or more")
     usable = np.ones(n, bool) if usable is None else np.asarray(usable)
     if usable.shape != (n,) or usable.dtype != bool:
         raise FeaturesError(f"usable is {usable.dtype} {usable.shape}: expected bool ({n},)")
-    available = int(usable.sum()) - int(exclude_self)
+    available = int(usable.sum())
+    if groups is not None:
+        groups = _check_groups(groups, n, m)
+        available -= _largest(groups, usable)
     if not 1 <= k <= available:
         advice = f"choose k from 1 to {available}" if available > 0 else "it needs labelled rows"
         raise FeaturesError(
@@ -135,21 +137,21 @@ def nearest(
         bank,
         jnp.asarray(usable),
         queries,
+        groups,
         k=k,
-        exclude_self=exclude_self,
         query_chunk=min(query_chunk, m),
         bank_chunk=min(bank_chunk, n),
     )
 
 
-@partial(jax.jit, static_argnames=("k", "exclude_self", "query_chunk", "bank_chunk"))
+@partial(jax.jit, static_argnames=("k", "query_chunk", "bank_chunk"))
 def _nearest(
     bank: Array,
     usable: Array,
     queries: Array,
+    groups: tuple[Array, Array] | None,
     *,
     k: int,
-    exclude_self: bool,
     query_chunk: int,
     bank_chunk: int,
 ) -> tuple[Array, Array]:
@@ -160,7 +162,8 @@ def _nearest(
         # The last chunk begins early, to be of the same size; what is seen twice is dropped.
         first_query = jnp.minimum(chunk * query_chunk, m - query_chunk)
         some = _normalise(lax.dynamic_slice_in_dim(queries, first_query, query_chunk))
-        query = first_query + jnp.arange(query_chunk, dtype=jnp.int32)[:, None]
+        if groups is not None:
+            own = lax.dynamic_slice_in_dim(groups[1], first_query, query_chunk)
 
         def merge(best: tuple[Array, Array], chunk: Array) -> tuple[tuple[Array, Array], None]:
             first = jnp.minimum(chunk * bank_chunk, n - bank_chunk)
@@ -170,8 +173,9 @@ def _nearest(
             index = first + jnp.arange(bank_chunk, dtype=jnp.int32)[None]
             allowed = lax.dynamic_slice_in_dim(usable, first, bank_chunk)[None]
             allowed &= index >= chunk * bank_chunk
-            if exclude_self:
-                allowed = allowed & (index != query)
+            if groups is not None:
+                theirs = lax.dynamic_slice_in_dim(groups[0], first, bank_chunk)
+                allowed = allowed & (theirs[None] != own[:, None])
             cosine = jnp.where(allowed, cosine, -jnp.inf)
             # The best so far come first and top_k is stable: equals are taken in the bank's order.
             cosine = jnp.concatenate([best[0], cosine], axis=1)
@@ -246,3 +250,23 @@ def check_labels(labels: ArrayLike, n: int, num_classes: int) -> np.ndarray:
     if not usable.all():
         log.info("%d of %d rows of the bank have no label", int((~usable).sum()), n)
     return usable
+
+
+def _check_groups(groups: tuple[ArrayLike, ArrayLike], n: int, m: int) -> tuple[Array, Array]:
+    """Both as small numbers, which an int32 holds whatever the groups are called."""
+    bank, queries = (np.asarray(g) for g in groups)
+    if bank.shape != (n,) or queries.shape != (m,):
+        raise FeaturesError(
+            f"groups are of shapes {bank.shape} and {queries.shape}: expected ({n},) of the bank "
+            f"and ({m},) of the queries"
+        )
+    names = np.unique(np.concatenate([bank, queries]))
+    small = [jnp.asarray(np.searchsorted(names, g), jnp.int32) for g in (bank, queries)]
+    return small[0], small[1]
+
+
+def _largest(groups: tuple[Array, Array], usable: np.ndarray) -> int:
+    """How many neighbours a query loses at most to its own group."""
+    bank, queries = (np.asarray(g) for g in groups)
+    names = 1 + max(bank.max(initial=0), queries.max(initial=0))
+    return int(np.bincount(bank[usable], minlength=names)[queries].max(initial=0))

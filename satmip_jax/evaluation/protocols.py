@@ -107,6 +107,13 @@ def score(
     groups = [blocks.cells(part.locations, block or BLOCK) for part in (bank, queries)]
     placed = groups[0] if (groups[0] >= 0).any() else None
     held_out = held_out_rows(bank.labels, groups=placed) if tune is None else tune
+    # groups of the bank that classify each other, and who is classified, to weigh the metadata
+    if tune is not None:
+        weigh_on = tune.astype(np.int64), tune
+    elif placed is not None:
+        weigh_on = placed, placed >= 0
+    else:
+        weigh_on = np.arange(len(bank.labels)), np.ones(len(bank.labels), bool)
     everything = [(np.arange(len(bank.labels)), np.flatnonzero(known))]
     settings = [("", everything)]
     if block and placed is not None:
@@ -121,7 +128,7 @@ def score(
             log.warning(
                 "blocked: %d of %d queries have no place", known.sum() - len(truth), known.sum()
             )
-        answers = _classify(bank, queries, folds, kinds, protocols, held_out, dataset)
+        answers = _classify(bank, queries, folds, kinds, protocols, held_out, weigh_on, dataset)
         for (kind, protocol), predicted in answers.items():
             for metric, function in METRICS.items():
                 low, high = bootstrap(truth, predicted, metric)
@@ -149,6 +156,7 @@ def _classify(
     kinds: Sequence[str],
     protocols: Sequence[str],
     held_out: np.ndarray,
+    weigh_on: tuple[np.ndarray, np.ndarray],
     dataset: ShardDataset,
 ) -> dict[tuple[str, str], np.ndarray]:
     """The classes of the queries, fold after fold, by kind and protocol."""
@@ -166,7 +174,7 @@ def _classify(
         if "both" in kinds:
             (image, image_query), (metadata, metadata_query) = pairs["image"], pairs["metadata"]
             weight = fusion.choose_weight(
-                image, metadata, labels, held_out, num_classes=num_classes
+                image, metadata, labels, *weigh_on, num_classes=num_classes
             )
             log.info("both: metadata at %g times the weight of the image", weight)
             pairs["both"] = (
