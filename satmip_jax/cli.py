@@ -9,10 +9,13 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 import satmip_jax
+from satmip_jax.sources import SOURCES
+from satmip_jax.studies import STUDIES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,19 +38,23 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     quickstart(Path(out), data, overrides)
 
 
-@cli.command()
-@click.argument("source", type=click.Choice(["fmow", "eurosat", "folder", "synthetic"]))
+@cli.command(epilog=f"Sources: {', '.join(SOURCES)}.")
+@click.argument("source", type=click.Choice(list(SOURCES)), metavar="SOURCE")
 @click.option(
     "--source",
     "paths",
     multiple=True,
     required=True,
     type=click.Path(),
-    help="Folder, archive or table as published; may be given several times.",
+    help="Folder, archive or table as published, may be given several times; or tfds:NAME.",
 )
 @click.option("--out", required=True, type=click.Path(), help="Folder for the shards.")
 @click.option("--name", help="Of the data set, in file names and scores.  [default: the source's]")
-@click.option("--image-size", type=click.IntRange(8), help="Side of the stored squares, pixels.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(8),
+    help="Side of the stored squares, pixels.  [default: the source's]",
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes.  [default: all cores]")
 @click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
 @click.option(
@@ -56,10 +63,15 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
 @click.option("--context-ratio", type=float, help="fmow: square around a box / its longer side.")
 @click.option("--variant", help="fmow: rgb or msrgb.")
 @click.option("--classes", help="fmow: `folders` takes the folders' names instead of the 62.")
-@click.option("--split-column", help="eurosat: column of the CSV that holds the split.")
+@click.option("--split-column", help="eurosat: column of the CSV with the split, or `drawn`.")
+@click.option(
+    "--splits-folder",
+    type=click.Path(),
+    help="eurosat, resisc45, ucmerced, optimal31: folder of the lists <name>-<split>.txt.",
+)
 @click.option("--metadata", type=click.Path(), help="eurosat, folder: the table.")
 @click.option("--columns", help="folder: field=column, several joined by commas.")
-@click.option("--seed", type=int, help="folder, synthetic: of the split, of the scenes.")
+@click.option("--seed", type=int, help="Of a split drawn at random; synthetic: of the scenes.")
 @click.option("--train", type=int, help="synthetic: images to train on.")
 @click.option("--val", type=int, help="synthetic: images to validate on.")
 @click.option("--size", type=int, help="synthetic: shorter side of a scene, pixels.")
@@ -84,17 +96,19 @@ def prepare(
     options = {name: value for name, value in source_options.items() if value is not None}
     if splits and "=" in splits:
         options["splits"], splits = splits, None
+    opened = open_source(source, paths, **options)
     prepare(
-        open_source(source, paths, **options),
+        opened,
         out,
         name=name,
-        image_size=image_size or {"fmow": 256}.get(source, 64),
+        image_size=image_size or opened.image_size,
         workers=workers,
         limit=limit,
         splits=splits.split(",") if splits else None,
         context_ratio=context_ratio,
         statistics_from=statistics_from,
     ).show()
+    click.echo(f"splits: {opened.splits_from}")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -113,36 +127,80 @@ def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
 @click.option("--workdir", required=True, help="Run whose checkpoint is scored; results go there.")
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
 @click.option("--split", default="val", show_default=True, help="Examples to classify.")
-@click.option("--bank", default="train", show_default=True, help="Examples whose labels vote.")
+@click.option("--bank", default="train", show_default=True, help="Examples whose labels are known.")
+@click.option(
+    "--tune",
+    help="Split to choose weights and strengths on; it joins the bank.  [default: of the bank]",
+)
 @click.option("--features", default="image,metadata,both", show_default=True)
+@click.option("--fields", default="all", show_default=True, help="Shown: GSD+Time, all-leak, ...")
+@click.option("--protocols", default="knn5,knn20-weighted,linear", show_default=True)
+@click.option(
+    "--block",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Cells of the spatially blocked scores, degrees; 0 for none.",
+)
 @click.option("--init", type=click.Choice(["trained", "random"]), default="trained")
 @click.option(
     "--baseline",
     type=click.Choice(["colour", "patches", "fields"]),
     help="Score features that need no training instead.",
 )
-@click.option("--fields", default="all", show_default=True, help="Of --baseline fields.")
 def evaluate(
     workdir: str,
     data: str,
-    split: str,
-    bank: str,
     features: str,
+    protocols: str,
     init: str,
     baseline: str | None,
-    fields: str,
+    **options: Any,
 ) -> None:
-    """Score representations by kNN into evaluation.json."""
+    """Score representations by kNN and linear probe into evaluation.json."""
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
     from satmip_jax.evaluation.results import print_rows, write_rows
 
+    options["protocols"] = protocols.split(",")
     if baseline:
-        rows = evaluate_baseline(baseline, data, split=split, bank=bank, fields=fields)
+        rows = evaluate_baseline(baseline, data, **options)
     else:
-        wanted = features.split(",")
-        rows = evaluate(workdir, data, split=split, bank=bank, features=wanted, init=init)
+        rows = evaluate(workdir, data, features=features.split(","), init=init, **options)
     write_rows(Path(workdir) / "evaluation.json", rows)
     print_rows(rows)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", type=click.Choice(list(STUDIES)))
+@click.option("--config", required=True, metavar="FILE[:ARG]", help="What all variants start from.")
+@click.option("--out", required=True, help="For runs, table and plot; resumes what is there.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
+@click.option("--eval-data", multiple=True, help="Score on this prepared folder; may be repeated.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def study(
+    name: str,
+    config: str,
+    out: str,
+    seeds: int,
+    eval_data: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself."""
+    from satmip_jax.config import load_config
+    from satmip_jax.studies.runner import run_study
+
+    run_study(name, load_config(config, overrides), out, seeds=seeds, eval_data=eval_data)
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, metavar="RUN_OR_STUDY...")
+@click.option("--out", default="report.html", show_default=True, help="The page.")
+@click.option("--data", help="Prepared data to take pictures from.  [default: each run's own]")
+def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
+    """One page on runs and studies: scores, curves, neighbours, maps; several are compared."""
+    from satmip_jax.report.page import write_report
+
+    click.echo(f"Open {write_report(folders, out, data=data)} in a browser.")
 
 
 def main() -> None:

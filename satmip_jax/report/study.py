@@ -1,0 +1,200 @@
+"""A study folder, as `satmip study` left it: its plot, and its table over the seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from satmip_jax.report.figures import Picture, data_uri
+from satmip_jax.report.files import ReportError, read_object, read_text
+from satmip_jax.report.scores import shown
+from satmip_jax.report.section import Part, Section
+
+STUDY_FILE, TABLE_FILE, PLOT_FILE = "study.json", "results.csv", "plot.svg"
+MAX_LINES = 300
+REQUIRED = ("variant", "seed", "metric", "value")
+LINE = ("variant", "dataset", "features")  # what a line of the pivot table is of
+# Columns that every study has; what comes beside them is its own.
+COMMON = (
+    *("study", "method", "seed", "images", "train_seconds", "split", "model", "protocol"),
+    *("metric", "value", "n", "low", "high"),
+)
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """Scores over the seeds: a line per variant, data set and kind of features.
+
+    Attributes:
+        head: names of the columns that say what a line is of.
+        columns: (protocol, metric) of the scores.
+        lines: cells of `head`, then of `columns`, as text.
+        left_out: lines beyond `MAX_LINES`.
+    """
+
+    head: Sequence[str]
+    columns: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[Sequence[str], Sequence[str]]]
+    left_out: int = 0
+
+
+def read_study(folder: Path) -> Section:
+    """The section of a study; what it does not hold yet is left out, and said so.
+
+    Raises:
+        ReportError: a file that cannot be read; names it.
+    """
+    facts = read_object(folder / STUDY_FILE)
+    parts, notes = [], []
+    if (folder / PLOT_FILE).is_file():
+        title = _text(facts.get("title")) or folder.name
+        svg = read_text(folder / PLOT_FILE).encode("utf-8")
+        picture = Picture(data_uri(svg, "image/svg+xml"), f"plot of the study: {title}")
+        parts.append(Part("Plot", "plot", picture))
+    else:
+        notes.append(f"There is no {PLOT_FILE} in the folder of the study.")
+    if (folder / TABLE_FILE).is_file():
+        parts.append(Part("Table", "pivot", pivot(read_table(folder / TABLE_FILE))))
+    else:
+        notes.append(f"There is no {TABLE_FILE} in the folder of the study.")
+    left_out = [("skipped", *pair) for pair in _pairs(facts.get("skipped"))]
+    failed = facts.get("failed")
+    for entry in failed if isinstance(failed, list) else []:
+        if isinstance(entry, dict):
+            left_out.append(("failed", _text(entry.get("variant")), _text(entry.get("reason"))))
+    if left_out:
+        parts.append(Part("Not in the table", "left_out", left_out))
+    if isinstance(config := facts.get("config"), dict):
+        text = json.dumps(config, indent=2, sort_keys=True)
+        parts.append(Part("Configuration", "configuration", ([], text)))
+    return Section(
+        title=_text(facts.get("title")) or folder.name,
+        lead=_text(facts.get("description")),
+        facts=_facts(facts),
+        parts=parts,
+        notes=notes,
+    )
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The lines of a `results.csv`.
+
+    Raises:
+        ReportError: not such a table.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+        rows = [{k: v or "" for k, v in row.items() if k is not None} for row in reader]
+    except csv.Error as error:
+        raise ReportError(f"{path} is not a table of comma-separated values: {error}") from None
+    for name in REQUIRED:
+        if name not in (reader.fieldnames or ()):
+            raise ReportError(f"{path} has no column {name!r}: it is not the table of a study")
+    return rows
+
+
+def pivot(rows: Sequence[Mapping[str, str]]) -> Pivot:
+    """Mean and deviation of each score over the seeds.
+
+    Args:
+        rows: of a `results.csv`; a line without a number as value is left out.
+    """
+    columns: dict[tuple[str, str], None] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in rows:
+        if _number(row["value"]) is None:
+            continue
+        columns[row.get("protocol", ""), row["metric"]] = None
+        groups.setdefault(tuple(row.get(name, "") for name in LINE), []).append(row)
+    names = rows[0].keys() if rows else ()
+    own = [name for name in names if name not in (*COMMON, *LINE)]
+    extra = [name for name in ("images", "train_seconds") if name in names] + own
+    lines = []
+    for key, group in groups.items():
+        seeds = len({row["seed"] for row in group})
+        head = [*key, *(_over_seeds(group, name) for name in extra), str(seeds)]
+        cells = [_score(group, protocol, metric) for protocol, metric in columns]
+        lines.append((head, cells))
+    head_names = [name.replace("_", " ") for name in (*LINE, *extra, "seeds")]
+    filled = [
+        i for i, name in enumerate(head_names) if name == "variant" or any(h[i] for h, _ in lines)
+    ]
+    return Pivot(
+        [head_names[i] for i in filled],
+        list(columns),
+        [([head[i] for i in filled], cells) for head, cells in lines[:MAX_LINES]],
+        max(len(lines) - MAX_LINES, 0),
+    )
+
+
+def _score(group: Sequence[Mapping[str, str]], protocol: str, metric: str) -> str:
+    """Mean and sample standard deviation of one score, as text."""
+    values = [
+        float(row["value"])
+        for row in group
+        if row["metric"] == metric and row.get("protocol", "") == protocol
+    ]
+    if not values:
+        return ""
+    mean = _value(metric, statistics.fmean(values))
+    return f"{mean} ± {_value(metric, statistics.stdev(values))}" if len(values) > 1 else mean
+
+
+def _value(metric: str, value: float) -> str:
+    if metric.endswith("_bytes"):
+        return f"{value / 2**20:,.1f} MiB"
+    return shown(metric, value)
+
+
+def _over_seeds(group: Sequence[Mapping[str, str]], name: str) -> str:
+    """The value of a column in a group: what all have, or the mean of their numbers."""
+    values = list(dict.fromkeys(row[name] for row in group if row.get(name)))
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    if not values or len(numbers) < len(values):
+        return ", ".join(values[:3]) + (", …" if len(values) > 3 else "")
+    mean = statistics.fmean(numbers)
+    if name.endswith("_bytes"):
+        return _value(name, mean)
+    if name.endswith("_seconds"):
+        return f"{mean:,.0f} s" if mean else ""
+    return f"{mean:,.0f}" if mean == int(mean) else f"{mean:,.4g}"
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("study", _text(facts.get("name")))]
+    if isinstance(axis := facts.get("x_axis"), dict):
+        rows.append(("drawn against", _text(axis.get("label"))))
+    if isinstance(data := facts.get("data"), dict):
+        rows.append(("scored on", ", ".join(data)))
+    if isinstance(seeds := facts.get("seeds"), list):
+        rows.append(("seeds", ", ".join(map(_text, seeds))))
+    if facts.get("device_kind"):
+        rows.append(("hardware", f"{_text(facts.get('devices'))} × {_text(facts['device_kind'])}"))
+    versions = [f"{name} {version}" for name, version in _pairs(facts.get("versions"))]
+    rows.append(("versions", ", ".join(versions)))
+    return [(name, value) for name, value in rows if value]
+
+
+def _pairs(value: object) -> list[tuple[str, str]]:
+    """(key, value) of a JSON object, as text."""
+    return [(key, _text(v)) for key, v in value.items()] if isinstance(value, dict) else []
+
+
+def _text(value: object) -> str:
+    """A string or a number as text, anything else as nothing."""
+    return str(value)[:2000] if isinstance(value, str | int | float) else ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

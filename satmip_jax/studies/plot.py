@@ -1,0 +1,252 @@
+"""Plots of studies: points by category, curves over a length, bars relative to a reference.
+
+A panel has one data set and one way of scoring. An error bar is one sample standard deviation over
+the seeds; of a single run it is the interval that its score comes with.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
+
+from satmip_jax.evaluation.results import FRACTIONS
+from satmip_jax.studies.base import Axis, Study
+from satmip_jax.studies.table import Summary
+
+# Okabe and Ito: told apart by the colour-blind, too.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#777777")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+DRAWN = ("knn5", "linear")  # and what is made of them, such as "knn5 blocked 1deg"
+_STYLE: Any = {
+    "svg.hashsalt": "satmip",  # the same data give the same bytes
+    "text.parse_math": False,  # names come from data
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#777777",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e3e5e8",
+    "figure.constrained_layout.use": True,
+}
+
+
+def render(study: Study, summaries: Sequence[Summary]) -> dict[str, bytes]:
+    """The plot of a study: format ("svg", "png") -> content of the file."""
+    with matplotlib.rc_context(_STYLE):
+        figure = study.draw(study, summaries)
+        files = {}
+        for form in ("svg", "png"):
+            buffer = io.BytesIO()
+            metadata: dict[str, Any] = {"Date": None} if form == "svg" else {"Software": None}
+            figure.savefig(buffer, format=form, dpi=150, metadata=metadata)
+            files[form] = buffer.getvalue()
+        return files
+
+
+def points(study: Study, summaries: Sequence[Summary]) -> Figure:
+    """A line for each category of the study's axis, a point for each kind of features."""
+    (axis, *_) = study.x
+    drawn = _drawn(study, summaries)
+    categories = _unique(s.at(axis.column) for s in drawn)
+    kinds = _unique(s.cells["features"] for s in drawn)
+    protocols = _unique(s.cells["protocol"] for s in drawn if " " not in s.cells["protocol"])
+    rows = _unique((s.cells["dataset"], _setting(s)) for s in drawn)
+    height = 0.9 + 0.32 * max(len(categories), 3)
+    figure, axes = _grid(study, drawn, len(rows), len(protocols), height, sharex=True)
+    step = 0.6 / max(len(kinds), 1)
+    for panel, (dataset, setting), protocol in _panels(axes, rows, protocols):
+        for band in range(0, len(categories), 2):
+            panel.axhspan(band - 0.5, band + 0.5, color="#f5f6f8", zorder=0)
+        for s in drawn:
+            if (s.cells["dataset"], s.cells["protocol"]) != (dataset, protocol + setting):
+                continue
+            kind = kinds.index(s.cells["features"])
+            place = categories.index(s.at(axis.column)) + step * (kind - (len(kinds) - 1) / 2)
+            _point(panel, s, kind, horizontal=True, place=place)
+        panel.set_title(f"{dataset}: {protocol}{setting}")
+        panel.set_xlabel(_value_label(study))
+        panel.tick_params(labelbottom=True)
+        panel.set_ylim(len(categories) - 0.5, -0.5)
+        panel.grid(axis="y", visible=False)
+    for panel in axes[:, 0]:
+        panel.set_yticks(range(len(categories)), [str(c) for c in categories])
+        panel.set_ylabel(axis.label)
+    _legend(figure, kinds, "features")
+    return figure
+
+
+def lines(study: Study, summaries: Sequence[Summary]) -> Figure:
+    """A curve for each method over each axis of the study, from the image."""
+    drawn = [s for s in _drawn(study, summaries) if s.cells["features"] == "image"]
+    methods = _unique(s.cells["method"] for s in drawn)
+    rows = _unique((s.cells["dataset"], s.cells["protocol"]) for s in drawn)
+    figure, axes = _grid(study, drawn, len(rows), len(study.x), 2.6)
+    for panel, (dataset, protocol), axis in _panels(axes, rows, study.x):
+        panel_key = (dataset, protocol)
+        here = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == panel_key]
+        for number, method in enumerate(methods):
+            curve = [s for s in here if s.cells["method"] == method]
+            curve = sorted((s for s in curve if s.at(axis.column)), key=lambda s: s.at(axis.column))
+            x, y = [s.at(axis.column) for s in curve], [_scaled(s)[0] for s in curve]
+            panel.plot(x, y, color=_colour(number), linewidth=1.2)
+            for s in curve:
+                _point(panel, s, number, horizontal=False, place=s.at(axis.column))
+        _scale(panel, axis, sorted({s.at(axis.column) for s in here if s.at(axis.column)}))
+        panel.set_title(f"{dataset}: {protocol}")
+    for panel in axes[:, 0]:
+        panel.set_ylabel(_value_label(study))
+    _legend(figure, methods, "method")
+    return figure
+
+
+def bars(study: Study, summaries: Sequence[Summary]) -> Figure:
+    """A bar for each category of the study's axis, a panel for each metric; 1 is the reference."""
+    (axis, *_) = study.x
+    metrics = [m for m in study.metrics if m.startswith("relative_")]
+    drawn = [s for s in summaries if s.cells["metric"] in metrics]
+    categories = _unique(s.at(axis.column) for s in drawn)
+    metrics = [m for m in metrics if any(s.cells["metric"] == m for s in drawn)]
+    height = 0.9 + 0.4 * max(len(categories), 3)
+    figure, axes = _grid(study, drawn, 1, len(metrics), height)
+    for panel, _, metric in _panels(axes, [None], metrics):
+        for s in (s for s in drawn if s.cells["metric"] == metric):
+            place = categories.index(s.at(axis.column))
+            panel.barh(place, s.mean, height=0.6, color=_colour(place))
+            low, high = s.spread
+            if low or high:
+                panel.errorbar(s.mean, place, xerr=[[low], [high]], color="#333333", capsize=2)
+            text = f" {s.mean:.2f}"
+            panel.text(s.mean + high, place, text, va="center", ha="left", color="#333333")
+        panel.axvline(1, color="#333333", linewidth=0.8, linestyle=":")
+        panel.margins(x=0.14)
+        panel.set_xlim(left=0)
+        panel.set_title(metric.removeprefix("relative_").replace("_", " "))
+        panel.set_xlabel(f"relative to {categories[0]}")
+        panel.set_ylim(len(categories) - 0.5, -0.5)
+        panel.grid(axis="y", visible=False)
+    axes[0, 0].set_yticks(range(len(categories)), [str(c) for c in categories])
+    axes[0, 0].set_ylabel(axis.label)
+    return figure
+
+
+def _drawn(study: Study, summaries: Sequence[Summary]) -> list[Summary]:
+    """What goes into the plot: the study's first metric, by the protocols that are drawn."""
+    wanted = [s for s in summaries if s.cells["metric"] == study.metrics[0]]
+    return [s for s in wanted if s.cells["protocol"].split(" ")[0] in DRAWN]
+
+
+def _setting(s: Summary) -> str:
+    """What follows the name of a protocol: "" or " blocked 1deg"."""
+    return s.cells["protocol"][len(s.cells["protocol"].split(" ")[0]) :]
+
+
+def _grid(
+    study: Study,
+    drawn: Sequence[Summary],
+    rows: int,
+    columns: int,
+    height: float,
+    *,
+    sharex: bool = False,
+) -> tuple[Figure, np.ndarray]:
+    """A figure with (rows, columns) panels of `height` inches; at least one."""
+    rows, columns = max(rows, 1), max(columns, 1)
+    figure = Figure(figsize=(2.4 + 3.2 * columns, 0.7 + height * rows))
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey="row")
+    figure.suptitle(study.title, fontsize=11, fontweight="bold")
+    figure.supxlabel(_bars_mean(drawn), fontsize=7.5, color="#555555")
+    return figure, axes
+
+
+def _panels(axes: np.ndarray, rows: Sequence[Any], columns: Sequence[Any]) -> list[Any]:
+    return [
+        (axes[i, j], row, column) for i, row in enumerate(rows) for j, column in enumerate(columns)
+    ]
+
+
+def _bars_mean(drawn: Sequence[Summary]) -> str:
+    """What the error bars are, in words."""
+    if not drawn:
+        return "nothing is done yet"
+    parts = []
+    if (seeds := max(len(s.values) for s in drawn)) > 1:
+        parts.append(f"± 1 sample standard deviation over {seeds} seeds")
+    if any(s.low is not None for s in drawn):
+        fraction = drawn[0].cells["metric"] in FRACTIONS
+        interval = "95 % interval over the examples" if fraction else "quartiles of the steps"
+        parts.append(f"of a single run, {interval}")
+    return f"bars: {'; '.join(parts)}" if parts else "one seed"
+
+
+def _scaled(s: Summary) -> tuple[float, float, float]:
+    """Mean and reach of the error bar below and above, as shown."""
+    low, high = s.spread
+    return _factor(s) * s.mean, _factor(s) * low, _factor(s) * high
+
+
+def _factor(s: Summary) -> float:
+    """From the value to what is shown: fractions as percent."""
+    return 100.0 if s.cells["metric"] in FRACTIONS else 1.0
+
+
+def _value_label(study: Study) -> str:
+    metric = study.metrics[0]
+    return metric.replace("_", " ") + (", %" if metric in FRACTIONS else "")
+
+
+def _point(panel: Axes, s: Summary, number: int, *, horizontal: bool, place: float) -> None:
+    """A mean with its error bar, and the seeds around it."""
+    mean, low, high = _scaled(s)
+    colour, marker = _colour(number), MARKERS[number % len(MARKERS)]
+    x, y, error = (mean, place, "xerr") if horizontal else (place, mean, "yerr")
+    reach: Any = {error: [[low], [high]]}
+    panel.errorbar(x, y, **reach, color=colour, marker=marker, markersize=5, capsize=2, linewidth=1)
+    if len(s.values) > 1:
+        each = [_factor(s) * value for value in s.values]
+        same = [place] * len(each)
+        panel.scatter(*((each, same) if horizontal else (same, each)), s=5, color=colour, alpha=0.4)
+
+
+def _scale(panel: Axes, axis: Axis, values: Sequence[float]) -> None:
+    panel.set_xlabel(axis.label)
+    if axis.scale != "log" or not values:
+        return
+    panel.set_xscale("log")
+    few = len(values) <= 8 and all(b / a > 1.5 for a, b in itertools.pairwise(values))
+    if few:
+        panel.set_xticks(list(values))
+        panel.xaxis.set_minor_locator(NullLocator())
+    else:
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, names: Sequence[str], title: str) -> None:
+    """Beside the panels, where it hides nothing; one name needs none."""
+    if len(names) < 2:
+        return
+    handles = [
+        Line2D([], [], color=_colour(i), marker=MARKERS[i % len(MARKERS)])
+        for i in range(len(names))
+    ]
+    figure.legend(handles, list(names), loc="outside right upper", frameon=False, title=title)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _unique(values: Any) -> list[Any]:
+    return list(dict.fromkeys(values))

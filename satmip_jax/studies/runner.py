@@ -1,0 +1,108 @@
+"""The one way through a study: plan, do what is not done, write the table and the plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from satmip_jax import config as configs
+from satmip_jax import parallel
+from satmip_jax.shards import ShardDataset
+from satmip_jax.studies import StudyError, open_study, table
+from satmip_jax.studies.book import Book
+from satmip_jax.studies.scoring import train_and_score
+from satmip_jax.train import open_split
+
+
+def run_study(
+    name: str,
+    config: ConfigDict,
+    out: str | Path,
+    *,
+    seeds: int = 1,
+    eval_data: Sequence[str] = (),
+    console: Console | None = None,
+) -> None:
+    """Run a study in the folder `out`; called again with the same arguments it goes on.
+
+    Args:
+      name: a key of `STUDIES`.
+      config: what all variants start from; `config.seed` is the first seed.
+      seeds: how many runs of every variant.
+      eval_data: prepared folders to score on; by default the training data.
+
+    Raises:
+      StudyError: it cannot be run as asked for, or some variants failed; the others are done.
+      Interrupted: training was asked to stop and has saved its state.
+
+    Example:
+      >>> run_study("fields", load_config("configs/eurosat.py:satmip,cpu"), "studies/fields")
+    """
+    console = console or Console(quiet=not parallel.is_main_process())
+    study = open_study(name)
+    configs.validate(config)
+    dataset = open_split(config, config.data.train_split)
+    plan = study.plan(config, dataset.schema)
+    for variant in plan.variants:
+        if variant.config is not None:
+            configs.validate(variant.config)
+    book = Book(
+        Path(out),
+        study,
+        plan,
+        config,
+        seeds=range(config.seed, config.seed + (1 if study.measure else seeds)),
+        data={dataset.schema.name: config.data.dir}
+        if study.measure
+        else labelled(config, eval_data or [config.data.dir]),
+        examples=len(dataset),
+        console=console,
+    )
+    book.open()
+    done = f", {len(book.rows)} done before" if book.rows else ""
+    console.print(f"[bold]{study.title}[/bold]: {len(book.units)} in all{done}")
+    for left_out, reason in plan.skipped.items():
+        console.print(f"skipped {left_out}: {reason}", markup=False)
+    (study.measure or train_and_score)(book)
+    table.show(study, table.summarise(study, book.table()), console)
+    console.print(f"{book.folder}: study.json, results.csv, results.parquet, plot.svg, plot.png")
+    if book.failed:
+        show_failures(book)
+        raise StudyError(
+            f"{len(book.failed)} of {len(book.units)} failed, the others are in the table; "
+            "the same command tries them again"
+        )
+
+
+def labelled(config: ConfigDict, folders: Sequence[str]) -> dict[str, str]:
+    """Name of each data set -> its folder, after a look at whether it can be scored on.
+
+    Raises:
+      StudyError: no labels, or two of one name, whose scores could not be told apart.
+      ShardError: no prepared data, or not these splits.
+    """
+    data: dict[str, str] = {}
+    for folder in dict.fromkeys(folders):
+        for split in (config.data.train_split, config.data.val_split):
+            schema = ShardDataset(folder, split).schema
+        if not schema.classes:
+            raise StudyError(f"{folder} has no classes: a study scores on labelled data")
+        if schema.name in data:
+            raise StudyError(
+                f"{folder} and {data[schema.name]} are both named {schema.name!r}: prepare one of "
+                "them with another --name"
+            )
+        data[schema.name] = folder
+    return data
+
+
+def show_failures(book: Book) -> None:
+    """A table of what failed and why."""
+    failures = Table("failed", "reason", title="failures")
+    for name, (_, reason) in book.failed.items():
+        failures.add_row(name, reason.splitlines()[0] if reason else "")
+    book.console.print(failures, markup=False)

@@ -1,0 +1,192 @@
+"""The tidy table of a study, and what is said of it over the seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from satmip_jax.evaluation.results import FRACTIONS
+from satmip_jax.studies.base import Study
+
+# Every study has these columns, in this order; its own come after them.
+COLUMNS: dict[str, type] = {
+    "study": str,
+    "variant": str,
+    "method": str,
+    "seed": int,
+    "images": int,
+    "train_seconds": float,
+    "dataset": str,
+    "split": str,
+    "model": str,
+    "features": str,
+    "protocol": str,
+    "metric": str,
+    "value": float,
+    "n": int,
+    "low": float,
+    "high": float,
+}
+KEY = ("variant", "method", "dataset", "split", "model", "features", "protocol", "metric")
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One score over the seeds.
+
+    Attributes:
+      cells: what it is of: the columns `KEY` and the study's own.
+      values: one a seed.
+      images, train_seconds: mean over the seeds; None where unknown.
+      low, high: interval of the value, where there is one seed and one interval.
+    """
+
+    cells: Mapping[str, Any]
+    values: tuple[float, ...]
+    images: float | None
+    train_seconds: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds; None for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """How far an error bar reaches below and above the mean."""
+        if self.std is not None:
+            return self.std, self.std
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return max(0.0, self.mean - self.low), max(0.0, self.high - self.mean)
+
+    def at(self, column: str) -> Any:
+        """The value of a column, or its mean over the seeds."""
+        return (
+            getattr(self, column) if column in ("images", "train_seconds") else self.cells[column]
+        )
+
+
+def to_arrow(study: Study, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The rows as a table of fixed columns and types; what a row lacks is null."""
+    types = COLUMNS | dict(study.columns)
+    schema = pa.schema([(name, _ARROW[kind]) for name, kind in types.items()])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """Write comma-separated values with a header; null is empty."""
+    pa.csv.write_csv(table, path, pa.csv.WriteOptions(quoting_header="none"))
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file."""
+    pa.parquet.write_table(table, path)
+
+
+def summarise(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
+    """Put the seeds of each score together, in the order of the rows."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    columns = (*KEY, *study.columns)
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in columns), []).append(row)
+    return [
+        Summary(
+            cells=dict(zip(columns, key, strict=True)),
+            values=tuple(row["value"] for row in group),
+            images=_mean([row["images"] for row in group]),
+            train_seconds=_mean([row["train_seconds"] for row in group]),
+            low=group[0]["low"] if len(group) == 1 else None,
+            high=group[0]["high"] if len(group) == 1 else None,
+        )
+        for key, group in groups.items()
+    ]
+
+
+def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
+    """A line for each variant, data set and kind of features, a column for each score."""
+    shown = [s for s in summaries if s.cells["metric"] in study.metrics]
+    scores = list(dict.fromkeys((s.cells["protocol"], s.cells["metric"]) for s in shown))
+    lines: dict[tuple[str, str, str], dict[tuple[str, str], Summary]] = {}
+    for s in shown:
+        line = (s.cells["variant"], s.cells["dataset"], s.cells["features"])
+        lines.setdefault(line, {})[s.cells["protocol"], s.cells["metric"]] = s
+    about = [_about(*line, next(iter(found.values()))) for line, found in lines.items()]
+    # what is the same everywhere needs no column
+    names = [name for name in _ABOUT if name == "variant" or len({a[name] for a in about}) > 1]
+
+    metrics = {metric for _, metric in scores}
+    title = study.title + (f": {_words(*metrics)}" if len(metrics) == 1 else "")
+    if any(s.std is not None for s in shown):
+        title += "; mean ± sample standard deviation over the seeds"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        number = name in ("images", "time", "seeds")
+        table.add_column(name, no_wrap=name == "variant", justify="right" if number else "left")
+    for protocol, metric in scores:
+        head = protocol.replace(" ", "\n").replace("-", "-\n")
+        table.add_column(head if len(metrics) == 1 else _words(metric), justify="right")
+    previous: dict[str, str] = {}
+    for facts, found in zip(about, lines.values(), strict=True):
+        new = facts["variant"] != previous.get("variant")
+        cells = [facts[name] if new or name in ("data set", "features") else "" for name in names]
+        cells += [_cell(found[key], key[1]) if key in found else "" for key in scores]
+        table.add_row(*cells)
+        previous = facts
+    console.print(table)
+
+
+_ABOUT = ("variant", "data set", "features", "images", "time", "seeds")
+
+
+def _about(variant: str, dataset: str, features: str, summary: Summary) -> dict[str, str]:
+    """What a line of the final table is of."""
+    images, seconds = summary.images, summary.train_seconds
+    values = (
+        *(variant, dataset, features),
+        f"{images:,.0f}" if images else "",
+        f"{seconds:,.0f} s" if seconds else "",
+        str(len(summary.values)),
+    )
+    return dict(zip(_ABOUT, values, strict=True))
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ") + (", %" if metric in FRACTIONS else "")
+
+
+def _cell(summary: Summary, metric: str) -> str:
+    """The mean with its deviation; of one run that is no fraction, the interval."""
+
+    def number(value: float) -> str:
+        if metric in FRACTIONS:
+            return f"{100 * value:.1f}"
+        return f"{value / 2**20:,.1f} MiB" if metric.endswith("_bytes") else f"{value:#.3g}"
+
+    if summary.std is not None:
+        return f"{number(summary.mean)} ± {number(summary.std)}"
+    if metric in FRACTIONS or summary.low is None or summary.high is None:
+        return number(summary.mean)
+    return f"{number(summary.mean)} ({number(summary.low)}–{number(summary.high)})"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
