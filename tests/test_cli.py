@@ -63,12 +63,14 @@ def test_from_nothing_to_scores(tmp_path):
         *("train", "--config", "configs/eurosat.py:satmips,cpu", "--workdir", run),
         *(*TINY, f"--config.data.dir={shards}"),
     )
-    printed = satmip("evaluate", "--workdir", run, "--data", shards, "--features", "image,both")
+    quick = ("--workdir", run, "--data", shards, "--protocols", "knn5,linear", "--block", 0)
+    printed = satmip("evaluate", *quick, "--features", "image,both")
     rows = json.loads((run / "evaluation.json").read_text())
     assert {row["features"] for row in rows} == {"image", "both"}
     keys = {"dataset", "split", "model", "features", "protocol", "metric", "value", "n"}
+    keys |= {"low", "high"}
     assert all(row.keys() == keys for row in rows)
-    satmip("evaluate", "--workdir", run, "--data", shards, "--baseline", "colour")
+    satmip("evaluate", *quick, "--baseline", "colour")
     assert len(json.loads((run / "evaluation.json").read_text())) == len(rows) + 4
     printed = satmip(
         *("quickstart", "--data", shards, "--out", tmp_path / "quick", *TINY[1:]),
