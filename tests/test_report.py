@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from satmip_jax.evaluation.protocols import score
 from satmip_jax.evaluation.results import ResultsError, Row, write_rows
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import SchemaError
@@ -31,6 +32,7 @@ from satmip_jax.report.paper import published
 from satmip_jax.report.run import facts, read_run
 from satmip_jax.report.scores import scores
 from satmip_jax.report.study import pivot, read_study, read_table
+from satmip_jax.shards import ShardError
 from satmip_jax.train import train
 
 HOSTILE = (
@@ -153,7 +155,7 @@ def test_the_page_holds_all_its_parts(page):
     assert page.source.count("data:image/jpeg") >= 8 * 7  # queries and their neighbours
 
 
-def test_numbers_are_those_of_scikit_learn(encoded, page):
+def test_numbers_are_those_of_scikit_learn(encoded):
     bank, queries = encoded.bank.features, encoded.queries.features
     assert (len(bank.labels), len(queries.labels)) == (50, 17)
     scaler = StandardScaler().fit(bank.by_kind["image"].astype(np.float64))
@@ -163,6 +165,10 @@ def test_numbers_are_those_of_scikit_learn(encoded, page):
     assert (predicted == encoded.predicted).mean() > 0.9  # but for ties in float32
     found = classes(encoded)
     assert found.accuracy == pytest.approx(accuracy_score(queries.labels, encoded.predicted))
+    options = {"kinds": ["image"], "protocols": ["knn5"], "block": 0, "model": ""}
+    rows = score(bank, queries, dataset=encoded.queries.dataset, **options)
+    # the same as `satmip evaluate` gives for these examples
+    assert found.accuracy == next(row.value for row in rows if row.metric == "accuracy")
     assert np.sum(found.matrix) == 17
     assert np.trace(found.matrix) == round(17 * found.accuracy)
     assert found.majority == pytest.approx(np.bincount(queries.labels).max() / 17)
@@ -239,14 +245,10 @@ def test_a_page_without_data_says_so(scored_run, tmp_path):
     assert "Data" in page.text  # the fields, from the run's own schema
 
 
-def test_data_may_lie_elsewhere(scored_run, tiny_shards_dir, tmp_path):
-    run = without_data(scored_run, tmp_path / "run")
-    shutil.copytree(scored_run / "checkpoints", run / "checkpoints")
-    page = open_page(write_report([run], tmp_path / "a.html", data=tiny_shards_dir))
-    assert "Nearest neighbours" in page.text
-    with pytest.raises(ValueError, match="no prepared data"):  # asked for, so not passed over
-        write_report([run], tmp_path / "b.html", data=tmp_path)
-    assert not (tmp_path / "b.html").exists()
+def test_data_that_were_asked_for_are_not_passed_over(scored_run, tmp_path):
+    with pytest.raises(ShardError, match="no prepared data"):
+        write_report([scored_run], tmp_path / "report.html", data=tmp_path)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_a_page_without_checkpoints_or_of_a_run_just_begun(scored_run, tiny_shards_dir, tmp_path):
@@ -268,12 +270,18 @@ def test_data_on_another_machine_are_not_fetched_unasked(scored_run, tmp_path):
     assert "fetched only for --data" in page.text
 
 
-def test_a_method_without_metadata(tiny_config, tmp_path):
-    train(tiny_config("simclr", "--config.optimizer.images=16"), tmp_path / "simclr")
-    page = open_page(write_report([tmp_path / "simclr"], tmp_path / "report.html"))
+def test_a_method_without_metadata_whose_data_lie_elsewhere(tiny_config, tiny_shards_dir, tmp_path):
+    run = tmp_path / "simclr"
+    train(tiny_config("simclr", "--config.optimizer.images=16"), run)
+    gone = json.loads((run / "config.json").read_text())
+    gone["data"]["dir"] = str(tmp_path / "gone")
+    (run / "config.json").write_text(json.dumps(gone))
+    page = open_page(write_report([run], tmp_path / "report.html", data=tiny_shards_dir))
     assert "Nearest neighbours" in page.text
     assert "Images and metadata" not in page.text
     assert "negatives per anchor SimCLR 30" in page.text
+    used = re.findall(r"<td>(yes|no)</td>", page.source)
+    assert used == ["no"] * 15  # of the metadata fields
 
 
 def test_folders_that_are_neither(tmp_path):
@@ -346,7 +354,8 @@ def hostile_page(scored_run, tiny_shards_dir, tmp_path_factory) -> Page:
         file.write(json.dumps({"step": 3, f"{HOSTILE[0]}_loss": 1.0, "simclr_loss": "no"}) + "\n")
         file.write('{"step": 4, "loss": 1e999, "x_loss": NaN, "ll_accuracy": [1]}\n')
         file.write('{"step": 4, "loss"')  # cut off in writing
-    return open_page(write_report([run, run, scored_run], root / "report.html", data=shards))
+    other = without_data(scored_run, root / "other")
+    return open_page(write_report([run, run, other], root / "report.html", data=shards))
 
 
 def test_hostile_names_stay_names(hostile_page):

@@ -374,7 +374,8 @@ def test_training_time_leaves_compilation_and_evaluation_out(tmp_path):
 def test_plots_are_drawn_of_anything(draw):
     """Nothing, one seed, three; names from data are no formulas; the same bytes every time."""
     rng = np.random.default_rng(0)
-    study = replace(BATCHES, draw=draw, metrics=("accuracy", "relative_step_time"))
+    metric = "relative_step_time" if draw is plot.bars else "accuracy"
+    study = replace(BATCHES, draw=draw, metrics=(metric,))
     rows = [
         row_of(
             **{"variant": variant, "method": variant, "seed": seed, "batch": 2**i},
@@ -384,7 +385,6 @@ def test_plots_are_drawn_of_anything(draw):
         for i, variant in enumerate(["a", "b_$", "c", "d", "e"])
         for seed in range(3 if variant == "a" else 1)
         for kind in ("image", "both")
-        for metric in study.metrics
         for protocol in ("knn5", "linear blocked 1deg")
     ]
     files = [plot.render(study, table.summarise(study, part)) for part in (rows, rows[:], [])]

@@ -21,7 +21,7 @@ class FieldLine:
 
     Attributes:
         count: examples that have it; `share` of all, None where the statistics are from elsewhere.
-        used: whether the run's metadata encoder may see it.
+        used: whether the run's method takes it in or predicts it.
         missing: why it is missing, in all splits: (reason, examples).
     """
 
@@ -52,7 +52,7 @@ def describe(schema: Schema, selection: str, split: str, folder: Path | None) ->
     """Of a schema and of the report that lies in the folder of the data, where there is one.
 
     Args:
-        selection: `config.metadata.fields`.
+        selection: of the fields that the run uses, see `select_fields`; "" for none.
         split: of which the schema holds the statistics.
     """
     report: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def describe(schema: Schema, selection: str, split: str, folder: Path | None) ->
         except ReportError as error:
             prepared = [str(error)]
     problems = _mapping(report.get("problems"))
-    used = {field.name for field in select_fields(selection)}
+    used = {field.name for field in select_fields(selection)} if selection else set()
     total = schema.splits.get(split, 0)
     here = schema.provenance.get("statistics", "train") == "train"
     lines = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def write_report(
     trained = [item for item in read if isinstance(item, Run)]
     sections = [_compare(trained)] if len(trained) > 1 else []
     for item in read:
-        section = item if isinstance(item, Section) else _describe(item, data, alone=len(read) == 1)
+        alone = len(trained) == 1
+        section = item if isinstance(item, Section) else _describe(item, data, alone=alone)
         sections.append(section)
     mixed = len(read) > 1 and len(trained) < len(read)
     title = f"{len(read)} runs and studies" if mixed else sections[0].title
@@ -99,7 +101,10 @@ def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
     parts: list[Part] = []
     notes: list[str] = []
     if run.scores:
-        parts.append(Part("Scores", "scores", scores([(run.name, run.scores)])))
+        tables = scores([(run.name, run.scores)])
+        if not alone:
+            tables = replace(tables, published=())  # they stand beside the comparison
+        parts.append(Part("Scores", "scores", tables))
     else:
         notes.append("No scores: `satmip evaluate` has not been run for this workdir.")
     if part := runs.training(run):
@@ -109,11 +114,9 @@ def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
         parts += _pictures(encoded)
     schema = run.schema or (encoded.queries.dataset.schema if encoded else None)
     if schema is not None:
-        config = run.config
         prepared = None if is_remote(folder) else Path(folder)
-        known = data_parts.describe(
-            schema, config.metadata.fields, config.data.train_split, prepared
-        )
+        used, split = runs.fields_used(run), run.config.data.train_split
+        known = data_parts.describe(schema, used, split, prepared)
         parts.append(Part("Data", "data", known))
     parts.append(runs.configuration(run))
     facts = runs.facts(run)

@@ -23,6 +23,7 @@ from satmip_jax.train_step import total_steps
 
 CONFIG_FILE = "config.json"
 NAMES = {"simclr": "SimCLR", "satmip": "SatMIP", "satmips": "SatMIPS"}
+FOUND, TOLD = "partner found in the batch", "told right in training"  # what accuracies count
 MAX_LINES = 40  # curves of one drawing
 
 
@@ -119,6 +120,12 @@ def facts(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
+def fields_used(run: Run) -> str:
+    """The selection of metadata fields that the run's method takes in or predicts; "" if none."""
+    uses = build_method(run.config).metadata_view is not None
+    return run.config.metadata.fields if uses else ""
+
+
 def configuration(run: Run) -> Part:
     """What differs from the defaults, and all of it."""
     changed = []
@@ -143,7 +150,7 @@ def training(run: Run) -> Part | None:
 
 
 def compared_training(runs: Sequence[Run]) -> list[Picture]:
-    """One drawing for each loss and each score during training, with a line for each run."""
+    """A drawing for each loss and score during training that several runs have, a line a run."""
     keys = dict.fromkeys(
         key
         for run in runs
@@ -154,7 +161,7 @@ def compared_training(runs: Sequence[Run]) -> list[Picture]:
     pictures = []
     for key in list(keys)[:MAX_LINES]:
         lines = [Line(run.name, points) for run in runs if (points := _points(run, key))]
-        if not lines:
+        if len(lines) < 2:
             continue
         picture = curves(
             lines[:MAX_LINES],
@@ -178,8 +185,8 @@ def _drawings(history: Sequence[dict[str, Any]]) -> list[tuple[list[str], str, s
     knn = [key for key in keys if key.startswith("knn_")]
     drawings = [
         (losses, "loss", "losses", False),
-        (found, "partner found in the batch", "share of partners found", True),
-        (told, "told right in training", "share of predictions that are right", True),
+        (found, FOUND, "share of partners found", True),
+        (told, TOLD, "share of predictions that are right", True),
         (knn, "kNN accuracy", "kNN accuracy during training", True),
         ([key for key in keys if key == "learning_rate"], "learning rate", "learning rate", False),
     ]
@@ -187,9 +194,12 @@ def _drawings(history: Sequence[dict[str, Any]]) -> list[tuple[list[str], str, s
 
 
 def _plain(key: str) -> str:
-    """A key of metrics for the drawing itself, which takes none of a stranger's words."""
-    kinds = {"loss": "loss", "accuracy": "found or told right in training"}
-    return "kNN accuracy" if key.startswith("knn_") else kinds[key.rpartition("_")[2]]
+    """What a key of metrics counts, in words of ours: a drawing takes none of a stranger's."""
+    if key.endswith("loss"):
+        return "loss"
+    if key.startswith("knn_"):
+        return "kNN accuracy"
+    return FOUND if key.removesuffix("_accuracy") in NAMES else TOLD
 
 
 def _label(key: str) -> str:

@@ -65,8 +65,16 @@ class Scores:
     @property
     def intervals(self) -> bool:
         """Whether there are confidence intervals."""
+        return any(cell.interval for cell in self._cells())
+
+    @property
+    def compared(self) -> bool:
+        """Whether there are lines to be better than."""
+        return any(cell.best for cell in self._cells())
+
+    def _cells(self) -> list[Cell]:
         lines = [line for table in self.tables for line in table.lines]
-        return any(cell and cell.interval for line in lines for cell in line.cells)
+        return [cell for line in lines for cell in line.cells if cell]
 
 
 def scores(runs: Sequence[tuple[str, Iterable[Row]]]) -> Scores:

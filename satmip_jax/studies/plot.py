@@ -20,12 +20,11 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocat
 
 from satmip_jax.evaluation.results import FRACTIONS
 from satmip_jax.studies.base import Axis, Study
-from satmip_jax.studies.table import Summary
+from satmip_jax.studies.table import Summary, main_scores
 
 # Okabe and Ito: told apart by the colour-blind, too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#777777")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-DRAWN = ("knn5", "linear")  # and what is made of them, such as "knn5 blocked 1deg"
 _STYLE: Any = {
     "svg.hashsalt": "satmip",  # the same data give the same bytes
     "text.parse_math": False,  # names come from data
@@ -57,7 +56,7 @@ def render(study: Study, summaries: Sequence[Summary]) -> dict[str, bytes]:
 def points(study: Study, summaries: Sequence[Summary]) -> Figure:
     """A line for each category of the study's axis, a point for each kind of features."""
     (axis, *_) = study.x
-    drawn = _drawn(study, summaries)
+    drawn = main_scores(study, summaries)
     categories = _unique(s.at(axis.column) for s in drawn)
     kinds = _unique(s.cells["features"] for s in drawn)
     protocols = _unique(s.cells["protocol"] for s in drawn if " " not in s.cells["protocol"])
@@ -88,7 +87,7 @@ def points(study: Study, summaries: Sequence[Summary]) -> Figure:
 
 def lines(study: Study, summaries: Sequence[Summary]) -> Figure:
     """A curve for each method over each axis of the study, from the image."""
-    drawn = [s for s in _drawn(study, summaries) if s.cells["features"] == "image"]
+    drawn = [s for s in main_scores(study, summaries) if s.cells["features"] == "image"]
     methods = _unique(s.cells["method"] for s in drawn)
     rows = _unique((s.cells["dataset"], s.cells["protocol"]) for s in drawn)
     figure, axes = _grid(study, drawn, len(rows), len(study.x), 2.6)
@@ -138,12 +137,6 @@ def bars(study: Study, summaries: Sequence[Summary]) -> Figure:
     axes[0, 0].set_yticks(range(len(categories)), [str(c) for c in categories])
     axes[0, 0].set_ylabel(axis.label)
     return figure
-
-
-def _drawn(study: Study, summaries: Sequence[Summary]) -> list[Summary]:
-    """What goes into the plot: the study's first metric, by the protocols that are drawn."""
-    wanted = [s for s in summaries if s.cells["metric"] == study.metrics[0]]
-    return [s for s in wanted if s.cells["protocol"].split(" ")[0] in DRAWN]
 
 
 def _setting(s: Summary) -> str:

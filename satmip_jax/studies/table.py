@@ -38,6 +38,7 @@ COLUMNS: dict[str, type] = {
     "high": float,
 }
 KEY = ("variant", "method", "dataset", "split", "model", "features", "protocol", "metric")
+MAIN = ("knn5", "linear")  # protocols, and what is made of them, such as "knn5 blocked 1deg"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
@@ -120,26 +121,35 @@ def summarise(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
     ]
 
 
+def main_scores(study: Study, summaries: Sequence[Summary]) -> list[Summary]:
+    """What the final table and the plot show of all there is in results.csv."""
+    wanted = [s for s in summaries if s.cells["metric"] in study.metrics]
+    return [s for s in wanted if s.cells["protocol"].split(" ")[0] in MAIN] or wanted
+
+
 def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
     """A line for each variant, data set and kind of features, a column for each score."""
-    shown = [s for s in summaries if s.cells["metric"] in study.metrics]
+    shown = main_scores(study, summaries)
     scores = list(dict.fromkeys((s.cells["protocol"], s.cells["metric"]) for s in shown))
     lines: dict[tuple[str, str, str], dict[tuple[str, str], Summary]] = {}
     for s in shown:
         line = (s.cells["variant"], s.cells["dataset"], s.cells["features"])
         lines.setdefault(line, {})[s.cells["protocol"], s.cells["metric"]] = s
     about = [_about(*line, next(iter(found.values()))) for line, found in lines.items()]
-    # what is the same everywhere needs no column
-    names = [name for name in _ABOUT if name == "variant" or len({a[name] for a in about}) > 1]
+    # what is the same everywhere needs no column, nor does a length that is not studied
+    hidden = {"images", "train_seconds"} - {axis.column for axis in study.x}
+    hidden |= {name for name in _ABOUT if len({line[name] for line in about}) == 1}
+    names = [name for name in _ABOUT if name in ("variant", "seeds") or name not in hidden]
 
     metrics = {metric for _, metric in scores}
     title = study.title + (f": {_words(*metrics)}" if len(metrics) == 1 else "")
     if any(s.std is not None for s in shown):
         title += "; mean ± sample standard deviation over the seeds"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in names:
-        number = name in ("images", "time", "seeds")
-        table.add_column(name, no_wrap=name == "variant", justify="right" if number else "left")
+        number = name in ("images", "train_seconds", "seeds")
+        head = "time" if name == "train_seconds" else name
+        table.add_column(head, no_wrap=True, justify="right" if number else "left")
     for protocol, metric in scores:
         head = protocol.replace(" ", "\n").replace("-", "-\n")
         table.add_column(head if len(metrics) == 1 else _words(metric), justify="right")
@@ -153,7 +163,7 @@ def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
     console.print(table)
 
 
-_ABOUT = ("variant", "data set", "features", "images", "time", "seeds")
+_ABOUT = ("variant", "data set", "features", "images", "train_seconds", "seeds")
 
 
 def _about(variant: str, dataset: str, features: str, summary: Summary) -> dict[str, str]:
