@@ -139,7 +139,8 @@ def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
     # what is the same everywhere needs no column, nor does a length that is not studied
     hidden = {"images", "train_seconds"} - {axis.column for axis in study.x}
     hidden |= {name for name in _ABOUT if len({line[name] for line in about}) == 1}
-    names = [name for name in _ABOUT if name in ("variant", "seeds") or name not in hidden]
+    hidden -= {"variant"} if study.measure else {"variant", "seeds"}
+    names = [name for name in _ABOUT if name not in hidden]
 
     metrics = {metric for _, metric in scores}
     title = study.title + (f": {_words(*metrics)}" if len(metrics) == 1 else "")
@@ -152,7 +153,9 @@ def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
         table.add_column(head, no_wrap=True, justify="right" if number else "left")
     for protocol, metric in scores:
         head = protocol.replace(" ", "\n").replace("-", "-\n")
-        table.add_column(head if len(metrics) == 1 else _words(metric), justify="right")
+        table.add_column(
+            head if len(metrics) == 1 else _words(metric), justify="right", overflow="fold"
+        )
     previous: dict[str, str] = {}
     for facts, found in zip(about, lines.values(), strict=True):
         new = facts["variant"] != previous.get("variant")
@@ -194,7 +197,7 @@ def _cell(summary: Summary, metric: str) -> str:
         return f"{number(summary.mean)} ± {number(summary.std)}"
     if metric in FRACTIONS or summary.low is None or summary.high is None:
         return number(summary.mean)
-    return f"{number(summary.mean)} ({number(summary.low)}–{number(summary.high)})"
+    return f"{number(summary.mean)}\n({number(summary.low)}–{number(summary.high)})"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
