@@ -187,7 +187,7 @@ def test_a_failing_variant_is_recorded_and_the_others_go_on(
     tiny_config, tmp_path, monkeypatch, quiet
 ):
     def fail(call):
-        raise NotFiniteError("step 3: loss is nan\nImages of this batch: ...")
+        raise NotFiniteError("step 3: loss is nan [x]\nImages of this batch: ...")
 
     trained = count_calls(monkeypatch, scoring, "train", fail)
     with pytest.raises(StudyError, match=r"4 of 5 failed"):
@@ -201,7 +201,7 @@ def test_a_failing_variant_is_recorded_and_the_others_go_on(
     assert {row["variant"] for row in rows_of(tmp_path)} == {"colour"}
     printed = quiet.export_text()
     assert "5/5  b8, seed 1" in printed
-    assert "failures" in printed
+    assert "│ b8, seed 1        │ step 3: loss is nan [x]" in printed
 
 
 def test_mean_and_deviation_are_those_of_numpy(quiet):

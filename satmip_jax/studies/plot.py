@@ -177,9 +177,9 @@ def _bars_mean(drawn: Sequence[Summary]) -> str:
         parts.append(f"± 1 sample standard deviation over {seeds} seeds")
     if any(s.low is not None for s in drawn):
         fraction = drawn[0].cells["metric"] in FRACTIONS
-        interval = "95 % interval over the examples" if fraction else "quartiles of the steps"
+        interval = "95 % interval over the examples" if fraction else "quartiles of the rounds"
         parts.append(f"of a single run, {interval}")
-    return f"bars: {'; '.join(parts)}" if parts else "one seed"
+    return f"error bars: {'; '.join(parts)}" if parts else "one seed"
 
 
 def _scaled(s: Summary) -> tuple[float, float, float]:

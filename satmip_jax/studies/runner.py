@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from satmip_jax import config as configs
@@ -69,7 +70,8 @@ def run_study(
         console.print(f"skipped {left_out}: {reason}", markup=False)
     (study.measure or train_and_score)(book)
     table.show(study, table.summarise(study, book.table()), console)
-    console.print(f"{book.folder}: study.json, results.csv, results.parquet, plot.svg, plot.png")
+    files = "study.json, results.csv, results.parquet, plot.svg, plot.png"
+    console.print(f"{book.folder}: {files}", markup=False, soft_wrap=True)
     if book.failed:
         show_failures(book)
         raise StudyError(
@@ -104,5 +106,5 @@ def show_failures(book: Book) -> None:
     """A table of what failed and why."""
     failures = Table("failed", "reason", title="failures")
     for name, (_, reason) in book.failed.items():
-        failures.add_row(name, reason.splitlines()[0] if reason else "")
-    book.console.print(failures, markup=False)
+        failures.add_row(name, escape(reason.splitlines()[0] if reason else ""))
+    book.console.print(failures)

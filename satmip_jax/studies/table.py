@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from satmip_jax.evaluation.results import FRACTIONS
@@ -173,7 +174,7 @@ def _about(variant: str, dataset: str, features: str, summary: Summary) -> dict[
     """What a line of the final table is of."""
     images, seconds = summary.images, summary.train_seconds
     values = (
-        *(variant, dataset, features),
+        *map(escape, (variant, dataset, features)),
         f"{images:,.0f}" if images else "",
         f"{seconds:,.0f} s" if seconds else "",
         str(len(summary.values)),
