@@ -23,18 +23,10 @@ from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.logbook import Logbook
 from satmip_jax.metadata.places import fit_centres
 from satmip_jax.metadata.tabular import Schema
-from satmip_jax.models import build_towers
-from satmip_jax.objectives import Method, build_method
 from satmip_jax.objectives.metapred import predicts_places
 from satmip_jax.pipeline import InMemoryBatches, TrainBatches
 from satmip_jax.shards import ShardDataset
-from satmip_jax.train_step import (
-    TrainState,
-    init_state,
-    make_optimizer,
-    make_train_step,
-    total_steps,
-)
+from satmip_jax.train_step import Program, TrainState, build_program
 
 
 class NotFiniteError(ArithmeticError):
@@ -58,31 +50,23 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     configs.validate(config)
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size(config.optimizer.batch_size, mesh)
+    mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
     claim_workdir(workdir, config)
     dataset = open_split(config, config.data.train_split)
     schema = run_schema(config, dataset, workdir)
-    method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
-    tx, schedule = make_optimizer(config, len(dataset))
-    step_fn = make_train_step(config, towers, method, schema, tx, schedule, mesh)
-    steps = total_steps(config, len(dataset))
+    program = build_program(config, schema, len(dataset), mesh)
+    steps = program.steps
 
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        abstract, init = init_state(config, towers, tx, schema, mesh)
         resumed = checkpoints.latest is not None
-        state = checkpoints.restore(abstract) if resumed else init()
+        state = checkpoints.restore(program.abstract) if resumed else program.init()
         start = int(state.step)
         if start >= steps:
             return state
         logbook = Logbook(workdir, start=start, total=steps, batch_size=config.optimizer.batch_size)
         if parallel.is_main_process():
             schema.save(workdir / "schema.json")
-        logbook.say(
-            describe(config, mesh, state, method, schema, steps)
-            + (f"; resumed at step {start}" if resumed else "")
-        )
+        logbook.say(describe(program, state) + (f"; resumed at step {start}" if resumed else ""))
         batches_class = InMemoryBatches if config.data.in_memory else TrainBatches
         options = {} if config.data.in_memory else {"workers": config.data.workers}
         try:
@@ -102,7 +86,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                 for step in range(start, steps):
                     batch = next(batches)
                     watch.started(step, batch["index"])
-                    state, metrics = step_fn(state, batch)
+                    state, metrics = program.step(state, batch)
                     done = step + 1
                     watch.finished(metrics)
                     last = done == steps or bool(stop)
@@ -112,7 +96,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                         watch.log()  # never save what is not finite
                         checkpoints.save(done, state, config, schema)
                     if config.eval.every and (done % config.eval.every == 0 or done == steps):
-                        scores = knn_accuracy(config, towers, state.params, schema, mesh)
+                        scores = knn_accuracy(config, program.towers, state.params, schema, mesh)
                         logbook.write(done, scores)
                         logbook.say(
                             f"step {done}: "
@@ -194,18 +178,17 @@ def _places(dataset: ShardDataset) -> np.ndarray:
     return np.array([place for place in found if place is not None], np.float64).reshape(-1, 2)
 
 
-def describe(
-    config: ConfigDict, mesh: Any, state: TrainState, method: Method, schema: Schema, steps: int
-) -> str:
+def describe(program: Program, state: TrainState) -> str:
     """One line on what is about to run, with the true number of negatives or the targets."""
+    config, method, mesh = program.config, program.method, program.mesh
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     negatives = method.negatives(config.optimizer.batch_size)
-    outputs = {name: head[-1] for name, head in method.heads(schema).items()}
+    outputs = {name: head[-1] for name, head in method.heads(program.schema).items()}
     task = "negatives per anchor" if negatives else "targets and their outputs"
     numbers = ", ".join(f"{name} {n:,}" for name, n in (negatives or outputs).items())
     return (
         f"{config.method.name} {config.image.encoder}: {parameters / 1e6:.2f} M parameters, "
-        f"{steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
+        f"{program.steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
         f"{jax.devices()[0].platform} device(s); {task}: {numbers}"
     )
 

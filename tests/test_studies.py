@@ -95,7 +95,7 @@ def _compiled_once(tmp_path):
 def _one_device(monkeypatch):
     """Compiling for one device is quicker than for eight."""
     mesh = parallel.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(parallel, "make_mesh", lambda **_: mesh)
 
 
 @pytest.fixture
