@@ -123,6 +123,38 @@ def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
     train(load_config(config, overrides), workdir)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    help="Plan for so many, compiled on virtual CPU devices.  [default: those there are]",
+)
+@click.option("--device-memory", type=float, help="Of one device, GiB.  [default: as it tells]")
+@click.option("--workdir", default=".", show_default=True, help="Where checkpoints would go.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def doctor(
+    config: str,
+    devices: int | None,
+    device_memory: float | None,
+    workdir: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Say what a training needs and what is wrong with it, without running it."""
+    from rich.console import Console
+
+    from satmip_jax.config import load_config
+    from satmip_jax.doctor import diagnose, plan_for
+
+    if devices:
+        plan_for(devices)
+    loaded = load_config(config, overrides)
+    memory = (device_memory or 0) * 2**30
+    diagnosis = diagnose(loaded, devices=devices, device_memory=memory, disk=workdir)
+    diagnosis.show(Console())
+    sys.exit(1 if diagnosis.problems else 0)
+
+
 @cli.command()
 @click.option("--workdir", required=True, help="Run whose checkpoint is scored; results go there.")
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
