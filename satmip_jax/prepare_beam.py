@@ -1,0 +1,160 @@
+"""The shards of a preparation as an Apache Beam pipeline: on this machine, or on a cluster.
+
+Beam replaces the processes of `pool`, and nothing else: each element of the pipeline is one shard
+to write, workers leave the same shard files and the same marks in the same folder, and the driver
+reads the marks. So the bytes of the result are those that local workers write, and a run that was
+stopped goes on where it was, with Beam or without.
+
+All of Beam is imported here; `prepare` imports this file when it is asked for.
+"""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineState
+from tqdm import tqdm
+
+from satmip_jax import images, pool
+from satmip_jax.prepare_shard import WORK, Job, PrepareError, Task
+
+# What DirectRunner runs a batch with, unless it first downloads and starts a program in Go
+# (prism), which knows nothing of direct_num_workers.
+_LOCAL = "FnApiRunner"
+_PATIENCE = 90.0  # seconds until files of another machine show: NFS looks again after 60
+_LOOK = 1.0  # seconds between two looks at what is done
+
+
+def pipeline_options(text: str, workers: int | None) -> PipelineOptions:
+    """Reads options of Beam as its own programs take them.
+
+    Args:
+      text: As in a shell: "--runner=DataflowRunner --project=mine". Without a runner, the
+        pipeline runs on this machine.
+      workers: Processes on this machine: 0 works in this one, None takes a process per core.
+
+    Raises:
+      PrepareError: Beam cannot read the options, or `workers` is given with another runner.
+
+    Example:
+      >>> pipeline_options("", workers=2).get_all_options(drop_default=True)["direct_num_workers"]
+      2
+    """
+    try:
+        flags = shlex.split(text)
+        options = PipelineOptions(flags)
+        runner = options.view_as(StandardOptions).runner
+    except (ValueError, SystemExit) as error:  # argparse says what is wrong, and exits
+        reason = f": {error}" if isinstance(error, ValueError) else ""
+        raise PrepareError(f"beam_options={text!r}: Beam cannot read them{reason}") from error
+    if runner is None:
+        options.view_as(StandardOptions).runner = _LOCAL
+        local = options.view_as(DirectOptions)
+        if "direct_num_workers" not in options.get_all_options(drop_default=True):
+            workers = pool.cores() if workers is None else workers
+            local.direct_num_workers = max(workers, 1)
+            local.direct_running_mode = "multi_processing" if workers else "in_memory"
+    elif workers is not None:
+        raise PrepareError(
+            f"workers={workers}: is for Beam on this machine; give {runner} its own option in "
+            "beam_options, such as --max_num_workers (Dataflow) or --parallelism (Flink)"
+        )
+    return options
+
+
+def run(job: Job, tasks: Sequence[Task], bar: tqdm, options: PipelineOptions) -> None:
+    """Has Beam write the shards of `tasks`.
+
+    Args:
+      job: Its source and its folder lie where all workers see them, under the same path.
+      tasks: The shards that are not written yet.
+      bar: Moves on by the examples of every shard that is done.
+      options: See `pipeline_options`.
+
+    Raises:
+      PrepareError: The pipeline failed, or the shards are not in the folder afterwards.
+    """
+    if not tasks:
+        return
+    follower = _Follower(job, tasks, bar)
+    follower.start()
+    try:
+        result = _pipeline(job, tasks, options).run()
+        state = result.wait_until_finish()
+    except Exception as error:
+        raise PrepareError(
+            f"the Beam pipeline failed: {_reason(error)}; finished shards are kept, the same "
+            "command goes on from there"
+        ) from error
+    finally:
+        follower.stop()
+    if state is not None and state != PipelineState.DONE:
+        raise PrepareError(f"the Beam pipeline ended as {state}: give the same command to go on")
+    if missing := follower.wait(_PATIENCE):
+        raise PrepareError(
+            f"Beam is done, but {missing} of {len(tasks)} shards are not in {job.out}: its workers "
+            "must see that folder, and the source, under the same path as this machine does, as "
+            "on a network file system"
+        )
+
+
+def _pipeline(job: Job, tasks: Sequence[Task], options: PipelineOptions) -> beam.Pipeline:
+    pipeline = beam.Pipeline(options=options)
+    (
+        pipeline
+        | "Shards" >> beam.Create(tasks, reshuffle=False)
+        | "Spread" >> beam.Reshuffle()  # else one worker would write all that it created
+        | "Write" >> beam.Map(_write, job)
+    )
+    return pipeline
+
+
+def _write(task: Task, job: Job) -> None:
+    """On a worker: writes one shard, unless it is there: Beam may hand a task out again."""
+    images.use_one_thread()
+    if job.read_mark(task) is None:
+        job.run(task, beam.metrics.Metrics.counter("satmip", "examples").inc)
+
+
+class _Follower(threading.Thread):
+    """Moves a bar by what workers, wherever they are, have finished: their marks tell."""
+
+    def __init__(self, job: Job, tasks: Sequence[Task], bar: tqdm) -> None:
+        super().__init__(daemon=True)
+        self._job, self._bar = job, bar
+        self._waiting = {job.mark(task).name: task for task in tasks}
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(_LOOK):
+            self._look()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+        self._look()
+
+    def wait(self, seconds: float) -> int:
+        """Waits until all shards are there, or for so long; returns how many are missing."""
+        end = time.monotonic() + seconds
+        while self._waiting and time.monotonic() < end:
+            time.sleep(_LOOK)
+            self._look()
+        return len(self._waiting)
+
+    def _look(self) -> None:
+        there = {path.name for path in (self._job.out / WORK).iterdir()}
+        for name in there & self._waiting.keys():
+            if self._job.read_mark(self._waiting[name]) is not None:
+                self._bar.update(len(self._waiting.pop(name).refs))
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something: a worker's error comes with its traceback as text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:500] if lines else type(error).__name__
