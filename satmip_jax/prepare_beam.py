@@ -1,16 +1,24 @@
 """The shards of a preparation as an Apache Beam pipeline: on this machine, or on a cluster.
 
-Beam replaces the processes of `pool`, and nothing else: each element of the pipeline is one shard
-to write, workers leave the same shard files and the same marks in the same folder, and the driver
-reads the marks. So the bytes of the result are those that local workers write, and a run that was
-stopped goes on where it was, with Beam or without.
+Beam replaces the processes of `pool`, and nothing else: each element of the pipeline names one
+shard to write, workers leave the same shard files and the same marks in the same folder, and the
+driver reads the marks. So the bytes of the result are those that local workers write, and a run
+that was stopped goes on where it was, with Beam or without.
+
+    .prepare/beam/train-00003-of-00356.json   a task: ids and locations of the examples of a shard
+
+Tasks lie in the folder rather than in the pipeline, whose size is limited (Dataflow: 10 MB), and
+which Beam compresses slowly: minutes for all of fMoW.
 
 All of Beam is imported here; `prepare` imports this file when it is asked for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -21,11 +29,13 @@ from apache_beam.runners.runner import PipelineState
 from tqdm import tqdm
 
 from satmip_jax import images, pool
-from satmip_jax.prepare_shard import WORK, Job, PrepareError, Task
+from satmip_jax.prepare_shard import WORK, Job, PrepareError, Task, write_json
+from satmip_jax.sources import Ref
 
 # What DirectRunner runs a batch with, unless it first downloads and starts a program in Go
 # (prism), which knows nothing of direct_num_workers.
 _LOCAL = "FnApiRunner"
+_TASKS = "beam"
 _PATIENCE = 90.0  # seconds until files of another machine show: NFS looks again after 60
 _LOOK = 1.0  # seconds between two looks at what is done
 
@@ -46,23 +56,21 @@ def pipeline_options(text: str, workers: int | None) -> PipelineOptions:
       2
     """
     try:
-        flags = shlex.split(text)
-        options = PipelineOptions(flags)
-        runner = options.view_as(StandardOptions).runner
+        options = PipelineOptions(shlex.split(text))
+        given = options.get_all_options(drop_default=True)
     except (ValueError, SystemExit) as error:  # argparse says what is wrong, and exits
         reason = f": {error}" if isinstance(error, ValueError) else ""
         raise PrepareError(f"beam_options={text!r}: Beam cannot read them{reason}") from error
-    if runner is None:
+    if "runner" not in given:
+        workers = pool.cores() if workers is None else workers
         options.view_as(StandardOptions).runner = _LOCAL
         local = options.view_as(DirectOptions)
-        if "direct_num_workers" not in options.get_all_options(drop_default=True):
-            workers = pool.cores() if workers is None else workers
-            local.direct_num_workers = max(workers, 1)
-            local.direct_running_mode = "multi_processing" if workers else "in_memory"
+        local.direct_num_workers = max(workers, 1)
+        local.direct_running_mode = "multi_processing" if workers else "in_memory"
     elif workers is not None:
         raise PrepareError(
-            f"workers={workers}: is for Beam on this machine; give {runner} its own option in "
-            "beam_options, such as --max_num_workers (Dataflow) or --parallelism (Flink)"
+            f"workers={workers}: is for Beam on this machine; give {given['runner']} its own "
+            "option in beam_options, such as --max_num_workers (Dataflow) or --parallelism (Flink)"
         )
     return options
 
@@ -81,11 +89,17 @@ def run(job: Job, tasks: Sequence[Task], bar: tqdm, options: PipelineOptions) ->
     """
     if not tasks:
         return
+    names = _save(job, tasks)
     follower = _Follower(job, tasks, bar)
     follower.start()
     try:
-        result = _pipeline(job, tasks, options).run()
-        state = result.wait_until_finish()
+        result = _pipeline(job, names, options).run()
+        try:
+            state = result.wait_until_finish()
+        except BaseException:  # Ctrl-C, too, ends what runs on a cluster
+            with contextlib.suppress(Exception):
+                result.cancel()
+            raise
     except Exception as error:
         raise PrepareError(
             f"the Beam pipeline failed: {_reason(error)}; finished shards are kept, the same "
@@ -101,22 +115,40 @@ def run(job: Job, tasks: Sequence[Task], bar: tqdm, options: PipelineOptions) ->
             "must see that folder, and the source, under the same path as this machine does, as "
             "on a network file system"
         )
+    shutil.rmtree(job.out / WORK / _TASKS)
 
 
-def _pipeline(job: Job, tasks: Sequence[Task], options: PipelineOptions) -> beam.Pipeline:
+def _save(job: Job, tasks: Sequence[Task]) -> list[str]:
+    """Writes the tasks for the workers to read; returns the names of the files."""
+    (job.out / WORK / _TASKS).mkdir(exist_ok=True)
+    names = [job.mark(task).name for task in tasks]
+    for name, task in zip(names, tasks, strict=True):
+        refs = [(ref.id, ref.split, ref.location) for ref in task.refs]
+        write_json(job.out / WORK / _TASKS / name, {**vars(task), "refs": refs})
+    return names
+
+
+def _load(job: Job, name: str) -> Task:
+    saved = json.loads((job.out / WORK / _TASKS / name).read_bytes())
+    refs = (Ref(id_, split, tuple(location)) for id_, split, location in saved.pop("refs"))
+    return Task(**saved, refs=tuple(refs))
+
+
+def _pipeline(job: Job, names: Sequence[str], options: PipelineOptions) -> beam.Pipeline:
     pipeline = beam.Pipeline(options=options)
     (
         pipeline
-        | "Shards" >> beam.Create(tasks, reshuffle=False)
+        | "Shards" >> beam.Create(names, reshuffle=False)
         | "Spread" >> beam.Reshuffle()  # else one worker would write all that it created
         | "Write" >> beam.Map(_write, job)
     )
     return pipeline
 
 
-def _write(task: Task, job: Job) -> None:
+def _write(name: str, job: Job) -> None:
     """On a worker: writes one shard, unless it is there: Beam may hand a task out again."""
     images.use_one_thread()
+    task = _load(job, name)
     if job.read_mark(task) is None:
         job.run(task, beam.metrics.Metrics.counter("satmip", "examples").inc)
 
