@@ -91,8 +91,8 @@ def prepare(
     began = time.monotonic()
     if is_remote(out):
         raise PrepareError(
-            f"{out}: prepare on a local disk, or with runner beam on a network file system that "
-            "all workers mount, then copy the folder there"
+            f"{out}: prepare on a local disk, then copy the folder there (runner beam: on a "
+            "network file system that all workers mount)"
         )
     out = Path(out)
     write = _runner(runner, workers, beam_options)

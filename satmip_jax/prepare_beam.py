@@ -29,7 +29,7 @@ from apache_beam.runners.runner import PipelineState
 from tqdm import tqdm
 
 from satmip_jax import images, pool
-from satmip_jax.prepare_shard import WORK, Job, PrepareError, Task, write_json
+from satmip_jax.prepare_shard import WORK, Job, PrepareError, Task
 from satmip_jax.sources import Ref
 
 # What DirectRunner runs a batch with, unless it first downloads and starts a program in Go
@@ -124,7 +124,7 @@ def _save(job: Job, tasks: Sequence[Task]) -> list[str]:
     names = [job.mark(task).name for task in tasks]
     for name, task in zip(names, tasks, strict=True):
         refs = [(ref.id, ref.split, ref.location) for ref in task.refs]
-        write_json(job.out / WORK / _TASKS / name, {**vars(task), "refs": refs})
+        (job.out / WORK / _TASKS / name).write_text(json.dumps({**vars(task), "refs": refs}))
     return names
 
 

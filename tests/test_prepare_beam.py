@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from satmip_jax.prepare import PrepareError, prepare
-from satmip_jax.sources import open_source
+from satmip_jax.sources import SourceError, open_source
 from satmip_jax.sources.fmow import FMoW
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -241,6 +241,11 @@ def test_options_without_beam(tmp_path):
         make(FMoW([tmp_path]), tmp_path / "out", beam_options="--x")
     with pytest.raises(PrepareError, match="runner='spark': must be local or beam"):
         make(FMoW([tmp_path]), tmp_path / "out", runner="spark")
+
+
+def test_remote_sources_are_refused():
+    with pytest.raises(SourceError, match="s3://bucket/fmow is remote: mount it"):
+        open_source("fmow", ["s3://bucket/fmow"])
 
 
 def test_without_beam_says_what_to_install(tmp_path, monkeypatch):
