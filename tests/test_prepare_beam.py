@@ -5,14 +5,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from satmip_jax.prepare import PrepareError, prepare
-from satmip_jax.sources import SourceError, open_source
+from satmip_jax.prepare_shard import Job, Options, Task
+from satmip_jax.sources import Ref, SourceError, open_source
 from satmip_jax.sources.fmow import FMoW
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -182,6 +186,26 @@ def test_kill_9_and_go_on(scenes, local, tmp_path):
 
 def read_json(path: Path):
     return json.loads(path.read_text())
+
+
+anything = st.characters(exclude_categories=())  # what file names hold, even lone surrogates
+parts = st.none() | st.integers() | st.floats(allow_nan=False) | st.text(anything, max_size=20)
+refs = st.builds(
+    Ref, st.text(anything, max_size=20), st.just("train"), st.lists(parts, max_size=4).map(tuple)
+)
+
+
+@needs_beam
+@given(refs=st.lists(refs, max_size=4).map(tuple))
+@settings(max_examples=50, deadline=None)
+def test_tasks_come_back_as_they_were(refs):
+    from satmip_jax.prepare_beam import _load, _save
+
+    task = Task("train", 2, 7, refs)
+    with tempfile.TemporaryDirectory() as out:
+        job = Job(None, "x", Options(32, 95, None, 10**6, 4), Path(out))
+        (Path(out) / ".prepare").mkdir()
+        assert repr(_load(job, *_save(job, [task]))) == repr(task)  # repr: 1 is not 1.0
 
 
 class Failing(FMoW):
