@@ -68,7 +68,7 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     default="",
     metavar="OPTIONS",
     help='beam: handed on to Beam, "--runner=FlinkRunner --flink_master=host:8081"; other machines '
-    "must see the source and --out under the same paths (a network file system, no gs://).",
+    "must see the source and --out under the same absolute paths (a network disk, no gs://).",
 )
 @click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
 @click.option(
