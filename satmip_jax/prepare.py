@@ -69,8 +69,8 @@ def prepare(
       runner: "local", or "beam" for a pipeline of Apache Beam, which writes the same bytes.
       beam_options: Options of that pipeline, handed to Beam as they are, such as
         "--runner=FlinkRunner --flink_master=host:8081"; without a runner it runs on this machine.
-        Workers on other machines must see the source and `out` under the same absolute paths, as on a
-        network file system.
+        Workers on other machines must see the source and `out` under the same absolute paths, as
+        on a network file system.
       limit: At most so many examples per split, spread evenly over the list.
       splits: Only these; all by default.
       statistics_from: A prepared folder whose image and field statistics are taken over, instead

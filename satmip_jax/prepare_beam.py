@@ -112,8 +112,8 @@ def run(job: Job, tasks: Sequence[Task], bar: tqdm, options: PipelineOptions) ->
     if missing := follower.wait(_PATIENCE):
         raise PrepareError(
             f"Beam is done, but {missing} of {len(tasks)} shards are not in {job.out}: its workers "
-            "must see that folder, and the source, under the same absolute paths as this machine, as "
-            "on a network file system"
+            "must see that folder, and the source, under the same absolute paths as this machine, "
+            "as on a network file system"
         )
     shutil.rmtree(job.out / WORK / _TASKS)
 
