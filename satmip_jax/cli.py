@@ -56,6 +56,20 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     help="Side of the stored squares, pixels.  [default: the source's]",
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes.  [default: all cores]")
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "beam"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or a pipeline of Apache Beam, which writes the same bytes.",
+)
+@click.option(
+    "--beam-options",
+    default="",
+    metavar="OPTIONS",
+    help='beam: handed on to Beam, "--runner=FlinkRunner --flink_master=host:8081"; other machines '
+    "must see the source and --out under the same absolute paths (a network disk, no gs://).",
+)
 @click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
 @click.option(
     "--splits", help='Splits to convert, "train,val"; for folder shares, "train=0.8,val=0.2".'
@@ -83,6 +97,8 @@ def prepare(
     name: str | None,
     image_size: int | None,
     workers: int | None,
+    runner: str,
+    beam_options: str,
     limit: int | None,
     splits: str | None,
     context_ratio: float | None,
@@ -103,6 +119,8 @@ def prepare(
         name=name,
         image_size=image_size or opened.image_size,
         workers=workers,
+        runner=runner,
+        beam_options=beam_options,
         limit=limit,
         splits=splits.split(",") if splits else None,
         context_ratio=context_ratio,
