@@ -226,6 +226,13 @@ def evaluate(
 @click.option("--out", required=True, help="For runs, table and plot; resumes what is there.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
 @click.option("--eval-data", multiple=True, help="Score on this prepared folder; may be repeated.")
+@click.option("--batch-sizes", help="batch-size: global batches, 256,512,1024.")
+@click.option(
+    "--learning-rate-rule",
+    type=click.Choice(["linear", "sqrt", "fixed"]),
+    help="batch-size: from the config's batch.  [default: linear]",
+)
+@click.option("--device-memory", type=float, help="batch-size: GiB.  [default: as devices tell]")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def study(
     name: str,
@@ -234,12 +241,15 @@ def study(
     seeds: int,
     eval_data: tuple[str, ...],
     overrides: tuple[str, ...],
+    **study_options: Any,
 ) -> None:
     """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself."""
     from satmip_jax.config import load_config
     from satmip_jax.studies.runner import run_study
 
-    run_study(name, load_config(config, overrides), out, seeds=seeds, eval_data=eval_data)
+    options = {name: value for name, value in study_options.items() if value is not None}
+    loaded = load_config(config, overrides)
+    run_study(name, loaded, out, seeds=seeds, eval_data=eval_data, options=options)
 
 
 @cli.command()

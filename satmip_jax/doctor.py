@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from satmip_jax import config as configs
-from satmip_jax import parallel
+from satmip_jax import memory, parallel
 from satmip_jax.collectives import sent_bytes
 from satmip_jax.flops import step_flops
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import FieldStats, Schema
-from satmip_jax.models import example_batch
 from satmip_jax.shards import ShardDataset, ShardError
 from satmip_jax.train_step import Program, build_program
 
@@ -178,31 +176,21 @@ def _memory(
     device_memory: float,
 ) -> None:
     """What one device holds: by reckoning, and as compiled."""
-    config, devices = program.config, program.mesh.size
-    local = config.optimizer.batch_size // devices
-    rows = config.optimizer.batch_size
-    scores = 0
-    for name in program.method.negatives(rows):
-        sides = 2 if name == "simclr" else 1
-        tile = 1024 if config.parallel.exchange == "ring" else None
-        pairs = tile * tile if tile else (sides * local) * (sides * rows)
-        scores += 3 * 4 * pairs * (2 if sides == 1 and not tile else 1)
+    config = program.config
+    local = config.optimizer.batch_size // program.mesh.size
     topic = "memory per device"
     fact(topic, "state", f"{_gib(state)} (parameters and moments, float32)")
     fact(topic, "gradients", _gib(state // 3))
     fact(topic, "stored images", _gib(local * program.schema.image_size**2 * 3))
-    fact(topic, "scores of the losses", f"about {_gib(scores)}")
+    fact(topic, "scores of the losses", f"about {_gib(memory.score_bytes(program))}")
 
-    batch = _abstract_batch(program)
-    compiled = program.step.lower(program.abstract, batch).compile()  # type: ignore[attr-defined]
-    stats = compiled.memory_analysis()
-    platform = jax.default_backend()
-    if stats is not None:
-        needed = stats.argument_size_in_bytes + stats.temp_size_in_bytes
-        needed += stats.output_size_in_bytes - stats.alias_size_in_bytes
-        fact(topic, f"as compiled for {platform}", f"{_gib(needed)}, of it temporary "
-             f"{_gib(stats.temp_size_in_bytes)}")  # fmt: skip
-        found.numbers |= {"compiled_bytes": needed, "temporary_bytes": stats.temp_size_in_bytes}
+    compiled = memory.compile_step(program)
+    needed = memory.compiled_bytes(compiled)
+    if needed is not None:
+        temporary = compiled.memory_analysis().temp_size_in_bytes
+        text = f"{_gib(needed)}, of it temporary {_gib(temporary)}"
+        fact(topic, f"as compiled for {jax.default_backend()}", text)
+        found.numbers |= {"compiled_bytes": needed, "temporary_bytes": temporary}
         limit = device_memory or (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
         if limit and needed > limit:
             found.problems.append(
@@ -233,26 +221,6 @@ def _host(
     batch = config.optimizer.batch_size // jax.process_count() * image
     ahead = max(config.data.workers, 1) * 2 + 2
     fact("memory per host", "batches read ahead", f"about {_gib(ahead * batch)}")
-
-
-def _abstract_batch(program: Program) -> dict[str, Any]:
-    """The shapes and shardings of a batch on the devices."""
-    config, rows = program.config, program.config.optimizer.batch_size
-    sharding = parallel.batch_sharding(program.mesh)
-    side = program.schema.image_size
-    metadata = dict(example_batch(config, program.schema)[1])
-    if config.metadata.encoder != "text":
-        del metadata["caption"]
-
-    def spread(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
-
-    return {
-        "image": spread((side, side, 3), jnp.uint8),
-        "label": spread((), jnp.int32),
-        "index": spread((), jnp.int32),
-        "metadata": {name: spread(x.shape[1:], x.dtype) for name, x in metadata.items()},
-    }
 
 
 def _bytes(abstract: Any, *, whole: bool = False) -> int:

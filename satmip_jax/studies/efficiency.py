@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from satmip_jax import parallel
 from satmip_jax.evaluation.results import Row
+from satmip_jax.memory import compiled_bytes
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.pipeline import TrainBatches
 from satmip_jax.shards import ShardDataset
@@ -117,12 +118,7 @@ def compile_step(
     program = build_program(config, dataset.schema, len(dataset), mesh)
     step: Any = program.step
     compiled = step.lower(program.abstract, batch).compile()
-    stats = compiled.memory_analysis()
-    total = None
-    if stats is not None:
-        total = stats.argument_size_in_bytes + stats.output_size_in_bytes
-        total += stats.temp_size_in_bytes - stats.alias_size_in_bytes
-    return Step(program.init, compiled, total)
+    return Step(program.init, compiled, compiled_bytes(compiled))
 
 
 def _memory(book: Book, steps: dict[str, Step], batch: dict[str, Any]) -> None:
