@@ -148,12 +148,14 @@ def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
     type=click.IntRange(1),
     help="Plan for so many, compiled on virtual CPU devices.  [default: those there are]",
 )
+@click.option("--hosts", type=click.IntRange(1), help="[default: one for every 8 devices]")
 @click.option("--device-memory", type=float, help="Of one device, GiB.  [default: as it tells]")
 @click.option("--workdir", default=".", show_default=True, help="Where checkpoints would go.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def doctor(
     config: str,
     devices: int | None,
+    hosts: int | None,
     device_memory: float | None,
     workdir: str,
     overrides: tuple[str, ...],
@@ -168,7 +170,9 @@ def doctor(
         plan_for(devices)
     loaded = load_config(config, overrides)
     memory = (device_memory or 0) * 2**30
-    diagnosis = diagnose(loaded, devices=devices, device_memory=memory, disk=workdir)
+    diagnosis = diagnose(
+        loaded, devices=devices, hosts=hosts or 0, device_memory=memory, disk=workdir
+    )
     diagnosis.show(Console())
     sys.exit(1 if diagnosis.problems else 0)
 

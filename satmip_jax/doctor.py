@@ -67,6 +67,7 @@ def diagnose(
     config: ConfigDict,
     *,
     devices: int | None = None,
+    hosts: int = 0,
     device_memory: float = 0.0,
     disk: str | Path = ".",
 ) -> Diagnosis:
@@ -75,6 +76,8 @@ def diagnose(
     Args:
         config: the training.
         devices: how many to plan for; by default those that there are.
+        hosts: on how many machines they are, one process each; 0 for the processes there are, or
+            where devices are planned for, one for every 8.
         device_memory: bytes of one device; 0 for what the device tells.
         disk: where the workdir will be.
 
@@ -83,6 +86,7 @@ def diagnose(
     """
     found = Diagnosis()
     available = jax.devices()
+    hosts = hosts or (math.ceil(devices / 8) if devices else jax.process_count())
     devices = devices or len(available)
 
     def fact(topic: str, what: str, value: str) -> None:
@@ -99,9 +103,7 @@ def diagnose(
     batch_size = config.optimizer.batch_size
     local = batch_size // devices
     kind = available[0].device_kind
-    fact(
-        "devices", "mesh", f"{devices} x {kind}: {_sizes(mesh)}; {jax.process_count()} process(es)"
-    )
+    fact("devices", "mesh", f"{devices} x {kind}: {_sizes(mesh)}; {hosts} process(es)")
     micro = config.parallel.micro_batch
     fact("batch", "images", f"{batch_size:,} in all, {local:,} per device")
     if micro:
@@ -136,7 +138,7 @@ def diagnose(
             f"checkpoints take up to {_gib(need)}, and {Path(disk).resolve()} has {_gib(free)} "
             "free: free some, use another workdir or a smaller config.checkpoint.keep"
         )
-    _host(config, schema, examples, fact)
+    _host(config, schema, examples, hosts, fact)
     found.notes += parallel.state_sharding(abstract, program.mesh)[1]
     found.numbers |= {
         "flops": total_flops,
@@ -211,14 +213,18 @@ def _memory(
 
 
 def _host(
-    config: ConfigDict, schema: Schema, examples: int, fact: Callable[[str, str, str], None]
+    config: ConfigDict,
+    schema: Schema,
+    examples: int,
+    hosts: int,
+    fact: Callable[[str, str, str], None],
 ) -> None:
     """What the process on each host holds."""
     image = schema.image_size**2 * 3
     if config.data.in_memory:
         fact("memory per host", "all images, decoded", _gib(examples * image))
         return
-    batch = config.optimizer.batch_size // jax.process_count() * image
+    batch = config.optimizer.batch_size // hosts * image
     ahead = max(config.data.workers, 1) * 2 + 2
     fact("memory per host", "batches read ahead", f"about {_gib(ahead * batch)}")
 

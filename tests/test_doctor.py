@@ -134,7 +134,7 @@ def test_the_command_plans_for_devices_that_are_not_there(tiny_shards_dir):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     words = " ".join(done.stdout.split())
-    assert "64 x cpu: data 64, fsdp 1; 1 process(es)" in words
+    assert "64 x cpu: data 64, fsdp 1; 8 process(es)" in words
     assert "128 in all, 2 per device" in words
     assert "254 per anchor" in words
     assert "nothing is wrong" in words
