@@ -39,7 +39,7 @@ def rows(array):
 mesh = parallel.make_mesh()
 dataset = Watched(data, "train")
 saved = {}
-for loader in (TrainBatches, InMemoryBatches):
+for loader in (InMemoryBatches, TrainBatches):  # the second one reads ahead
     dataset.read = []
     with loader(dataset, mesh, batch_size=16, seed=3, start=2) as batches:
         taken = [next(batches) for _ in range(3)]
