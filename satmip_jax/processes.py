@@ -3,7 +3,8 @@
 `start` joins them, before anything touches the devices: by itself under a launcher that JAX knows
 (Cloud TPU, SLURM, Open MPI, Kubernetes), or as the flags of `satmip train` say. JAX's heartbeats
 then end every process soon after another one died; they do it by aborting, out of reach of Python,
-so a small shell on a pipe has the last words.
+so a small shell on a pipe has the last words. jax and numpy are imported late: `satmip --help` does
+without.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-
-import numpy as np
+from contextlib import suppress
 
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
 JOIN = 300  # seconds that the hosts may start apart
@@ -159,8 +159,9 @@ class LastWords:
     def say(self, message: str) -> None:
         """Replace the message, one line; an empty one is not printed."""
         assert self._shell.stdin
-        self._shell.stdin.write(message.encode() + b"\n")
-        self._shell.stdin.flush()
+        with suppress(BrokenPipeError):  # training does not need the shell
+            self._shell.stdin.write(message.encode() + b"\n")
+            self._shell.stdin.flush()
 
 
 _words: LastWords | None = None  # of a process that has joined others
@@ -185,6 +186,7 @@ def leave(code: int, *, together: bool) -> None:
 def from_first(text: str) -> str:
     """The `text` of process 0, on all processes; all must call it."""
     import jax
+    import numpy as np
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     if jax.process_count() == 1:
@@ -202,6 +204,7 @@ def check_all(ok: bool, problem: str) -> None:
         problem: what to say on a process that is not.
     """
     import jax
+    import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
     good = np.atleast_1d(process_allgather(np.bool_(ok)))
