@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 import satmip_jax
+from satmip_jax import processes
 from satmip_jax.sources import SOURCES
 from satmip_jax.studies import STUDIES
+
+INTERRUPTED = 130  # exit code of a run that was asked to stop and has saved
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -132,9 +135,33 @@ def prepare(
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
 @click.option("--workdir", required=True, help="Checkpoints and metrics; resumes what is there.")
+@click.option("--coordinator", metavar="HOST:PORT", help="Several hosts: process 0's address.")
+@click.option("--processes", "count", type=click.IntRange(1), help="Several hosts: how many.")
+@click.option("--process", type=click.IntRange(0), help="Several hosts: which this is, from 0.")
+@click.option(
+    "--heartbeat",
+    type=click.IntRange(5),
+    default=processes.HEARTBEAT,
+    show_default=True,
+    help="Several hosts: seconds of silence after which one counts as dead.",
+)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
-    """Train; the same command resumes. Options of the config: --config.key=value."""
+def train(
+    config: str,
+    workdir: str,
+    coordinator: str | None,
+    count: int | None,
+    process: int | None,
+    heartbeat: int,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train; the same command resumes. Options of the config: --config.key=value.
+
+    On several hosts give each the same command. Cloud TPU, SLURM, Open MPI and Kubernetes are
+    recognised; elsewhere --coordinator, --processes and --process say it.
+    """
+    processes.start(coordinator, count, process, heartbeat=heartbeat)
+
     from satmip_jax.config import load_config
     from satmip_jax.train import train
 
@@ -174,7 +201,7 @@ def doctor(
         loaded, devices=devices, hosts=hosts or 0, device_memory=memory, disk=workdir
     )
     diagnosis.show(Console())
-    sys.exit(1 if diagnosis.problems else 0)
+    raise SystemExit(1 if diagnosis.problems else 0)
 
 
 @cli.command()
@@ -303,13 +330,19 @@ def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
 
 def main() -> None:
     """Run the command; what a user can mend is one message, not a traceback."""
+    code: Any = 1
     try:
         cli(standalone_mode=True)
+    except SystemExit as leaving:  # click ends so, also when all went well
+        code = leaving.code
     except Exception as error:
         if type(error).__module__.startswith("satmip_jax") or isinstance(error, MemoryError):
             click.echo(f"satmip: {error}", err=True)
-            sys.exit(130 if type(error).__name__ == "Interrupted" else 1)
-        raise
+        else:
+            traceback.print_exc()
+        if type(error).__name__ == "Interrupted":
+            code = INTERRUPTED
+    processes.leave(code, together=code in (None, 0, INTERRUPTED))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from satmip_jax import config as configs
-from satmip_jax import parallel
+from satmip_jax import parallel, processes
 from satmip_jax.checkpoint import Checkpoints
 from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.logbook import Logbook
@@ -26,6 +22,7 @@ from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.metapred import predicts_places
 from satmip_jax.pipeline import InMemoryBatches, TrainBatches
 from satmip_jax.shards import ShardDataset
+from satmip_jax.stopping import StopSignal
 from satmip_jax.train_step import Program, TrainState, build_program
 
 
@@ -46,6 +43,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     Raises:
         ConfigError: the config cannot work, or the workdir belongs to another one.
         NotFiniteError: the loss became NaN or infinite.
+        ProcessError: the processes of the run differ in config, data or what they see of `workdir`.
         Interrupted: SIGTERM or Ctrl-C came; the state was saved first.
     """
     workdir = Path(workdir)
@@ -53,12 +51,24 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
     claim_workdir(workdir, config)
     dataset = open_split(config, config.data.train_split)
+    data = f"{len(dataset)} examples, {dataset.schema.to_json()}"
+    processes.check_all(
+        processes.from_first(data) == data,
+        f"{dataset.data_dir} holds other data than on process 0: prepare it once, and give all "
+        "hosts the same",
+    )
     schema = run_schema(config, dataset, workdir)
     program = build_program(config, schema, len(dataset), mesh)
     steps = program.steps
 
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        resumed = checkpoints.latest is not None
+        latest = checkpoints.latest
+        processes.check_all(
+            processes.from_first(str(latest)) == str(latest),
+            f"the newest checkpoint in {checkpoints.folder} is {latest}, but not on process 0. "
+            "The workdir must be one folder that all hosts share",
+        )
+        resumed = latest is not None
         state = checkpoints.restore(program.abstract) if resumed else program.init()
         start = int(state.step)
         if start >= steps:
@@ -80,7 +90,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                     captions=config.metadata.encoder == "text",
                     **options,
                 ) as batches,
-                stop_signal() as stop,
+                StopSignal(mesh) as stop,
             ):
                 watch = Watch(logbook, dataset, checkpoints, config.optimizer.batch_size)
                 for step in range(start, steps):
@@ -89,7 +99,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                     state, metrics = program.step(state, batch)
                     done = step + 1
                     watch.finished(metrics)
-                    last = done == steps or bool(stop)
+                    stopped_by = stop.after_step()
+                    last = done == steps or stopped_by is not None
                     if done % config.log_every == 0 or last:
                         watch.log()
                     if done % config.checkpoint.every == 0 or last:
@@ -103,10 +114,10 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                             + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
                         )
                         watch.restart_clock()
-                    if stop and done < steps:
+                    if stopped_by and done < steps:
                         checkpoints.wait()
                         raise Interrupted(
-                            f"stopped by {stop[0]} and saved at step {done} of {steps}; "
+                            f"stopped by {stopped_by} and saved at step {done} of {steps}; "
                             "the same command goes on from there"
                         )
                 checkpoints.wait()
@@ -128,20 +139,42 @@ def open_split(config: ConfigDict, split: str) -> ShardDataset:
 def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     """Write the config into a new workdir; refuse one that holds another config."""
     path = workdir / "config.json"
+    first = configs.from_json(processes.from_first(configs.to_json(config)))
+    changed = configs.differences(first, config)
+    processes.check_all(not changed, "other options than on process 0:\n  " + "\n  ".join(changed))
+    if refusal := processes.from_first(_claim(path, config) if parallel.is_main_process() else ""):
+        raise configs.ConfigError(refusal)
+    for _ in range(30):  # a network file system may show what is new a little later
+        if seen := path.is_file():
+            break
+        time.sleep(1)
+    processes.check_all(
+        seen,
+        f"{path}, which process 0 has written, is not here: the workdir must be one folder that "
+        "all hosts share (NFS, Lustre, Filestore, a mounted bucket)",
+    )
+
+
+def _claim(path: Path, config: ConfigDict) -> str:
+    """Write the config to `path`, or say why not."""
     if path.is_file():
         stored = configs.from_json(path.read_text(encoding="utf-8"))
         changed = configs.differences(stored, config)
-        if changed:
-            raise configs.ConfigError(
-                f"{workdir} belongs to a run with another config:\n  "
-                + "\n  ".join(changed)
-                + "\nUse another --workdir, or the config of that run to resume it."
-            )
-    elif parallel.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
+        if not changed:
+            return ""
+        return (
+            f"{path.parent} belongs to a run with another config:\n  "
+            + "\n  ".join(changed)
+            + "\nUse another --workdir, or the config of that run to resume it."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(configs.to_json(config), encoding="utf-8")
         temporary.replace(path)
+    except OSError as error:
+        return f"{path} cannot be written: {error}. Use another --workdir."
+    return ""
 
 
 def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Schema:
@@ -189,7 +222,8 @@ def describe(program: Program, state: TrainState) -> str:
     return (
         f"{config.method.name} {config.image.encoder}: {parameters / 1e6:.2f} M parameters, "
         f"{program.steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
-        f"{jax.devices()[0].platform} device(s); {task}: {numbers}"
+        f"{jax.devices()[0].platform} device(s) of {jax.process_count()} process(es); "
+        f"{task}: {numbers}"
     )
 
 
@@ -242,7 +276,7 @@ class Watch:
     def _not_finite(self, step: int, index: jax.Array, row: dict[str, float]) -> str:
         self.checkpoints.wait()
         last = self.checkpoints.latest
-        rows = np.concatenate([np.asarray(shard.data) for shard in index.addressable_shards])
+        rows = multihost_utils.process_allgather(index, tiled=True)
         ids = self.dataset.ids(rows.tolist())
         shown = "\n  ".join(ids[:16]) + (f"\n  ... ({len(ids)} in all)" if len(ids) > 16 else "")
         good = f"step {last} in {self.checkpoints.folder}" if last is not None else "none"
@@ -252,25 +286,3 @@ class Watch:
             "Look at these images, lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm=1.0."
         )
-
-
-@contextmanager
-def stop_signal() -> Iterator[Sequence[str]]:
-    """Collect SIGTERM and SIGINT in a list instead of dying; a second one dies at once."""
-    received: list[str] = []
-    previous: dict[signal.Signals, Any] = {}
-
-    def note(number: int, frame: object) -> None:
-        name = signal.Signals(number)
-        if received:
-            signal.signal(name, previous[name])
-            signal.raise_signal(name)
-        received.append(name.name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
