@@ -8,6 +8,7 @@ dependency of the tests.
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ LAUNCH = REPOSITORY / "launch"
 
 def shellcheck(*arguments: str, script: str | None = None) -> None:
     result = subprocess.run(
-        ["shellcheck", "--external-sources", *arguments],
+        [Path(sys.executable).with_name("shellcheck"), "--external-sources", *arguments],
         input=script,
         capture_output=True,
         text=True,
