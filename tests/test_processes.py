@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from satmip_jax import parallel, processes
+from satmip_jax.objectives import EXCHANGES
 from satmip_jax.pipeline import InMemoryBatches
 from satmip_jax.processes import ProcessError, find_launcher
 from tests.conftest import REPOSITORY, TINY
+from tests.test_contrastive import assert_same, naive_info_nce, naive_nt_xent, naive_sigmoid
 from tests.test_train import load
 
 HEARTBEAT = 10  # seconds
@@ -154,7 +157,7 @@ def caught(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_batches_of_both_are_those_of_one_and_a_killed_process_is_said(
+def test_batches_and_losses_are_those_of_one_and_a_killed_process_is_said(
     tiny_shards, tiny_shards_dir, cache, tmp_path
 ):
     pair = launch(
@@ -180,6 +183,19 @@ def test_batches_of_both_are_those_of_one_and_a_killed_process_is_said(
                 for name in ("index", "image", "label"):
                     halves = [half[f"{loader}.{name}"][step] for half in both]
                     np.testing.assert_array_equal(np.concatenate(halves), batch[name])
+    a, b = map(jnp.asarray, np.random.default_rng(0).normal(size=(2, 16, 12)).astype(np.float32))
+    scale, bias = jnp.float32(10.0), jnp.float32(-3.0)
+    for name, naive in {
+        "info_nce": lambda a: naive_info_nce(a, b, scale),
+        "nt_xent": lambda a: naive_nt_xent(a, b, 0.1),
+        "sigmoid": lambda a: naive_sigmoid(a, b, scale, bias),
+    }.items():
+        for exchange in EXCHANGES:
+            values = [float(half[f"{name}.{exchange}.value"]) for half in both]
+            gradient = np.concatenate([half[f"{name}.{exchange}.gradient"] for half in both])
+            assert values[0] == values[1]
+            assert_same((values[0], gradient), jax.jit(jax.value_and_grad(naive))(a))
+
     first, second = (half["InMemoryBatches.read"].tolist() for half in both)
     assert sorted(first + second) == list(range(64))  # no record is read by both
     assert len(first) == len(second) == 32
