@@ -52,11 +52,14 @@ def evaluate(
         init: "trained", or "random" for the untrained encoders of the same config.
 
     Raises:
-        EvaluationError: no labels, unknown features, or none that this method has.
+        EvaluationError: no labels, unknown features, or none that this method has; or one split in
+            two of the three roles.
+        FieldError: unknown fields.
         CheckpointError: no checkpoint, or one that does not fit.
     """
     if unknown := set(features) - set(KINDS):
         raise EvaluationError(f"no features {sorted(unknown)}: choose of {', '.join(KINDS)}")
+    shown = select_fields(fields)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         config, schema = checkpoints.run()
         mesh = parallel.make_mesh()
@@ -66,7 +69,6 @@ def evaluate(
         raise EvaluationError(
             f"{config.method.name} has no metadata encoder: evaluate --features image"
         )
-    shown = select_fields(fields)
 
     def encode(part: str) -> Features:
         dataset = ShardDataset(data, part)
@@ -130,6 +132,12 @@ def _score_splits(
     fields: str,
     **options: Any,
 ) -> list[Row]:
+    roles = [queries.split, bank, *([] if tune is None else [tune])]
+    if len(set(roles)) < len(roles):
+        raise EvaluationError(
+            f"split, bank and tune are {', '.join(roles)}: they must differ, or examples would be "
+            f"classified by themselves; there are {', '.join(queries.schema.splits)}"
+        )
     known, held_out = encode(bank), None
     if tune is not None:
         chosen_on = encode(tune)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Kept as fractions, shown as percent.
-FRACTIONS = ("accuracy", "macro_f1")
+FRACTIONS = ("accuracy", "macro_f1", "challenge_f1")
 
 
 class ResultsError(ValueError):
