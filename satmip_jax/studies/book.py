@@ -12,22 +12,19 @@ a study that was stopped on the way ends with the same table as one that was not
 from __future__ import annotations
 
 import json
-import platform
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-import satmip_jax
 from satmip_jax import config as configs
 from satmip_jax import parallel
+from satmip_jax.environment import environment
 from satmip_jax.evaluation.results import Row, read_rows, write_rows
 from satmip_jax.studies import StudyError, plot, table
 from satmip_jax.studies.base import Plan, Study, Variant, vary
@@ -36,7 +33,6 @@ from satmip_jax.train import Interrupted
 from satmip_jax.train_step import total_steps
 
 MARKER = "scored.json"  # in a run's folder: what was scored -> keys of its rows in evaluation.json
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 @dataclass(frozen=True)
@@ -267,13 +263,7 @@ class Book:
                 {"variant": unit.variant.name, "seed": unit.seed, "reason": reason}
                 for unit, reason in self.failed.values()
             ],
-            "versions": {
-                "satmip_jax": satmip_jax.__version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in PACKAGES},
-            },
-            "device_kind": jax.devices()[0].device_kind,
-            "devices": jax.device_count(),
+            **environment(),
         }
 
 
