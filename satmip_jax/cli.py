@@ -172,7 +172,7 @@ def evaluate(
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name", type=click.Choice(list(STUDIES)))
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="What all variants start from.")
+@click.option("--config", required=True, metavar="FILE[:ARG]", help="What variants start from.")
 @click.option("--out", required=True, help="For runs, table and plot; resumes what is there.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
 @click.option("--eval-data", multiple=True, help="Score on this prepared folder; may be repeated.")
@@ -185,11 +185,17 @@ def study(
     eval_data: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself."""
-    from satmip_jax.config import load_config
+    """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself.
+
+    Each method is trained as the config file has it for that method: FILE:ARG,METHOD.
+    """
+    from satmip_jax.config import load_config, load_recipes
+    from satmip_jax.objectives import METHODS
     from satmip_jax.studies.runner import run_study
 
-    run_study(name, load_config(config, overrides), out, seeds=seeds, eval_data=eval_data)
+    given = load_config(config, overrides)
+    recipes = load_recipes(config, overrides, list(METHODS))
+    run_study(name, given, out, recipes=recipes, seeds=seeds, eval_data=eval_data)
 
 
 @cli.command()

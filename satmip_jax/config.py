@@ -7,6 +7,7 @@ values of another type are refused by ml_collections before anything is compiled
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,7 +112,10 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     from absl import flags
 
     path, _, arg = spec.partition(":")
-    config = _get_config(path)(arg) if arg else _get_config(path)()
+    get_config = _get_config(path)
+    if arg and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"{path}: its get_config takes no argument, and {arg!r} was given")
+    config = get_config(arg) if arg else get_config()
     values = flags.FlagValues()
     arguments = ["satmip", *overrides]
     try:
@@ -126,6 +130,30 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = values.config
     validate(config)
     return config
+
+
+def load_recipes(
+    spec: str, overrides: Sequence[str], methods: Sequence[str]
+) -> dict[str, ConfigDict]:
+    """What a config file makes of each method, all else as in `spec` and `overrides`.
+
+    Returns:
+        Method -> config, of those that the file takes as an argument, as the ones of satmip do.
+
+    Example:
+        >>> recipes = load_recipes("configs/eurosat.py:satmips,cpu", [], ["simclr", "satmip"])
+        >>> recipes["satmip"].augment.jitter_p
+        0.0
+    """
+    recipes = {}
+    for method in methods:
+        try:
+            config = load_config(f"{spec}{',' if ':' in spec else ':'}{method}", overrides)
+        except (ValueError, TypeError, KeyError):
+            continue  # its argument means something else
+        if config.method.name == method:
+            recipes[method] = config
+    return recipes
 
 
 def _get_config(path: str) -> Callable[..., ConfigDict]:
@@ -254,7 +282,7 @@ def parse_arg(
     """Split the text after `:` of a config into method, size and switches.
 
     Args:
-        arg: names joined by ",", in any order; the first method or size named counts.
+        arg: names joined by ",", in any order; the last method and the last size named count.
         method, size: used where `arg` names none.
         sizes: what the config offers.
 

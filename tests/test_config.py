@@ -11,6 +11,7 @@ from satmip_jax.config import (
     differences,
     from_json,
     load_config,
+    load_recipes,
     parse_arg,
     to_json,
 )
@@ -35,6 +36,19 @@ def test_sizes_and_switches_of_a_config():
     assert config.optimizer.learning_rate == pytest.approx(3e-3)
     local = load_config(f"{FOLDER / 'fmow.py'}:runlocal")
     assert local.optimizer.batch_size * local.optimizer.learning_rate < 1e-2
+
+
+def test_the_recipe_of_each_method(tmp_path):
+    path = FOLDER / "eurosat.py"
+    recipes = load_recipes(f"{path}:satmips,ti8", ["--config.seed=7"], list(METHODS))
+    assert recipes.keys() == METHODS.keys()
+    assert recipes["satmip"] == load_config(f"{path}:satmip,ti8", ["--config.seed=7"])
+    assert recipes["satmip"].augment != recipes["satmips"].augment
+    fixed = tmp_path / "fixed.py"
+    fixed.write_text("from satmip_jax.config import default_config as get_config\n")
+    assert load_recipes(str(fixed), [], list(METHODS)) == {}
+    with pytest.raises(ConfigError, match=r"takes no argument, and 'simclr' was given"):
+        load_config(f"{fixed}:simclr")
 
 
 def test_overrides_keep_their_types():

@@ -65,6 +65,8 @@ def read_study(folder: Path) -> Section:
         parts.append(Part("Table", "pivot", pivot(read_table(folder / TABLE_FILE))))
     else:
         notes.append(f"There is no {TABLE_FILE} in the folder of the study.")
+    if recipes := _recipes(facts.get("recipes")):
+        parts.append(Part("Recipes", "recipes", recipes))
     left_out = [("skipped", *pair) for pair in _pairs(facts.get("skipped"))]
     failed = facts.get("failed")
     for entry in failed if isinstance(failed, list) else []:
@@ -176,8 +178,17 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("scored on", ", ".join(data)))
     if isinstance(seeds := facts.get("seeds"), list):
         rows.append(("seeds", ", ".join(map(as_text, seeds))))
-    rows += [("hardware", hardware(facts)), ("versions", versions(facts))]
+    machines = facts.get("machines")
+    known = [m for m in machines if isinstance(m, dict)] if isinstance(machines, list) else [facts]
+    for name, describe in (("hardware", hardware), ("versions", versions)):
+        rows.append((name, "; ".join(dict.fromkeys(filter(None, map(describe, known))))))
     return [(name, value) for name, value in rows if value]
+
+
+def _recipes(value: object) -> list[tuple[str, str]]:
+    """(method, how its recipe differs from the configuration)."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return [(m, "; ".join(map(as_text, c))) for m, c in pairs if isinstance(c, list)]
 
 
 def _pairs(value: object) -> list[tuple[str, str]]:

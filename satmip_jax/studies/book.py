@@ -27,7 +27,7 @@ from satmip_jax import parallel
 from satmip_jax.environment import environment
 from satmip_jax.evaluation.results import Row, read_rows, write_rows
 from satmip_jax.studies import StudyError, plot, table
-from satmip_jax.studies.base import Plan, Study, Variant, vary
+from satmip_jax.studies.base import Plan, Recipes, Study, Variant, vary
 from satmip_jax.studies.lengths import training_seconds
 from satmip_jax.train import Interrupted
 from satmip_jax.train_step import total_steps
@@ -61,7 +61,7 @@ class Book:
 
     Args:
       folder: where the study lives.
-      config: of the study; the variants change it.
+      recipes: what the variants start from.
       seeds: of every variant that is trained.
       data: name -> prepared folder, on which everything is scored.
       examples: number of training images.
@@ -72,18 +72,22 @@ class Book:
         folder: Path,
         study: Study,
         plan: Plan,
-        config: ConfigDict,
+        recipes: Recipes,
         *,
         seeds: Sequence[int],
         data: Mapping[str, str],
         examples: int,
         console: Console,
     ) -> None:
-        self.folder, self.study, self.plan, self.config = folder, study, plan, config
+        self.folder, self.study, self.plan, self.config = folder, study, plan, recipes.config
         self.seeds, self.data, self.examples, self.console = seeds, data, examples, console
         self.units = [unit for variant in plan.variants for unit in self._units(variant)]
         self.rows: dict[str, list[dict[str, Any]]] = {}  # of the units that are done, by name
         self.failed: dict[str, tuple[Unit, str]] = {}
+        methods = {variant.config.method.name for variant in plan.variants if variant.config}
+        # method -> where its recipe is not that of `config`
+        self.departures = {m: d for m, d in recipes.departures().items() if m in methods}
+        self.machines: list[dict[str, Any]] = []  # on which the study was computed
 
     def _units(self, variant: Variant) -> Iterator[Unit]:
         run = self.folder / "runs" / (variant.run or variant.name)
@@ -117,9 +121,12 @@ class Book:
                     + "\n  ".join(changed)
                     + "\nUse another --out, or the config of that study to go on with it."
                 )
+            self.machines = stored.get("machines") or []
         for unit in self.units:
             if self._is_done(unit):
                 self.rows[unit.name] = self._collect(unit)
+        if len(self.rows) < len(self.units) and (here := environment()) not in self.machines:
+            self.machines.append(here)
         self.write()
 
     def todo(self) -> Iterator[Unit]:
@@ -258,12 +265,13 @@ class Book:
             "seeds": list(self.seeds),
             "data": dict(self.data),
             "variants": [variant.name for variant in self.plan.variants],
+            "recipes": self.departures,
             "skipped": dict(self.plan.skipped),
             "failed": [
                 {"variant": unit.variant.name, "seed": unit.seed, "reason": reason}
                 for unit, reason in self.failed.values()
             ],
-            **environment(),
+            "machines": self.machines,
         }
 
 

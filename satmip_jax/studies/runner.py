@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -14,6 +14,7 @@ from satmip_jax import config as configs
 from satmip_jax import parallel
 from satmip_jax.shards import ShardDataset
 from satmip_jax.studies import StudyError, open_study, table
+from satmip_jax.studies.base import Recipes
 from satmip_jax.studies.book import Book
 from satmip_jax.studies.scoring import train_and_score
 from satmip_jax.train import open_split
@@ -24,6 +25,7 @@ def run_study(
     config: ConfigDict,
     out: str | Path,
     *,
+    recipes: Mapping[str, ConfigDict] | None = None,
     seeds: int = 1,
     eval_data: Sequence[str] = (),
     console: Console | None = None,
@@ -32,7 +34,9 @@ def run_study(
 
     Args:
       name: a key of `STUDIES`.
-      config: what all variants start from; `config.seed` is the first seed.
+      config: what the variants start from; `config.seed` is the first seed.
+      recipes: method -> what variants of that method start from instead, see
+        `config.load_recipes`.
       seeds: how many runs of every variant.
       eval_data: prepared folders to score on; by default the training data.
 
@@ -47,7 +51,8 @@ def run_study(
     study = open_study(name)
     configs.validate(config)
     dataset = open_split(config, config.data.train_split)
-    plan = study.plan(config, dataset.schema)
+    start = Recipes(config, recipes or {})
+    plan = study.plan(start, dataset.schema)
     for variant in plan.variants:
         if variant.config is not None:
             configs.validate(variant.config)
@@ -55,7 +60,7 @@ def run_study(
         Path(out),
         study,
         plan,
-        config,
+        start,
         seeds=range(config.seed, config.seed + (1 if study.measure else seeds)),
         data={dataset.schema.name: config.data.dir}
         if study.measure
@@ -66,6 +71,8 @@ def run_study(
     book.open()
     done = f", {len(book.rows)} done before" if book.rows else ""
     console.print(f"[bold]{study.title}[/bold]: {len(book.units)} in all{done}")
+    for method, departures in book.departures.items():
+        console.print(f"{method} by its own recipe: {'; '.join(departures)}", markup=False)
     for left_out, reason in plan.skipped.items():
         console.print(f"skipped {left_out}: {reason}", markup=False)
     (study.measure or train_and_score)(book)
