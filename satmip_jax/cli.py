@@ -132,9 +132,13 @@ def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
     "--tune",
     help="Split to choose weights and strengths on; it joins the bank.  [default: of the bank]",
 )
-@click.option("--features", default="image,metadata,both", show_default=True)
+@click.option(
+    "--features", default="image,metadata,both", show_default=True, help="What to classify by."
+)
 @click.option("--fields", default="all", show_default=True, help="Shown: GSD+Time, all-leak, ...")
-@click.option("--protocols", default="knn5,knn20-weighted,linear", show_default=True)
+@click.option(
+    "--protocols", default="knn5,knn20-weighted,linear", show_default=True, help="How to classify."
+)
 @click.option(
     "--block",
     type=click.FloatRange(0),
@@ -142,7 +146,13 @@ def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
     show_default=True,
     help="Cells of the spatially blocked scores, degrees; 0 for none.",
 )
-@click.option("--init", type=click.Choice(["trained", "random"]), default="trained")
+@click.option(
+    "--init",
+    type=click.Choice(["trained", "random"]),
+    default="trained",
+    show_default=True,
+    help="random: the encoders as they were before training.",
+)
 @click.option(
     "--baseline",
     type=click.Choice(["colour", "patches", "fields"]),
@@ -214,7 +224,8 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except Exception as error:
-        if type(error).__module__.startswith("satmip_jax") or isinstance(error, MemoryError):
+        ours = type(error).__module__.startswith("satmip_jax")
+        if ours or isinstance(error, MemoryError | OSError):  # a full disk, a folder not ours
             click.echo(f"satmip: {error}", err=True)
             sys.exit(130 if type(error).__name__ == "Interrupted" else 1)
         raise

@@ -181,6 +181,31 @@ def known() -> str:
     return ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in config_folder().glob("*.py")))
 
 
+# Numbers that must lie in a range: (lowest, below what), both as a user may write them.
+_RANGES: dict[str, tuple[int, int | None]] = {
+    "log_every": (1, None),
+    "checkpoint.every": (1, None),
+    "checkpoint.keep": (1, None),
+    "eval.every": (0, None),
+    "eval.batch_size": (1, None),
+    "eval.max_bank": (1, None),
+    "data.workers": (0, None),
+    "metadata.depth": (1, None),
+    "metadata.heads": (1, None),
+    "metadata.frequencies": (0, None),
+    "metadata.caption_length": (2, None),
+    "metadata.field_dropout": (0, 1),
+    "metadata.attention_dropout": (0, 1),
+    "metadata.ffn_dropout": (0, 1),
+    "method.metadata_weight": (0, None),
+    "optimizer.images": (0, None),
+    "optimizer.epochs": (0, None),
+    "optimizer.warmup_epochs": (0, None),
+    "optimizer.weight_decay": (0, None),
+    "optimizer.clip_norm": (0, None),
+}
+
+
 def validate(config: ConfigDict) -> None:
     """Raise ConfigError where values cannot work, before anything is compiled."""
     from satmip_jax.metadata.fields import select_fields
@@ -220,11 +245,28 @@ def validate(config: ConfigDict) -> None:
         optimizer.images > 0 or optimizer.epochs > 0,
         "training has no length: set config.optimizer.epochs or config.optimizer.images",
     )
-    for key in ("log_every", "checkpoint.every", "checkpoint.keep", "eval.batch_size"):
+    for key, (low, high) in _RANGES.items():
         value: Any = config
         for part in key.split("."):
             value = value[part]
-        require(value >= 1, f"config.{key} is {value}; it must be at least 1")
+        limits = f"at least {low}" if high is None else f"from {low} to below {high}"
+        require(
+            value >= low and (high is None or value < high),
+            f"config.{key} is {value}; it must be {limits}",
+        )
+    for key in ("optimizer.learning_rate", "method.temperature", "method.logit_scale_init"):
+        section, name = key.split(".")
+        value = config[section][name]
+        require(value > 0, f"config.{key} is {value}; it must be above 0")
+    require(
+        config.image.pool in ("cls", "mean"),
+        f"config.image.pool is {config.image.pool!r}; choose cls or mean",
+    )
+    require(
+        config.metadata.width % config.metadata.heads == 0,
+        f"config.metadata.width is {config.metadata.width}, not a multiple of "
+        f"config.metadata.heads, {config.metadata.heads}",
+    )
     try:
         select_fields(config.metadata.fields)
         patch = parse_vit(config.image.encoder)[1]

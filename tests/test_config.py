@@ -75,6 +75,12 @@ def test_overrides_keep_their_types():
         (["--config.optimizer.images=0", "--config.optimizer.epochs=0"], "no length"),
         (["--config.checkpoint.every=0"], "config.checkpoint.every is 0"),
         (["--config.dtype=float16"], "'float16'; choose float32 or bfloat16"),
+        (["--config.image.pool=max"], "'max'; choose cls or mean"),
+        (["--config.metadata.heads=7"], "96, not a multiple of config.metadata.heads, 7"),
+        (["--config.metadata.heads=0"], "config.metadata.heads is 0; it must be at least 1"),
+        (["--config.metadata.field_dropout=1.5"], "1.5; it must be from 0 to below 1"),
+        (["--config.optimizer.learning_rate=-1"], "-1.0; it must be above 0"),
+        (["--config.optimizer.weight_decay=nan"], "nan; it must be at least 0"),
     ],
 )
 def test_mistakes_are_named(overrides, message):
