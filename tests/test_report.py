@@ -438,8 +438,8 @@ def write_study(folder: Path, rows: list[dict], **facts) -> Path:
         "skipped": {"text": HOSTILE[1]},
         "failed": [{"variant": "simclr", "seed": 1, "reason": "out of memory"}],
         "versions": {"jax": "0.10.2"},
-        "device_kind": "cpu",
-        "devices": 2,
+        "recipes": {"satmip": ["augment.jitter_p: 0.8 -> 0.0"]},
+        "machines": [{"device_kind": "H100", "devices": 8}, {"device_kind": "cpu", "devices": 2}],
     }
     (folder / "study.json").write_text(json.dumps(about | facts))
     (folder / "plot.svg").write_text(SVG)
@@ -484,12 +484,18 @@ def test_a_study_is_tabled_over_its_seeds(tmp_path):
     assert other[-1] == "1"
 
 
+# of EuroSAT, beside a study on it; and the recipe that one of its methods has of its own
+PAPER = ("Published for eurosat", "48.4", "jitter_p: 0.8 -> 0.0")
+
+
 def test_a_study_on_the_page(tmp_path, scored_run):
     study = write_study(tmp_path / "study", study_rows())
     run = without_data(scored_run, tmp_path / "run")
     page = open_page(write_report([study, run], tmp_path / "report.html"))
-    for text in (*HOSTILE[:2], "out of memory", "2 × cpu", "83.0 ± 3.6", "runs compared"):
-        assert (text in page.text) == (text != "runs compared"), text
+    for text in (*HOSTILE[:2], "out of memory", "8 × H100; 2 × cpu", "83.0 ± 3.6", *PAPER):
+        assert text in page.text, text
+    for text in ("runs compared", "nan"):
+        assert text not in page.text, text
     plots = [a["src"] for tag, a in page.tags if tag == "img" and "study" in a["alt"]]
     assert base64.b64decode(plots[0].split(",")[1]).decode() == SVG  # an image: it cannot run
     (study / "plot.svg").unlink()

@@ -15,6 +15,7 @@ from typing import Any
 from satmip_jax.report.figures import Picture, data_uri
 from satmip_jax.report.files import ReportError, as_text, read_object, read_text
 from satmip_jax.report.machine import hardware, versions
+from satmip_jax.report.paper import LABEL, published
 from satmip_jax.report.scores import shown
 from satmip_jax.report.section import Part, Section
 
@@ -62,7 +63,11 @@ def read_study(folder: Path) -> Section:
     else:
         notes.append(f"There is no {PLOT_FILE} in the folder of the study.")
     if (folder / TABLE_FILE).is_file():
-        parts.append(Part("Table", "pivot", pivot(read_table(folder / TABLE_FILE))))
+        rows = read_table(folder / TABLE_FILE)
+        parts.append(Part("Table", "pivot", pivot(rows)))
+        names = dict.fromkeys(row.get("dataset", "") for row in rows)
+        if known := [(name, scores) for name in names if (scores := published(name))]:
+            parts.append(Part("The paper", "published", (LABEL, known)))
     else:
         notes.append(f"There is no {TABLE_FILE} in the folder of the study.")
     if recipes := _recipes(facts.get("recipes")):
