@@ -207,6 +207,18 @@ def test_a_method_without_metadata_has_image_features_only(tiny_config, tiny_sha
         evaluate(tmp_path, str(tiny_shards_dir), features=["image", "colour"])
 
 
+def test_data_without_metadata_are_scored_by_their_images(tiny_run, tiny_shards_dir, tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(tiny_shards_dir, folder)
+    facts = json.loads((folder / "schema.json").read_text())
+    facts["fields"] = {}
+    (folder / "schema.json").write_text(json.dumps(facts))
+    rows = evaluate(tiny_run, str(folder), protocols=["knn5"], block=0)
+    assert {row.features for row in rows} == {"image"}
+    with pytest.raises(EvaluationError, match="has no metadata: evaluate --features image"):
+        evaluate(tiny_run, str(folder), features=["metadata", "both"])
+
+
 def test_cells_are_whole_and_folds_share_none():
     rng = np.random.default_rng(0)
     places = np.stack([rng.uniform(-180, 180, 500), rng.uniform(-90, 90, 500)], axis=1)
