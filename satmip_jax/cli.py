@@ -213,9 +213,13 @@ def doctor(
     "--tune",
     help="Split to choose weights and strengths on; it joins the bank.  [default: of the bank]",
 )
-@click.option("--features", default="image,metadata,both", show_default=True)
+@click.option(
+    "--features", default="image,metadata,both", show_default=True, help="What to classify by."
+)
 @click.option("--fields", default="all", show_default=True, help="Shown: GSD+Time, all-leak, ...")
-@click.option("--protocols", default="knn5,knn20-weighted,linear", show_default=True)
+@click.option(
+    "--protocols", default="knn5,knn20-weighted,linear", show_default=True, help="How to classify."
+)
 @click.option(
     "--block",
     type=click.FloatRange(0),
@@ -223,7 +227,13 @@ def doctor(
     show_default=True,
     help="Cells of the spatially blocked scores, degrees; 0 for none.",
 )
-@click.option("--init", type=click.Choice(["trained", "random"]), default="trained")
+@click.option(
+    "--init",
+    type=click.Choice(["trained", "random"]),
+    default="trained",
+    show_default=True,
+    help="random: the encoders as they were before training.",
+)
 @click.option(
     "--baseline",
     type=click.Choice(["colour", "patches", "fields"]),
@@ -253,7 +263,7 @@ def evaluate(
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name", type=click.Choice(list(STUDIES)))
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="What all variants start from.")
+@click.option("--config", required=True, metavar="FILE[:ARG]", help="What variants start from.")
 @click.option("--out", required=True, help="For runs, table and plot; resumes what is there.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
 @click.option("--eval-data", multiple=True, help="Score on this prepared folder; may be repeated.")
@@ -274,13 +284,18 @@ def study(
     overrides: tuple[str, ...],
     **study_options: Any,
 ) -> None:
-    """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself."""
-    from satmip_jax.config import load_config
+    """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself.
+
+    Each method is trained as the config file has it for that method: FILE:ARG,METHOD.
+    """
+    from satmip_jax.config import load_config, load_recipes
+    from satmip_jax.objectives import METHODS
     from satmip_jax.studies.runner import run_study
 
     options = {name: value for name, value in study_options.items() if value is not None}
-    loaded = load_config(config, overrides)
-    run_study(name, loaded, out, seeds=seeds, eval_data=eval_data, options=options)
+    given = load_config(config, overrides)
+    recipes = load_recipes(config, overrides, list(METHODS))
+    run_study(name, given, out, recipes=recipes, seeds=seeds, eval_data=eval_data, options=options)
 
 
 @cli.group()
@@ -336,7 +351,8 @@ def main() -> None:
     except SystemExit as leaving:  # click ends so, also when all went well
         code = leaving.code
     except Exception as error:
-        if type(error).__module__.startswith("satmip_jax") or isinstance(error, MemoryError):
+        ours = type(error).__module__.startswith("satmip_jax")
+        if ours or isinstance(error, MemoryError | OSError):  # a full disk, a folder not ours
             click.echo(f"satmip: {error}", err=True)
         else:
             traceback.print_exc()

@@ -7,6 +7,7 @@ values of another type are refused by ml_collections before anything is compiled
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,7 +119,10 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     from absl import flags
 
     path, _, arg = spec.partition(":")
-    config = _get_config(path)(arg) if arg else _get_config(path)()
+    get_config = _get_config(path)
+    if arg and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"{path}: its get_config takes no argument, and {arg!r} was given")
+    config = get_config(arg) if arg else get_config()
     values = flags.FlagValues()
     arguments = ["satmip", *overrides]
     try:
@@ -133,6 +137,30 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     config = values.config
     validate(config)
     return config
+
+
+def load_recipes(
+    spec: str, overrides: Sequence[str], methods: Sequence[str]
+) -> dict[str, ConfigDict]:
+    """What a config file makes of each method, all else as in `spec` and `overrides`.
+
+    Returns:
+        Method -> config, of those that the file takes as an argument, as the ones of satmip do.
+
+    Example:
+        >>> recipes = load_recipes("configs/eurosat.py:satmips,cpu", [], ["simclr", "satmip"])
+        >>> recipes["satmip"].augment.jitter_p
+        0.0
+    """
+    recipes = {}
+    for method in methods:
+        try:
+            config = load_config(f"{spec}{',' if ':' in spec else ':'}{method}", overrides)
+        except (ValueError, TypeError, KeyError):
+            continue  # its argument means something else
+        if config.method.name == method:
+            recipes[method] = config
+    return recipes
 
 
 def _get_config(path: str) -> Callable[..., ConfigDict]:
@@ -158,6 +186,31 @@ def config_folder() -> Path:
 def known() -> str:
     """Names of the configs that come with the package, for messages."""
     return ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in config_folder().glob("*.py")))
+
+
+# Numbers that must lie in a range: (lowest, below what), both as a user may write them.
+_RANGES: dict[str, tuple[int, int | None]] = {
+    "log_every": (1, None),
+    "checkpoint.every": (1, None),
+    "checkpoint.keep": (1, None),
+    "eval.every": (0, None),
+    "eval.batch_size": (1, None),
+    "eval.max_bank": (1, None),
+    "data.workers": (0, None),
+    "metadata.depth": (1, None),
+    "metadata.heads": (1, None),
+    "metadata.frequencies": (0, None),
+    "metadata.caption_length": (2, None),
+    "metadata.field_dropout": (0, 1),
+    "metadata.attention_dropout": (0, 1),
+    "metadata.ffn_dropout": (0, 1),
+    "method.metadata_weight": (0, None),
+    "optimizer.images": (0, None),
+    "optimizer.epochs": (0, None),
+    "optimizer.warmup_epochs": (0, None),
+    "optimizer.weight_decay": (0, None),
+    "optimizer.clip_norm": (0, None),
+}
 
 
 def validate(config: ConfigDict) -> None:
@@ -207,11 +260,28 @@ def validate(config: ConfigDict) -> None:
         optimizer.images > 0 or optimizer.epochs > 0,
         "training has no length: set config.optimizer.epochs or config.optimizer.images",
     )
-    for key in ("log_every", "checkpoint.every", "checkpoint.keep", "eval.batch_size"):
+    for key, (low, high) in _RANGES.items():
         value: Any = config
         for part in key.split("."):
             value = value[part]
-        require(value >= 1, f"config.{key} is {value}; it must be at least 1")
+        limits = f"at least {low}" if high is None else f"from {low} to below {high}"
+        require(
+            value >= low and (high is None or value < high),
+            f"config.{key} is {value}; it must be {limits}",
+        )
+    for key in ("optimizer.learning_rate", "method.temperature", "method.logit_scale_init"):
+        section, name = key.split(".")
+        value = config[section][name]
+        require(value > 0, f"config.{key} is {value}; it must be above 0")
+    require(
+        config.image.pool in ("cls", "mean"),
+        f"config.image.pool is {config.image.pool!r}; choose cls or mean",
+    )
+    require(
+        config.metadata.width % config.metadata.heads == 0,
+        f"config.metadata.width is {config.metadata.width}, not a multiple of "
+        f"config.metadata.heads, {config.metadata.heads}",
+    )
     try:
         select_fields(config.metadata.fields)
         patch = parse_vit(config.image.encoder)[1]
@@ -269,7 +339,7 @@ def parse_arg(
     """Split the text after `:` of a config into method, size and switches.
 
     Args:
-        arg: names joined by ",", in any order; the first method or size named counts.
+        arg: names joined by ",", in any order; the last method and the last size named count.
         method, size: used where `arg` names none.
         sizes: what the config offers.
 

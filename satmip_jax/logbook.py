@@ -1,4 +1,4 @@
-"""The log of a run: metrics as JSON Lines and TensorBoard, a progress bar on process 0."""
+"""The log of a run: metrics as JSON Lines and TensorBoard, what computed them, a progress bar."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from satmip_jax import parallel
+from satmip_jax.environment import environment
+
+METRICS_FILE = "metrics.jsonl"
+STARTS_FILE = "environment.jsonl"
 
 
 class Logbook:
     """Writes `metrics.jsonl` and TensorBoard events in a workdir, and shows a progress bar.
 
-    Other processes than the first write and show nothing. Rows of steps from `start` on, left by
-    a run that was cut off after its last checkpoint, are taken out first.
+    Every start adds a row to `environment.jsonl`: the step it starts at, the devices and the
+    versions of packages. Other processes than the first write and show nothing. Rows of steps from
+    `start` on, left by a run that was cut off after its last checkpoint, are taken out first.
     """
 
     def __init__(self, workdir: Path, *, start: int, total: int, batch_size: int) -> None:
@@ -35,9 +41,11 @@ class Logbook:
             return
         from tensorboardX import SummaryWriter
 
-        path = workdir / "metrics.jsonl"
-        keep_rows_before(path, start)
-        self.file = path.open("a", encoding="utf-8")
+        for name in (METRICS_FILE, STARTS_FILE):
+            keep_rows_before(workdir / name, start)
+        with (workdir / STARTS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": start, **environment()}) + "\n")
+        self.file = (workdir / METRICS_FILE).open("a", encoding="utf-8")
         self.tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start)
 
     def advance(self, steps: int) -> None:
@@ -78,8 +86,8 @@ def keep_rows_before(path: Path, step: int) -> None:
     temporary.replace(path)
 
 
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a `metrics.jsonl`, in order, but for those cut off in writing."""
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of one of the two files, in order, but for those cut off in writing."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if _before(line, math.inf)]
 

@@ -37,8 +37,8 @@ class Interrupted(Exception):
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Train as `config` says; called again with the same arguments it resumes by itself.
 
-    Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl` and
-    `tensorboard/`.
+    Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl`,
+    `environment.jsonl` (what computed it, see `Logbook`) and `tensorboard/`.
 
     Raises:
         ConfigError: the config cannot work, or the workdir belongs to another one.

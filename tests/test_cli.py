@@ -41,6 +41,11 @@ def test_help_imports_nothing_heavy():
         (("train", "--config", "nope.py", "--workdir", "x"), "no config file 'nope.py'"),
         (("prepare", "eurosat", "--source", "nowhere", "--out", "x"), "no file or folder"),
         (("evaluate", "--workdir", "nowhere", "--data", "x"), "holds no checkpoints"),
+        (
+            ("evaluate", "--workdir", "x", "--data", "x", "--fields", "Weather"),
+            "unknown field or group 'Weather'",
+        ),
+        (("train", "--config", "configs/eurosat.py", "--workdir", "README.md/x"), "README.md"),
     ],
 )
 def test_mistakes_are_one_message(arguments, message):

@@ -11,6 +11,7 @@ from satmip_jax.config import (
     differences,
     from_json,
     load_config,
+    load_recipes,
     parse_arg,
     to_json,
 )
@@ -37,6 +38,19 @@ def test_sizes_and_switches_of_a_config():
     assert local.optimizer.batch_size * local.optimizer.learning_rate < 1e-2
 
 
+def test_the_recipe_of_each_method(tmp_path):
+    path = FOLDER / "eurosat.py"
+    recipes = load_recipes(f"{path}:satmips,ti8", ["--config.seed=7"], list(METHODS))
+    assert recipes.keys() == METHODS.keys()
+    assert recipes["satmip"] == load_config(f"{path}:satmip,ti8", ["--config.seed=7"])
+    assert recipes["satmip"].augment != recipes["satmips"].augment
+    fixed = tmp_path / "fixed.py"
+    fixed.write_text("from satmip_jax.config import default_config as get_config\n")
+    assert load_recipes(str(fixed), [], list(METHODS)) == {}
+    with pytest.raises(ConfigError, match=r"takes no argument, and 'simclr' was given"):
+        load_config(f"{fixed}:simclr")
+
+
 def test_overrides_keep_their_types():
     config = load_config(
         str(FOLDER / "eurosat.py"),
@@ -61,6 +75,12 @@ def test_overrides_keep_their_types():
         (["--config.optimizer.images=0", "--config.optimizer.epochs=0"], "no length"),
         (["--config.checkpoint.every=0"], "config.checkpoint.every is 0"),
         (["--config.dtype=float16"], "'float16'; choose float32 or bfloat16"),
+        (["--config.image.pool=max"], "'max'; choose cls or mean"),
+        (["--config.metadata.heads=7"], "96, not a multiple of config.metadata.heads, 7"),
+        (["--config.metadata.heads=0"], "config.metadata.heads is 0; it must be at least 1"),
+        (["--config.metadata.field_dropout=1.5"], "1.5; it must be from 0 to below 1"),
+        (["--config.optimizer.learning_rate=-1"], "-1.0; it must be above 0"),
+        (["--config.optimizer.weight_decay=nan"], "nan; it must be at least 0"),
     ],
 )
 def test_mistakes_are_named(overrides, message):

@@ -1,5 +1,10 @@
 """Scores of a run against scikit-learn on the same features, as split and in spatial blocks."""
 
+import copy
+import json
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
@@ -15,6 +20,7 @@ from satmip_jax.evaluation.fusion import WEIGHTS
 from satmip_jax.evaluation.protocols import EvaluationError, score
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.shards import ShardDataset
+from satmip_jax.sources import fmow
 from satmip_jax.train import train
 
 
@@ -111,14 +117,45 @@ def test_knowing_the_place_helps_no_more_in_blocks(tiny_shards):
         assert scores["both", f"{protocol} blocked 1deg"] > image - 0.05
 
 
-def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir):
+def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir, tmp_path):
+    folder = tmp_path / "with_a_twin"  # of the split val
+    shutil.copytree(tiny_shards_dir, folder)
+    for path in folder.glob("synthetic-val.*"):
+        shutil.copy(path, path.with_name(path.name.replace("-val.", "-twin.")))
+    facts = json.loads((folder / "schema.json").read_text())
+    facts["splits"]["twin"] = facts["splits"]["val"]
+    (folder / "schema.json").write_text(json.dumps(facts))
     options = {"features": ["image"], "protocols": ["knn5"], "block": 0}
-    alone = evaluate(tiny_run, str(tiny_shards_dir), split="train", bank="val", **options)
-    joined = evaluate(
-        tiny_run, str(tiny_shards_dir), split="train", bank="val", tune="train", **options
-    )
-    # each query is then its own nearest neighbour
+    alone = evaluate(tiny_run, str(folder), **options)
+    joined = evaluate(tiny_run, str(folder), tune="twin", **options)
+    # each query then has a copy of itself among its nearest
     assert value(joined, metric="accuracy") > value(alone, metric="accuracy")
+
+
+@pytest.mark.parametrize("roles", [{"tune": "val"}, {"bank": "val"}, {"tune": "train"}])
+def test_examples_are_never_classified_by_themselves(tiny_run, tiny_shards_dir, roles):
+    with pytest.raises(EvaluationError, match=r"must differ.*there are train, val"):
+        evaluate(tiny_run, str(tiny_shards_dir), **roles)
+    with pytest.raises(EvaluationError, match="must differ"):
+        evaluate_baseline("colour", str(tiny_shards_dir), **roles)
+
+
+def test_fmow_has_the_score_of_its_challenge(tiny_shards):
+    bank, queries = (place_is_class(n, cells=30, seed=s) for n, s in ((300, 1), (200, 2)))
+    dataset = copy.copy(tiny_shards)
+    dataset.schema = replace(tiny_shards.schema, classes=fmow.CLASSES)
+    options = {"kinds": ["image"], "model": "", "protocols": ["knn5"], "block": 0}
+    rows = score(bank, queries, dataset=dataset, **options)
+    scaler = StandardScaler().fit(bank.by_kind["image"].astype(np.float64))
+    x, y = (scaler.transform(part.by_kind["image"]) for part in (bank, queries))
+    knn = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(x, bank.labels)
+    f1 = f1_score(queries.labels, knn.predict(y), average=None)
+    # airport counts 0.6 times; airport_hangar and airport_terminal once
+    wanted = np.average(f1, weights=[0.6, 1, 1])
+    assert wanted != pytest.approx(f1.mean(), abs=1e-3)
+    assert value(rows, metric="challenge_f1") == pytest.approx(wanted)
+    others = score(bank, queries, dataset=tiny_shards, **options)
+    assert {row.metric for row in others} == {"accuracy", "macro_f1"}
 
 
 def test_fields_that_are_not_shown_do_not_matter(tiny_run, tiny_shards_dir):
@@ -168,6 +205,18 @@ def test_a_method_without_metadata_has_image_features_only(tiny_config, tiny_sha
         evaluate(tmp_path, str(tiny_shards_dir), features=["metadata"])
     with pytest.raises(EvaluationError, match="colour"):
         evaluate(tmp_path, str(tiny_shards_dir), features=["image", "colour"])
+
+
+def test_data_without_metadata_are_scored_by_their_images(tiny_run, tiny_shards_dir, tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(tiny_shards_dir, folder)
+    facts = json.loads((folder / "schema.json").read_text())
+    facts["fields"] = {}
+    (folder / "schema.json").write_text(json.dumps(facts))
+    rows = evaluate(tiny_run, str(folder), protocols=["knn5"], block=0)
+    assert {row.features for row in rows} == {"image"}
+    with pytest.raises(EvaluationError, match="has no metadata: evaluate --features image"):
+        evaluate(tiny_run, str(folder), features=["metadata", "both"])
 
 
 def test_cells_are_whole_and_folds_share_none():

@@ -128,16 +128,18 @@ def test_bootstrap_is_resampling_of_examples(name, confidence):
     assert interval[0] < metric(truth, predicted) < interval[1]
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "challenge_f1"])
 def test_bootstrap_scores_each_sample_like_the_metric(name, monkeypatch):
     """Exactly: the samples are redrawn here and written out example by example."""
     truth, predicted = answers(40, seed=1)
     pairs, counts = np.unique([truth, predicted], axis=1, return_counts=True)
     samples = np.random.default_rng(5).multinomial(40, counts / 40, size=200)
-    metric = getattr(metrics, name)
-    scores = [metric(*np.repeat(pairs, sample, axis=1)) for sample in samples]
+    metric, options = getattr(metrics, name), {}
+    if name == "challenge_f1":
+        options = {"weights": [1.4, 0, 0, 0.6, 0, 0, 0, 0, 0, 1.0]}  # class 4 does not count
+    scores = [metric(*np.repeat(pairs, sample, axis=1), **options) for sample in samples]
     expected = np.quantile(scores, [0.025, 0.975])
-    options = {"samples": 200, "seed": 5}
+    options |= {"samples": 200, "seed": 5}
     np.testing.assert_allclose(bootstrap(truth, predicted, name, **options), expected, atol=1e-12)
     monkeypatch.setattr(metrics, "DRAWN", 3 * len(counts))  # three samples at a time
     np.testing.assert_allclose(bootstrap(truth, predicted, name, **options), expected, atol=1e-12)
@@ -161,6 +163,7 @@ def test_bootstrap_of_certain_and_of_single_answers():
         ({"metric": "loss"}, "metric is 'loss'"),
         ({"samples": 0}, "0 samples"),
         ({"confidence": 95}, "confidence of 95"),
+        ({"metric": "challenge_f1"}, "class 1 has no weight"),
     ],
 )
 def test_bootstrap_options_that_cannot_be(options, message):

@@ -25,6 +25,7 @@ from satmip_jax.metadata.schema import SchemaError
 from satmip_jax.report import encoded as encoding
 from satmip_jax.report.classes import classes
 from satmip_jax.report.files import ReportError
+from satmip_jax.report.machine import history
 from satmip_jax.report.matching import ranks, recall, retrieval, varying_lines
 from satmip_jax.report.neighbours import choose_queries, neighbours
 from satmip_jax.report.page import short_names, write_report
@@ -374,15 +375,19 @@ def test_hostile_names_stay_names(hostile_page):
     assert policy.startswith("default-src 'none'; img-src data:;")
 
 
+FILES = ("config.json", "evaluation.json", "metrics.jsonl", "schema.json", "environment.jsonl")
+
+
 @settings(max_examples=60, deadline=None)
 @given(
-    file=st.sampled_from(["config.json", "evaluation.json", "metrics.jsonl", "schema.json"]),
+    file=st.sampled_from(FILES),
     text=st.binary(max_size=40)
-    | st.sampled_from([b"[" * 100_000, b"{}", b"[]", b'{"step": {}}', b'{"data": {"dir": 5}}']),
+    | st.sampled_from([b"[" * 100_000, b"{}", b"[]", b'{"step": {}}', b'{"data": {"dir": 5}}'])
+    | st.sampled_from([b'{"step": 1, "devices": [], "versions": 3}', b'{"step": 1e99}']),
 )
 def test_any_file_is_read_or_refused(scored_run, tmp_path_factory, file, text):
     folder = tmp_path_factory.mktemp("any")
-    for name in ("config.json", "evaluation.json", "metrics.jsonl", "schema.json"):
+    for name in FILES:
         shutil.copy(scored_run / name, folder / name)
     (folder / file).write_bytes(text)
     refused = None
@@ -400,6 +405,19 @@ def test_files_that_are_too_large_are_refused(scored_run, tmp_path, monkeypatch)
         ReportError, match=r"config.json has [\d,]+ bytes: a report reads at most 100"
     ):
         write_report([run], tmp_path / "report.html")
+
+
+def test_the_machine_is_told_with_every_change():
+    start = {"step": 0, "device_kind": "H100", "devices": 8, "versions": {"jax": "0.10.2"}}
+    more = {"step": 1500, "processes": 2}
+    assert history([start, start | {"step": 900}, start | more]) == [
+        ("hardware", "8 × H100; 8 × H100, 2 processes from step 1,500"),
+        ("versions", "jax 0.10.2"),
+    ]
+    assert history([start | more])[0][1] == "not recorded; 8 × H100, 2 processes from step 1,500"
+    assert [said for _, said in history([])] == ["not recorded"] * 2
+    cpu = {"step": 0, "device_kind": "cpu", "devices": 1, "processor": "Xeon", "cores": 2}
+    assert history([cpu])[0][1] == "1 × cpu (Xeon, 2 cores)"
 
 
 # --- a study --------------------------------------------------------------------------------------
@@ -420,8 +438,8 @@ def write_study(folder: Path, rows: list[dict], **facts) -> Path:
         "skipped": {"text": HOSTILE[1]},
         "failed": [{"variant": "simclr", "seed": 1, "reason": "out of memory"}],
         "versions": {"jax": "0.10.2"},
-        "device_kind": "cpu",
-        "devices": 2,
+        "recipes": {"satmip": ["augment.jitter_p: 0.8 -> 0.0"]},
+        "machines": [{"device_kind": "H100", "devices": 8}, {"device_kind": "cpu", "devices": 2}],
     }
     (folder / "study.json").write_text(json.dumps(about | facts))
     (folder / "plot.svg").write_text(SVG)
@@ -466,12 +484,18 @@ def test_a_study_is_tabled_over_its_seeds(tmp_path):
     assert other[-1] == "1"
 
 
+# of EuroSAT, beside a study on it; and the recipe that one of its methods has of its own
+PAPER = ("Published for eurosat", "48.4", "jitter_p: 0.8 -> 0.0")
+
+
 def test_a_study_on_the_page(tmp_path, scored_run):
     study = write_study(tmp_path / "study", study_rows())
     run = without_data(scored_run, tmp_path / "run")
     page = open_page(write_report([study, run], tmp_path / "report.html"))
-    for text in (*HOSTILE[:2], "out of memory", "2 × cpu", "83.0 ± 3.6", "runs compared"):
-        assert (text in page.text) == (text != "runs compared"), text
+    for text in (*HOSTILE[:2], "out of memory", "8 × H100; 2 × cpu", "83.0 ± 3.6", *PAPER):
+        assert text in page.text, text
+    for text in ("runs compared", "nan"):
+        assert text not in page.text, text
     plots = [a["src"] for tag, a in page.tags if tag == "img" and "study" in a["alt"]]
     assert base64.b64decode(plots[0].split(",")[1]).decode() == SVG  # an image: it cannot run
     (study / "plot.svg").unlink()

@@ -128,9 +128,15 @@ def test_table_has_a_line_a_group_and_a_column_a_metric():
         dataclasses.replace(ROW, features="both", metric="loss", value=1.23456),
     ]
     print_rows(rows, console)
-    lines = [line for line in console.export_text().splitlines() if "eurosat" in line]
-    assert len(lines) == 2
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
-    key = ["eurosat", "val", "satmip vit"]
-    assert cells[0] == [*key, "image", "knn5", "4050", "81.2", "70.0", ""]
-    assert cells[1] == [*key, "both", "knn5", "4050", "", "", "1.235"]
+    title, *lines = console.export_text().splitlines()
+    assert title.strip() == "dataset eurosat, split val, model satmip vit"
+    cells = [[cell.strip() for cell in s.split("│")[1:-1]] for s in lines if "knn5" in s]
+    assert cells == [
+        ["image", "knn5", "4050", "81.2", "70.0", ""],
+        ["both", "knn5", "4050", "", "", "1.235"],
+    ]
+    print_rows([*rows, dataclasses.replace(ROW, model="[b]colour")], console)
+    title, *lines = console.export_text().splitlines()
+    assert title.strip() == "dataset eurosat, split val"
+    (cells,) = [[cell.strip() for cell in s.split("│")[1:-1]] for s in lines if "colour" in s]
+    assert cells == ["[b]colour", "image", "knn5", "4050", "81.2", "", ""]

@@ -20,9 +20,11 @@ from satmip_jax.cli import cli
 from satmip_jax.config import ConfigError
 from satmip_jax.evaluation.results import Row, read_rows
 from satmip_jax.metadata.schema import FieldStats
+from satmip_jax.objectives import METHODS
 from satmip_jax.studies import (
     STUDIES,
     StudyError,
+    book,
     efficiency,
     open_study,
     plot,
@@ -30,16 +32,16 @@ from satmip_jax.studies import (
     scoring,
     table,
 )
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, vary
 from satmip_jax.studies.lengths import training_seconds
 from satmip_jax.studies.runner import labelled, run_study
 from satmip_jax.train import NotFiniteError
 from tests.conftest import REPOSITORY
 
 
-def batches(config, schema):
+def batches(recipes, schema):
     """A baseline, a short SimCLR and its untrained twin."""
-    run = vary(config, {"optimizer.batch_size": 8, "optimizer.images": 32})
+    run = vary(recipes.of("simclr"), {"optimizer.batch_size": 8, "optimizer.images": 32})
     untrained = Variant("untrained", run, init="random", run="b8", values={"batch": 0})
     colour = Variant("colour", baseline="colour")
     skipped = {"b7": "does not divide by the devices"}
@@ -168,14 +170,21 @@ def test_stopped_and_resumed_gives_the_table_of_an_uninterrupted_study(
     assert facts["skipped"] == {"b7": "does not divide by the devices"}
     assert (facts["seeds"], facts["failed"]) == ([0], [])
     assert facts["x_axis"] == {"column": "batch", "label": "batch size", "scale": "log"}
-    assert {"title", "description", "config", "versions", "device_kind"} <= facts.keys()
+    assert {"title", "description", "config", "recipes"} <= facts.keys()
+    (machine,) = facts["machines"]
+    assert {"versions", "device_kind", "processor"} <= machine.keys()
     ET.parse(whole / "plot.svg")
     assert (whole / "plot.png").read_bytes().startswith(b"\x89PNG")
 
-    # a finished study does nothing, and another config or study is refused in its folder
+    # a finished study does nothing, wherever it is looked at
     trained = count_calls(monkeypatch, scoring, "train")
-    run_study("batches", config, whole, console=quiet)
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "environment", lambda: {"device_kind": "another"})
+        run_study("batches", config, whole, console=quiet)
     assert not trained
+    assert json.loads((whole / "study.json").read_text()) == facts
+
+    # another config or study is refused in its folder
     different = tiny_config("simclr", "--config.optimizer.weight_decay=0.2")
     with pytest.raises(StudyError, match=r"optimizer.weight_decay: 0.1 -> 0.2"):
         run_study("batches", different, whole, console=quiet)
@@ -270,7 +279,7 @@ def test_fields_leaves_out_what_the_data_does_not_tell(tiny_config, tiny_shards)
             name: replace(s, count=7) if name in known else FieldStats()
             for name, s in schema.fields.items()
         }
-        return open_study("fields").plan(config, replace(schema, name="toy", fields=stats))
+        return open_study("fields").plan(Recipes(config), replace(schema, name="toy", fields=stats))
 
     assert [v.name for v in plan("gsd", "location", "timestamp", "cloud_cover").variants] == [
         *("GSD", "Time", "Location", "GSD+Time+Location", "all")
@@ -295,19 +304,19 @@ def test_fields_leaves_out_what_the_data_does_not_tell(tiny_config, tiny_shards)
 
 def test_convergence_is_full_runs_of_four_lengths(tiny_config, tiny_shards):
     config = tiny_config("satmips", "--config.optimizer.images=1000")  # 63 steps of 16
-    plan = open_study("convergence").plan(config, tiny_shards.schema)
+    plan = open_study("convergence").plan(Recipes(config), tiny_shards.schema)
     steps = {v.name: v.config.optimizer.images / 16 for v in plan.variants}
     for method in ("simclr", "satmip", "satmips"):
         lengths = [steps[f"{method}-{name}"] for name in ("eighth", "quarter", "half", "full")]
         assert lengths == [8, 16, 32, 63]
     short = tiny_config("satmips", "--config.optimizer.images=32")
-    plan = open_study("convergence").plan(short, tiny_shards.schema)
+    plan = open_study("convergence").plan(Recipes(short), tiny_shards.schema)
     assert [v.name for v in plan.variants[:2]] == ["simclr-eighth", "simclr-full"]
     assert plan.skipped["simclr-half"] == "as many steps (1) as eighth"
 
 
 def test_what_the_other_studies_compare(tiny_config, tiny_shards):
-    config, schema = tiny_config("simclr"), tiny_shards.schema
+    config, schema = Recipes(tiny_config("simclr")), tiny_shards.schema
     plan = open_study("methods").plan(config, schema)
     assert [v.name for v in plan.variants] == [
         *("untrained", "colour", "patches", "fields", "simclr", "satmip", "satmip-text"),
@@ -321,13 +330,38 @@ def test_what_the_other_studies_compare(tiny_config, tiny_shards):
     assert {v.run or v.name for v in plan.variants if v.config} == {"satmip", "satmips"}
     with pytest.raises(StudyError, match="'simclr', which has no metadata encoder"):
         open_study("encoders").plan(config, schema)
-    plan = open_study("encoders").plan(tiny_config("satmip"), schema)
+    plan = open_study("encoders").plan(Recipes(tiny_config("satmip")), schema)
     assert [v.config.metadata.encoder for v in plan.variants] == ["tabular", "text"]
     assert {v.config.method.name for v in plan.variants} == {"satmip"}
     for name in STUDIES:
         assert open_study(name).name == name
     with pytest.raises(StudyError, match="unknown study 'batch'"):
         studies.open_study("batch")
+
+
+def test_each_method_is_trained_by_its_own_recipe(
+    tiny_config, tiny_shards, tmp_path, monkeypatch, quiet
+):
+    given, own = tiny_config("satmips"), tiny_config("satmip")  # which has other views
+    assert given.augment.jitter_p != own.augment.jitter_p
+    told = vary(own, {"method.name": "metapred"})
+    recipes = Recipes(given, {"satmips": given, "satmip": own, "metapred": told})
+    for name in ("methods", "modalities", "convergence", "efficiency", "fields"):
+        for variant in open_study(name).plan(recipes, tiny_shards.schema).variants:
+            if variant.config is not None:
+                right = own if variant.config.method.name in ("satmip", "metapred") else given
+                assert variant.config.augment == right.augment, (name, variant.name)
+    (changes,) = {tuple(lines) for lines in recipes.departures().values()}
+    assert "augment.jitter_p: 0.8 -> 0.0" in changes
+    assert not any("method.name" in line for line in changes)
+
+    other = vary(given, {"method.name": "simclr", "augment.hflip": False})
+    monkeypatch.setattr(scoring, "train", None)  # nothing can be trained
+    with pytest.raises(StudyError, match="4 of 5 failed"):
+        run_study("batches", given, tmp_path, recipes={"simclr": other}, seeds=2, console=quiet)
+    assert "simclr by its own recipe: augment.hflip: True -> False" in quiet.export_text()
+    facts = json.loads((tmp_path / "study.json").read_text())
+    assert facts["recipes"] == {"simclr": ["augment.hflip: True -> False"]}
 
 
 def test_data_that_cannot_be_told_apart_is_refused(tiny_config, tiny_shards_dir, tmp_path):
@@ -349,6 +383,9 @@ def test_the_command_hands_everything_on(tiny_shards_dir, monkeypatch):
     assert CliRunner().invoke(cli, words, catch_exceptions=False).exit_code == 0
     (((name, given, out), options),) = calls
     assert (name, out, given.seed, given.method.name) == ("fields", "x", 7, "satmip")
+    assert {m: (c.seed, c.method.name) for m, c in options.pop("recipes").items()} == {
+        method: (7, method) for method in METHODS
+    }
     assert options == {"seeds": 2, "eval_data": ("a", "b")}
     refused = CliRunner().invoke(cli, ["study", "field", "--config", config, "--out", "x"])
     assert refused.exit_code == 2

@@ -172,6 +172,10 @@ def test_killed_and_resumed_is_bit_for_bit_uninterrupted(tiny_shards_dir, tmp_pa
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
 
     assert metrics(workdir) == metrics(tmp_path / "whole")
+    starts = (workdir / "environment.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in starts]
+    assert steps == [0, saved, max(steps)]
+    assert saved < max(steps) < 20
 
 
 def test_what_is_not_finite_stops_with_names(tiny_config, tiny_shards, tmp_path):
@@ -212,6 +216,9 @@ def test_the_log_of_a_run(tiny_run):
     assert scores["step"] == 4
     assert {"knn_image", "knn_metadata", "knn_both"} <= scores.keys()
     assert any((tiny_run / "tensorboard").iterdir())
+    (start,) = [json.loads(s) for s in (tiny_run / "environment.jsonl").read_text().splitlines()]
+    assert (start["step"], start["devices"], start["device_kind"]) == (0, 8, "cpu")
+    assert start["versions"]["jax"] == jax.__version__
 
 
 def test_a_checkpoint_of_another_model_is_named_leaf_by_leaf(tiny_run, tiny_config, tiny_shards):

@@ -46,27 +46,33 @@ def evaluate(
         split, bank: examples to be classified, and those whose labels are known.
         tune: split on which weights and strengths are chosen, and which then joins the bank; a
             fifth of the bank where it is not given.
-        features: of "image", "metadata" and "both"; what the method lacks is left out.
+        features: of "image", "metadata" and "both"; what the method lacks is left out, and so is
+            metadata where the data have none of `fields`.
         fields: those that the metadata encoder may see, see `select_fields`.
         protocols, block: see `protocols.score`.
         init: "trained", or "random" for the untrained encoders of the same config.
 
     Raises:
-        EvaluationError: no labels, unknown features, or none that this method has.
+        EvaluationError: no labels, unknown features, or none that this method has; or one split in
+            two of the three roles.
+        FieldError: unknown fields.
         CheckpointError: no checkpoint, or one that does not fit.
     """
     if unknown := set(features) - set(KINDS):
         raise EvaluationError(f"no features {sorted(unknown)}: choose of {', '.join(KINDS)}")
+    shown = select_fields(fields)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         config, schema = checkpoints.run()
         mesh = parallel.make_mesh()
         towers, state = load_model(checkpoints, config, schema, mesh, init=init)
-    wanted = [kind for kind in features if kind == "image" or towers.has_metadata]
+    queries = ShardDataset(data, split)
+    known = any(queries.schema.fields[field.name].count for field in shown)
+    wanted = [kind for kind in features if kind == "image" or (towers.has_metadata and known)]
     if not wanted:
-        raise EvaluationError(
-            f"{config.method.name} has no metadata encoder: evaluate --features image"
-        )
-    shown = select_fields(fields)
+        lacking = f"{data} has no metadata"
+        if known:
+            lacking = f"{config.method.name} has no metadata encoder"
+        raise EvaluationError(f"{lacking}: evaluate --features image")
 
     def encode(part: str) -> Features:
         dataset = ShardDataset(data, part)
@@ -75,7 +81,7 @@ def evaluate(
     model = f"{config.method.name} {config.image.encoder}"
     return _score_splits(
         encode,
-        ShardDataset(data, split),
+        queries,
         bank,
         tune,
         kinds=wanted,
@@ -130,6 +136,12 @@ def _score_splits(
     fields: str,
     **options: Any,
 ) -> list[Row]:
+    roles = [queries.split, bank, *([] if tune is None else [tune])]
+    if len(set(roles)) < len(roles):
+        raise EvaluationError(
+            f"split, bank and tune are {', '.join(roles)}: they must differ, or examples would be "
+            f"classified by themselves; there are {', '.join(queries.schema.splits)}"
+        )
     known, held_out = encode(bank), None
     if tune is not None:
         chosen_on = encode(tune)

@@ -61,19 +61,16 @@ def challenge_f1(truth: ArrayLike, predicted: ArrayLike, weights: Sequence[float
       >>> challenge_f1(truth, predicted, weights)
     """
     occurs, f1 = _f1_by_class(truth, predicted)
-    if not all(np.isfinite(weight) and weight >= 0 for weight in weights):
-        raise ValueError(f"weights are {list(weights)}: expected numbers of 0 or more")
-    if len(weights) < len(f1):
-        raise ValueError(f"class {len(f1) - 1} has no weight: there are {len(weights)} weights")
-    weight = np.asarray(weights, np.float64)[: len(f1)] * occurs
+    weight = _weights(weights, len(f1) - 1)[: len(f1)] * occurs
     return float(weight @ f1 / weight.sum()) if weight.any() else 0.0
 
 
 def bootstrap(
     truth: ArrayLike,
     predicted: ArrayLike,
-    metric: Literal["accuracy", "macro_f1"],
+    metric: Literal["accuracy", "macro_f1", "challenge_f1"],
     *,
+    weights: Sequence[float] = (),
     samples: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
@@ -89,7 +86,8 @@ def bootstrap(
 
     Args:
       truth, predicted: integers (n,).
-      metric: "accuracy" or "macro_f1".
+      metric: the name of one of the functions above.
+      weights: of "challenge_f1", see there.
       samples: how many; the ends of the interval are uncertain by a few percent of its width.
       seed: the interval depends on the arguments alone.
       confidence: part of the samples inside the interval.
@@ -105,8 +103,8 @@ def bootstrap(
       (0.803, 0.827)
     """
     truth, predicted = _classes(truth, predicted)
-    if metric not in ("accuracy", "macro_f1"):
-        raise ValueError(f"metric is {metric!r}: 'accuracy' or 'macro_f1'")
+    if metric not in ("accuracy", "macro_f1", "challenge_f1"):
+        raise ValueError(f"metric is {metric!r}: 'accuracy', 'macro_f1' or 'challenge_f1'")
     if samples < 1 or not 0 < confidence < 1:
         raise ValueError(
             f"{samples} samples and a confidence of {confidence}: expected 1 or more, and a "
@@ -116,6 +114,9 @@ def bootstrap(
     classes, codes = np.unique(np.concatenate([truth, predicted]), return_inverse=True)
     pairs, counts = np.unique(codes[:n] * len(classes) + codes[n:], return_counts=True)
     true, answered = np.divmod(pairs, len(classes))
+    weight = np.ones(len(classes))
+    if metric == "challenge_f1":
+        weight = _weights(weights, int(classes[-1]))[classes]
     rng, scores = np.random.default_rng(seed), []
     step = max(1, DRAWN // len(pairs))
     for start in range(0, samples, step):
@@ -126,7 +127,8 @@ def bootstrap(
             continue
         occurrences = _sum_by(true, drawn, len(classes)) + _sum_by(answered, drawn, len(classes))
         f1 = 2 * _sum_by(true, right, len(classes)) / np.maximum(occurrences, 1)
-        scores.append(f1.sum(axis=1) / (occurrences > 0).sum(axis=1))
+        total = (occurrences > 0) @ weight
+        scores.append(f1 @ weight / np.where(total > 0, total, 1))
     low, high = np.quantile(np.concatenate(scores), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -174,6 +176,15 @@ def _f1_by_class(truth: ArrayLike, predicted: ArrayLike) -> tuple[NDArray, NDArr
     matrix = confusion_matrix(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
     occurrences = matrix.sum(axis=0) + matrix.sum(axis=1)
     return occurrences > 0, 2 * np.diagonal(matrix) / np.maximum(occurrences, 1)
+
+
+def _weights(weights: Sequence[float], last: int) -> NDArray[np.float64]:
+    """Weights by class, checked, of the classes from 0 to `last` at least."""
+    if not all(np.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError(f"weights are {list(weights)}: expected numbers of 0 or more")
+    if len(weights) <= last:
+        raise ValueError(f"class {last} has no weight: there are {len(weights)} weights")
+    return np.asarray(weights, np.float64)
 
 
 def _sum_by(group: NDArray, numbers: NDArray, groups: int) -> NDArray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,18 +18,16 @@ from satmip_jax.evaluation import blocks, fusion
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.linear import held_out_rows, linear_predict
-from satmip_jax.evaluation.metrics import accuracy, bootstrap, macro_f1
+from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
 from satmip_jax.evaluation.results import Row
 from satmip_jax.shards import ShardDataset
+from satmip_jax.sources import fmow
 
 log = logging.getLogger(__name__)
 
 # (bank (n, d), queries (m, d), labels (n,), held_out (n,), num_classes) -> classes (m,)
 Classifier = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
-METRICS: dict[Literal["accuracy", "macro_f1"], Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-}
+Metric = Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]  # value, low, high
 BLOCK = 1.0  # degrees
 
 
@@ -82,6 +80,8 @@ def score(
 ) -> list[Row]:
     """Rows of every kind of features, protocol and metric, with 95 % bootstrap intervals.
 
+    The metrics are accuracy and macro F1; of fMoW's 62 classes also the challenge's weighted F1.
+
     Args:
         kinds: of "image", "metadata" and "both" (see `fusion`).
         dataset: the queries'; names the rows.
@@ -121,7 +121,7 @@ def score(
         if len(folds) > 1:
             settings.append((f" blocked {block:g}deg", folds))
 
-    rows = []
+    rows, metrics = [], _metrics(dataset.schema.classes)
     for suffix, folds in settings:
         truth = np.concatenate([queries.labels[asked] for _, asked in folds])
         if suffix and len(truth) < known.sum():
@@ -130,8 +130,8 @@ def score(
             )
         answers = _classify(bank, queries, folds, kinds, protocols, held_out, weigh_on, dataset)
         for (kind, protocol), predicted in answers.items():
-            for metric, function in METRICS.items():
-                low, high = bootstrap(truth, predicted, metric)
+            for metric, function in metrics.items():
+                value, low, high = function(truth, predicted)
                 rows.append(
                     Row(
                         dataset=dataset.schema.name,
@@ -140,13 +140,32 @@ def score(
                         features=kind,
                         protocol=protocol + suffix,
                         metric=metric,
-                        value=float(function(truth, predicted)),
+                        value=value,
                         n=len(truth),
                         low=low,
                         high=high,
                     )
                 )
     return rows
+
+
+def _metrics(classes: Sequence[str]) -> dict[str, Metric]:
+    """Those that fit the classes, each with its interval."""
+
+    def interval(function: Callable[..., float], name: Any, **options: Any) -> Metric:
+        return lambda truth, predicted: (
+            function(truth, predicted, **options),
+            *bootstrap(truth, predicted, name, **options),
+        )
+
+    metrics = {
+        "accuracy": interval(accuracy, "accuracy"),
+        "macro_f1": interval(macro_f1, "macro_f1"),
+    }
+    if tuple(classes) == fmow.CLASSES:
+        weights = [fmow.CHALLENGE_WEIGHTS[name] for name in classes]
+        metrics["challenge_f1"] = interval(challenge_f1, "challenge_f1", weights=weights)
+    return metrics
 
 
 def _classify(

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 # Kept as fractions, shown as percent.
-FRACTIONS = ("accuracy", "macro_f1")
+FRACTIONS = ("accuracy", "macro_f1", "challenge_f1")
 
 
 class ResultsError(ValueError):
@@ -127,10 +128,18 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> list[Row]:
 
 
 def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
-    """A table of one line a group, a column for each metric; fractions as percent."""
+    """A table of one line a group, a column for each metric; fractions as percent.
+
+    What is the same in all lines is said once, above them.
+    """
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    table = Table()
-    for name in ("dataset", "split", "model", "features", "protocol"):
+    names = ("dataset", "split", "model", "features", "protocol")
+    values = {name: list(dict.fromkeys(getattr(row, name) for row in rows)) for name in names}
+    same = [name for name in names[:3] if len(values[name]) == 1]
+    shown = [name for name in names if name not in same]
+    title = ", ".join(f"{name} {escape(values[name][0])}" for name in same)
+    table = Table(title=title or None, title_justify="left")
+    for name in shown:
         table.add_column(name, overflow="fold")
     table.add_column("n", justify="right")
     for metric in metrics:
@@ -139,10 +148,11 @@ def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     groups: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         groups.setdefault(row.group, {})[row.metric] = row
-    for group, scores in groups.items():
+    for scores in groups.values():
+        some = next(iter(scores.values()))
         examples = ", ".join(dict.fromkeys(str(row.n) for row in scores.values()))
-        values = [_shown(scores[metric]) if metric in scores else "" for metric in metrics]
-        table.add_row(*group, examples, *values)
+        cells = [_shown(scores[metric]) if metric in scores else "" for metric in metrics]
+        table.add_row(*(escape(getattr(some, name)) for name in shown), examples, *cells)
     (console or Console()).print(table)
 
 

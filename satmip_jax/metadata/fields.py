@@ -21,6 +21,10 @@ Group = Literal["GSD", "Time", "Location", "Angles", "Other"]
 MAX_TEXT = 64  # characters of a category; longer is not a category but an accident
 
 
+class FieldError(ValueError):
+    """There is no such field or group, or nothing is left of a selection; the message lists all."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One kind of knowledge about an image.
@@ -296,12 +300,12 @@ def field(name: str) -> Field:
     """The field of that name.
 
     Raises:
-      ValueError: there is no such field; the message lists those there are.
+      FieldError: there is no such field; the message lists those there are.
     """
     try:
         return _BY_NAME[name]
     except (KeyError, TypeError):
-        raise ValueError(f"no metadata field {name!r}; there are: {', '.join(_BY_NAME)}") from None
+        raise FieldError(f"no metadata field {name!r}; there are: {', '.join(_BY_NAME)}") from None
 
 
 def select_fields(spec: str | Sequence[str]) -> tuple[Field, ...]:
@@ -313,7 +317,7 @@ def select_fields(spec: str | Sequence[str]) -> tuple[Field, ...]:
         that tell the tile's size), or a sequence of such specifications: their union.
 
     Raises:
-      ValueError: an unknown name (the message lists what exists), or nothing is left.
+      FieldError: an unknown name (the message lists what exists), or nothing is left.
 
     Example: [f.name for f in select_fields("Time+cloud_cover")] == ["timestamp", "cloud_cover"]
     """
@@ -326,7 +330,7 @@ def select_fields(spec: str | Sequence[str]) -> tuple[Field, ...]:
             part = part | _named(term, text) if sign == "+" else part - _named(term, text)
         chosen |= part
     if not chosen:
-        raise ValueError(f"the field selection {spec!r} leaves no field")
+        raise FieldError(f"the field selection {spec!r} leaves no field")
     return tuple(f for f in FIELDS if f.name in chosen)
 
 
@@ -340,7 +344,7 @@ def _named(term: str, spec: str) -> set[str]:
         return {f.name for f in FIELDS if f.group == term}
     if term in _BY_NAME:
         return {term}
-    raise ValueError(
+    raise FieldError(
         f"unknown field or group {term!r} in the field selection {spec!r}; there are: all, leak, "
         f"the groups {', '.join(GROUPS)}, and the fields {', '.join(_BY_NAME)}"
     )

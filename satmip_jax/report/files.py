@@ -44,3 +44,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ReportError(f"{path} holds a {type(data).__name__}: expected an object")
     return data
+
+
+def as_text(value: object) -> str:
+    """A string or a number as text, anything else as nothing."""
+    return str(value)[:2000] if isinstance(value, str | int | float) else ""

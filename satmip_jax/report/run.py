@@ -12,12 +12,14 @@ from ml_collections import ConfigDict
 
 from satmip_jax import config as configs
 from satmip_jax.evaluation.results import Row, read_rows
-from satmip_jax.logbook import read_rows as read_metrics
+from satmip_jax.logbook import METRICS_FILE, STARTS_FILE
+from satmip_jax.logbook import read_rows as read_log
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
 from satmip_jax.report.figures import Line, Picture, curves
 from satmip_jax.report.files import ReportError, read_text
+from satmip_jax.report.machine import history as machines
 from satmip_jax.report.section import Part
 from satmip_jax.train_step import total_steps
 
@@ -35,6 +37,7 @@ class Run:
         name: of the folder, as far as it tells it from the others on the page.
         schema: of the data trained on; None where the run ended before it was written.
         history: rows of metrics.jsonl, in order.
+        starts: rows of environment.jsonl: what computed, from which step on.
         scores: rows of evaluation.json.
     """
 
@@ -43,6 +46,7 @@ class Run:
     config: ConfigDict
     schema: Schema | None
     history: Sequence[dict[str, Any]]
+    starts: Sequence[dict[str, Any]]
     scores: Sequence[Row]
 
     @property
@@ -65,21 +69,26 @@ def read_run(folder: Path, name: str) -> Run:
         config = configs.from_json(read_text(path))
     except (configs.ConfigError, RecursionError) as error:
         raise ReportError(f"{path}: {error}") from None
-    schema, scores, metrics = (
-        folder / file for file in ("schema.json", "evaluation.json", "metrics.jsonl")
-    )
-    for path in (scores, metrics):
-        if path.is_file():
-            read_text(path)  # not too large
-    history = read_metrics(metrics) if metrics.is_file() else []
+    schema, scores = folder / "schema.json", folder / "evaluation.json"
+    if scores.is_file():
+        read_text(scores)  # not too large
     return Run(
         name,
         folder,
         config,
         Schema.load(schema) if schema.is_file() else None,
-        [row for row in history if _is_number(row["step"])],
+        _read_log(folder / METRICS_FILE),
+        _read_log(folder / STARTS_FILE),
         read_rows(scores) if scores.is_file() else [],
     )
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log that name a step; none where there is no file."""
+    if not path.is_file():
+        return []
+    read_text(path)  # not too large
+    return [row for row in read_log(path) if _is_number(row["step"])]
 
 
 # --- what it was ----------------------------------------------------------------------------------
@@ -116,8 +125,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         counts = ", ".join(f"{NAMES.get(name, name)} {n:,}" for name, n in negatives.items())
         rows.append(("negatives per anchor", counts))
     rows.append(("seed", str(config.seed)))
-    rows.append(("hardware", "not recorded by the run"))
-    return rows
+    return rows + machines(run.starts)
 
 
 def fields_used(run: Run) -> str:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.report.figures import Picture, data_uri
-from satmip_jax.report.files import ReportError, read_object, read_text
+from satmip_jax.report.files import ReportError, as_text, read_object, read_text
+from satmip_jax.report.machine import hardware, versions
+from satmip_jax.report.paper import LABEL, published
 from satmip_jax.report.scores import shown
 from satmip_jax.report.section import Part, Section
 
@@ -54,29 +56,35 @@ def read_study(folder: Path) -> Section:
     facts = read_object(folder / STUDY_FILE)
     parts, notes = [], []
     if (folder / PLOT_FILE).is_file():
-        title = _text(facts.get("title")) or folder.name
+        title = as_text(facts.get("title")) or folder.name
         svg = read_text(folder / PLOT_FILE).encode("utf-8")
         picture = Picture(data_uri(svg, "image/svg+xml"), f"plot of the study: {title}")
         parts.append(Part("Plot", "plot", picture))
     else:
         notes.append(f"There is no {PLOT_FILE} in the folder of the study.")
     if (folder / TABLE_FILE).is_file():
-        parts.append(Part("Table", "pivot", pivot(read_table(folder / TABLE_FILE))))
+        rows = read_table(folder / TABLE_FILE)
+        parts.append(Part("Table", "pivot", pivot(rows)))
+        names = dict.fromkeys(row.get("dataset", "") for row in rows)
+        if known := [(name, scores) for name in names if (scores := published(name))]:
+            parts.append(Part("The paper", "published", (LABEL, known)))
     else:
         notes.append(f"There is no {TABLE_FILE} in the folder of the study.")
+    if recipes := _recipes(facts.get("recipes")):
+        parts.append(Part("Recipes", "recipes", recipes))
     left_out = [("skipped", *pair) for pair in _pairs(facts.get("skipped"))]
     failed = facts.get("failed")
     for entry in failed if isinstance(failed, list) else []:
         if isinstance(entry, dict):
-            left_out.append(("failed", _text(entry.get("variant")), _text(entry.get("reason"))))
+            left_out.append(("failed", as_text(entry.get("variant")), as_text(entry.get("reason"))))
     if left_out:
         parts.append(Part("Not in the table", "left_out", left_out))
     if isinstance(config := facts.get("config"), dict):
-        text = json.dumps(config, indent=2, sort_keys=True)
-        parts.append(Part("Configuration", "configuration", ([], text)))
+        whole = json.dumps(config, indent=2, sort_keys=True)
+        parts.append(Part("Configuration", "configuration", ([], whole)))
     return Section(
-        title=_text(facts.get("title")) or folder.name,
-        lead=_text(facts.get("description")),
+        title=as_text(facts.get("title")) or folder.name,
+        lead=as_text(facts.get("description")),
         facts=_facts(facts),
         parts=parts,
         notes=notes,
@@ -168,33 +176,34 @@ def _over_seeds(group: Sequence[Mapping[str, str]], name: str) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [("study", _text(facts.get("name")))]
+    rows = [("study", as_text(facts.get("name")))]
     if isinstance(axis := facts.get("x_axis"), dict):
-        rows.append(("drawn against", _text(axis.get("label"))))
+        rows.append(("drawn against", as_text(axis.get("label"))))
     if isinstance(data := facts.get("data"), dict):
         rows.append(("scored on", ", ".join(data)))
     if isinstance(seeds := facts.get("seeds"), list):
-        rows.append(("seeds", ", ".join(map(_text, seeds))))
-    if facts.get("device_kind"):
-        rows.append(("hardware", f"{_text(facts.get('devices'))} × {_text(facts['device_kind'])}"))
-    versions = [f"{name} {version}" for name, version in _pairs(facts.get("versions"))]
-    rows.append(("versions", ", ".join(versions)))
+        rows.append(("seeds", ", ".join(map(as_text, seeds))))
+    machines = facts.get("machines")
+    known = [m for m in machines if isinstance(m, dict)] if isinstance(machines, list) else [facts]
+    for name, describe in (("hardware", hardware), ("versions", versions)):
+        rows.append((name, "; ".join(dict.fromkeys(filter(None, map(describe, known))))))
     return [(name, value) for name, value in rows if value]
+
+
+def _recipes(value: object) -> list[tuple[str, str]]:
+    """(method, how its recipe differs from the configuration)."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return [(m, "; ".join(map(as_text, c))) for m, c in pairs if isinstance(c, list)]
 
 
 def _pairs(value: object) -> list[tuple[str, str]]:
     """(key, value) of a JSON object, as text."""
-    return [(key, _text(v)) for key, v in value.items()] if isinstance(value, dict) else []
+    return [(key, as_text(v)) for key, v in value.items()] if isinstance(value, dict) else []
 
 
-def _text(value: object) -> str:
-    """A string or a number as text, anything else as nothing."""
-    return str(value)[:2000] if isinstance(value, str | int | float) else ""
-
-
-def _number(text: str) -> float | None:
+def _number(cell: str) -> float | None:
     try:
-        number = float(text)
+        number = float(cell)
     except ValueError:
         return None
     return number if math.isfinite(number) else None

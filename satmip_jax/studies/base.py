@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ml_collections import ConfigDict
 
+from satmip_jax import config as configs
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import StudyError
@@ -75,6 +76,40 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Recipes:
+    """What a study starts from: a config, and the config of each method that has its own.
+
+    Attributes:
+      config: the one that was given.
+      own: method -> its config, as far as the file of the config makes one, see
+        `config.load_recipes`: methods want other views, say.
+    """
+
+    config: ConfigDict
+    own: Mapping[str, ConfigDict] = field(default_factory=dict)
+
+    def of(self, method: str, **changes: Any) -> ConfigDict:
+        """The config of a method, with some values of `method` changed too.
+
+        Example:
+          >>> Recipes(config).of("satmips", coupled=False).method.coupled
+          False
+        """
+        named = {"name": method, **changes}
+        start = self.own.get(method, self.config)
+        return vary(start, {f"method.{key}": value for key, value in named.items()})
+
+    def departures(self) -> dict[str, list[str]]:
+        """Method -> where its own recipe differs from the config given, beside its name."""
+        found = {}
+        for method, own in self.own.items():
+            shared = vary(self.config, {"method.name": method})
+            if changes := configs.differences(shared, own):
+                found[method] = changes
+        return found
+
+
+@dataclass(frozen=True)
 class Plan:
     """The variants in the order of the table, and what was left out: name -> reason."""
 
@@ -89,7 +124,7 @@ class Study:
     Attributes:
       name: its key in `STUDIES`.
       title, description: for people; the description says what is asked, and what to compare with.
-      plan: (config, schema of the training data, options by keyword) -> the variants.
+      plan: (recipes, schema of the training data, options by keyword) -> the variants.
       x: what the plot shows the scores against; the first is the study's own axis.
       columns: its own columns of the table, name -> type of the values.
       draw: (study, summaries) -> the plot.

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 
-from ml_collections import ConfigDict
-
 from satmip_jax import memory, parallel
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import StudyError, plot
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, vary
 
 SMALLER, LARGER = 2, 2  # without --batch-sizes: so many times halved and doubled
 
 
 def plan(
-    config: ConfigDict,
+    recipes: Recipes,
     schema: Schema,
     batch_sizes: str = "",
     learning_rate_rule: str = "linear",
@@ -32,6 +30,7 @@ def plan(
     Raises:
         StudyError: sizes that are no numbers, or none that can be trained.
     """
+    config = recipes.config
     base, examples = config.optimizer.batch_size, schema.splits[config.data.train_split]
     limit = int(device_memory * 2**30) or memory.device_limit()
     variants, skipped = [], {}

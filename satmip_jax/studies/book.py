@@ -12,31 +12,27 @@ a study that was stopped on the way ends with the same table as one that was not
 from __future__ import annotations
 
 import json
-import platform
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-import satmip_jax
 from satmip_jax import config as configs
 from satmip_jax import parallel
+from satmip_jax.environment import environment
 from satmip_jax.evaluation.results import Row, read_rows, write_rows
 from satmip_jax.studies import StudyError, plot, table
-from satmip_jax.studies.base import Plan, Study, Variant, vary
+from satmip_jax.studies.base import Plan, Recipes, Study, Variant, vary
 from satmip_jax.studies.lengths import training_seconds
 from satmip_jax.train import Interrupted
 from satmip_jax.train_step import total_steps
 
 MARKER = "scored.json"  # in a run's folder: what was scored -> keys of its rows in evaluation.json
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Book:
 
     Args:
       folder: where the study lives.
-      config: of the study; the variants change it.
+      recipes: what the variants start from.
       seeds: of every variant that is trained.
       data: name -> prepared folder, on which everything is scored.
       examples: number of training images.
@@ -76,18 +72,22 @@ class Book:
         folder: Path,
         study: Study,
         plan: Plan,
-        config: ConfigDict,
+        recipes: Recipes,
         *,
         seeds: Sequence[int],
         data: Mapping[str, str],
         examples: int,
         console: Console,
     ) -> None:
-        self.folder, self.study, self.plan, self.config = folder, study, plan, config
+        self.folder, self.study, self.plan, self.config = folder, study, plan, recipes.config
         self.seeds, self.data, self.examples, self.console = seeds, data, examples, console
         self.units = [unit for variant in plan.variants for unit in self._units(variant)]
         self.rows: dict[str, list[dict[str, Any]]] = {}  # of the units that are done, by name
         self.failed: dict[str, tuple[Unit, str]] = {}
+        methods = {variant.config.method.name for variant in plan.variants if variant.config}
+        # method -> where its recipe is not that of `config`
+        self.departures = {m: d for m, d in recipes.departures().items() if m in methods}
+        self.machines: list[dict[str, Any]] = []  # on which the study was computed
 
     def _units(self, variant: Variant) -> Iterator[Unit]:
         run = self.folder / "runs" / (variant.run or variant.name)
@@ -121,9 +121,12 @@ class Book:
                     + "\n  ".join(changed)
                     + "\nUse another --out, or the config of that study to go on with it."
                 )
+            self.machines = stored.get("machines") or []
         for unit in self.units:
             if self._is_done(unit):
                 self.rows[unit.name] = self._collect(unit)
+        if len(self.rows) < len(self.units) and (here := environment()) not in self.machines:
+            self.machines.append(here)
         self.write()
 
     def todo(self) -> Iterator[Unit]:
@@ -262,18 +265,13 @@ class Book:
             "seeds": list(self.seeds),
             "data": dict(self.data),
             "variants": [variant.name for variant in self.plan.variants],
+            "recipes": self.departures,
             "skipped": dict(self.plan.skipped),
             "failed": [
                 {"variant": unit.variant.name, "seed": unit.seed, "reason": reason}
                 for unit, reason in self.failed.values()
             ],
-            "versions": {
-                "satmip_jax": satmip_jax.__version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in PACKAGES},
-            },
-            "device_kind": jax.devices()[0].device_kind,
-            "devices": jax.device_count(),
+            "machines": self.machines,
         }
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
 from satmip_jax.train_step import total_steps
 
 METHODS = ("simclr", "satmip", "satmips")
 LENGTHS = {"eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2, "full": 1.0}  # of the config's
 
 
-def plan(config: ConfigDict, schema: Schema) -> Plan:
+def plan(recipes: Recipes, schema: Schema) -> Plan:
     """Each method at each length; every run has a warm-up and a cosine of its own."""
     known_fields(schema)
-    batch = config.optimizer.batch_size
-    steps = total_steps(config, schema.splits[config.data.train_split])
     variants: list[Variant] = []
     skipped: dict[str, str] = {}
     for method in METHODS:
+        config = recipes.of(method)
+        batch = config.optimizer.batch_size
+        steps = total_steps(config, schema.splits[config.data.train_split])
         seen: dict[int, str] = {}
         for name, fraction in LENGTHS.items():
             length = max(1, round(steps * fraction))
@@ -28,7 +27,7 @@ def plan(config: ConfigDict, schema: Schema) -> Plan:
                 skipped[f"{method}-{name}"] = f"as many steps ({length}) as {seen[length]}"
                 continue
             seen[length] = name
-            changes = {"method.name": method, "optimizer.images": length * batch}
+            changes = {"optimizer.images": length * batch}
             values = {"length": name, "fraction": fraction}
             variants.append(Variant(f"{method}-{name}", vary(config, changes), values=values))
     return Plan(variants, skipped)

@@ -20,7 +20,7 @@ from satmip_jax.metadata.schema import Schema
 from satmip_jax.pipeline import TrainBatches
 from satmip_jax.shards import ShardDataset
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields
 from satmip_jax.studies.book import Book, Unit
 from satmip_jax.train import claim_workdir, open_split
 from satmip_jax.train_step import TrainState, build_program
@@ -28,16 +28,17 @@ from satmip_jax.train_step import TrainState, build_program
 ROUNDS, STEPS = 7, 4  # every round takes so many timed steps of every variant in turn
 
 
-def plan(config: ConfigDict, schema: Schema) -> Plan:
+def plan(recipes: Recipes, schema: Schema) -> Plan:
     """SimCLR first: the others are relative to it."""
     known_fields(schema)
-    changes: dict[str, dict[str, Any]] = {
-        "simclr": {"method.name": "simclr"},
-        "satmip": {"method.name": "satmip"},
-        "satmips": {"method.name": "satmips", "method.coupled": True},
-        "satmips-uncoupled": {"method.name": "satmips", "method.coupled": False},
-    }
-    return Plan([Variant(name, vary(config, change)) for name, change in changes.items()])
+    return Plan(
+        [
+            Variant("simclr", recipes.of("simclr")),
+            Variant("satmip", recipes.of("satmip")),
+            Variant("satmips", recipes.of("satmips", coupled=True)),
+            Variant("satmips-uncoupled", recipes.of("satmips", coupled=False)),
+        ]
+    )
 
 
 @dataclass

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import METADATA_ENCODERS
 from satmip_jax.objectives import build_method
 from satmip_jax.studies import StudyError, plot
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
 
 
-def plan(config: ConfigDict, schema: Schema) -> Plan:
+def plan(recipes: Recipes, schema: Schema) -> Plan:
     """The config's own method with every metadata encoder there is."""
+    config = recipes.config
     known_fields(schema)
     if "metadata" not in build_method(config).heads(schema):
         raise StudyError(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
 
 # The rows of the paper's ablation.
 SELECTIONS = ("GSD", "Time", "Location", "Angles", "GSD+Time+Location", "all")
 
 
-def plan(config: ConfigDict, schema: Schema) -> Plan:
+def plan(recipes: Recipes, schema: Schema) -> Plan:
     """One SatMIP a selection; what the data set knows nothing of is skipped."""
     known = known_fields(schema)
     variants: list[Variant] = []
@@ -29,9 +27,9 @@ def plan(config: ConfigDict, schema: Schema) -> Plan:
             skipped[selection] = f"in {schema.name} these are the same fields as {seen[here]}"
         else:
             seen[here] = selection
-            changes = {"method.name": "satmip", "metadata.fields": selection}
+            config = vary(recipes.of("satmip"), {"metadata.fields": selection})
             values = {"fields": selection, "field_count": len(here)}
-            variants.append(Variant(selection, vary(config, changes), values=values))
+            variants.append(Variant(selection, config, values=values))
     return Plan(variants, skipped)
 
 

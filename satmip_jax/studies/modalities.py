@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
-
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields
 
 
-def plan(config: ConfigDict, schema: Schema) -> Plan:
+def plan(recipes: Recipes, schema: Schema) -> Plan:
     """One SatMIP and one SatMIPS, the encoders before training, and the fields themselves."""
     known_fields(schema)
-    satmip, satmips = (vary(config, {"method.name": name}) for name in ("satmip", "satmips"))
+    satmip, satmips = recipes.of("satmip"), recipes.of("satmips")
     # Both start from the same weights of the encoders, so one untrained twin stands for both.
     return Plan(
         [

@@ -15,6 +15,7 @@ from satmip_jax import config as configs
 from satmip_jax import parallel
 from satmip_jax.shards import ShardDataset
 from satmip_jax.studies import StudyError, open_study, table
+from satmip_jax.studies.base import Recipes
 from satmip_jax.studies.book import Book
 from satmip_jax.studies.scoring import train_and_score
 from satmip_jax.train import open_split
@@ -25,6 +26,7 @@ def run_study(
     config: ConfigDict,
     out: str | Path,
     *,
+    recipes: Mapping[str, ConfigDict] | None = None,
     seeds: int = 1,
     eval_data: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
@@ -34,7 +36,9 @@ def run_study(
 
     Args:
       name: a key of `STUDIES`.
-      config: what all variants start from; `config.seed` is the first seed.
+      config: what the variants start from; `config.seed` is the first seed.
+      recipes: method -> what variants of that method start from instead, see
+        `config.load_recipes`.
       seeds: how many runs of every variant.
       eval_data: prepared folders to score on; by default the training data.
       options: of the study itself, see `Study.options`.
@@ -55,7 +59,8 @@ def run_study(
             f"the study {name!r} has no option {', '.join(sorted(unknown))}; it has: "
             f"{', '.join(study.options) or 'none'}"
         )
-    plan = study.plan(config, dataset.schema, **(options or {}))
+    start = Recipes(config, recipes or {})
+    plan = study.plan(start, dataset.schema, **(options or {}))
     for variant in plan.variants:
         if variant.config is not None:
             configs.validate(variant.config)
@@ -63,7 +68,7 @@ def run_study(
         Path(out),
         study,
         plan,
-        config,
+        start,
         seeds=range(config.seed, config.seed + (1 if study.measure else seeds)),
         data={dataset.schema.name: config.data.dir}
         if study.measure
@@ -74,6 +79,8 @@ def run_study(
     book.open()
     done = f", {len(book.rows)} done before" if book.rows else ""
     console.print(f"[bold]{study.title}[/bold]: {len(book.units)} in all{done}")
+    for method, departures in book.departures.items():
+        console.print(f"{method} by its own recipe: {'; '.join(departures)}", markup=False)
     for left_out, reason in plan.skipped.items():
         console.print(f"skipped {left_out}: {reason}", markup=False)
     (study.measure or train_and_score)(book)
