@@ -50,6 +50,7 @@ def default_config() -> ConfigDict:
                 "val_split": "val",
                 "in_memory": False,  # hold the decoded train split in device memory
                 "workers": 2,  # decoding processes; 0 decodes in threads
+                "bad_records": 100,  # more than so many that cannot be read end the run
             },
             "image": {
                 "encoder": "S/16",  # see models.vit.VARIANTS
@@ -191,6 +192,10 @@ def validate(config: ConfigDict) -> None:
     require(
         optimizer.images > 0 or optimizer.epochs > 0,
         "training has no length: set config.optimizer.epochs or config.optimizer.images",
+    )
+    require(
+        config.data.bad_records >= 0,
+        f"config.data.bad_records is {config.data.bad_records}; it must be at least 0",
     )
     for key in ("log_every", "checkpoint.every", "checkpoint.keep", "eval.batch_size"):
         value: Any = config

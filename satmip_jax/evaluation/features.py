@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from satmip_jax import augment, parallel, pipeline
+from satmip_jax.bad_records import BadRecords
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.models import Towers
@@ -59,7 +60,7 @@ def extract(
     fields: Sequence[Field] = FIELDS,
     limit: int | None = None,
 ) -> Features:
-    """Encode a split, in the order of its records.
+    """Encode a split, in the order of its records; those that cannot be read are left out.
 
     Args:
         schema: the one the model was trained with: its statistics and vocabularies are used.
@@ -71,18 +72,21 @@ def extract(
     captions = towers.has_metadata and config.metadata.encoder == "text"
     count = min(limit or len(dataset), len(dataset))
     numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
-    outputs, labels, locations = [], [], []
+    outputs, labels, locations, read = [], [], [], []
     reader = pipeline.ReadBatch(dataset, schema, captions)
-    for batch in pipeline.read_in_order(reader, numbers, size=size):
+    bad = BadRecords(dataset.split, budget=config.data.bad_records)
+    for batch in pipeline.read_in_order(reader, numbers, size=size, bad_records=bad):
         count = len(batch["label"])
+        read.append(batch["index"])
         labels.append(batch["label"])
         locations.append(tabular.locations(batch["metadata"]))
         inputs = {"image": batch["image"], "metadata": tabular.only(batch["metadata"], fields)}
         padded = jax.tree.map(lambda x, missing=size - count: _pad(x, missing), inputs)
         features = jax.device_get(encode(params, parallel.to_devices(padded, mesh)))
         outputs.append({kind: array[:count] for kind, array in features.items()})
-    by_kind = {kind: np.concatenate([out[kind] for out in outputs]) for kind in outputs[0]}
-    return Features(by_kind, np.concatenate(labels), np.concatenate(locations))
+    own = np.concatenate(read) == numbers  # and no other record that stands in for a bad one
+    by_kind = {kind: np.concatenate([out[kind] for out in outputs])[own] for kind in outputs[0]}
+    return Features(by_kind, np.concatenate(labels)[own], np.concatenate(locations)[own])
 
 
 def make_encoder(
