@@ -193,8 +193,10 @@ class Checkpoints:
 
         Orbax raises the error of a failed save again in the next one.
         """
-        with suppress(OSError, ValueError):  # told already
-            self._manager.close()
+        for _ in range(5):  # each part of orbax that failed raises once before the rest is closed
+            with suppress(OSError, ValueError):  # told already
+                self._manager.close()
+                break
         if parallel.is_main_process():
             for step in damaged:
                 if (self.folder / str(step)).is_dir():
