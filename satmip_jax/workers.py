@@ -13,6 +13,7 @@ from satmip_jax.logbook import say
 from satmip_jax.pool import end_with_parent
 
 PATIENCE = 300.0  # seconds without a batch, after which workers count as hanging
+STARTING = 120.0  # seconds more for the first one: processes start, and import much
 RESTARTS = 3  # in a row, without a batch between them
 
 
@@ -47,7 +48,7 @@ class WatchedBatches:
 
     def _start(self) -> None:
         self._others = set(multiprocessing.active_children())
-        self._iterator = self._make(self._position)
+        self._iterator, self._fresh = self._make(self._position), True
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -71,6 +72,7 @@ class WatchedBatches:
                 self._start()
             else:
                 self._position += 1
+                self._fresh = False
                 return element
         raise WorkersError(
             f"decoding processes failed {RESTARTS + 1} times in a row, at last: {problem}. "
@@ -89,19 +91,18 @@ class WatchedBatches:
                 answer.put((None, error))
 
         threading.Thread(target=take, name="next-batch", daemon=True).start()
-        waited = 0.0
-        for wait in (self._patience / 5, 4 * self._patience / 5):
+        limit = self._patience + (STARTING if self._fresh else 0.0)
+        try:
+            element, error = answer.get(timeout=limit / 5)
+        except queue.Empty:
+            say(f"no batch for {limit / 5:.0f} s: decoding is slow, or hangs")
             try:
-                element, error = answer.get(timeout=wait)
+                element, error = answer.get(timeout=limit * 4 / 5)
             except queue.Empty:
-                waited += wait
-                if waited < self._patience:
-                    say(f"no batch for {waited:.0f} s: decoding is slow, or hangs")
-                continue
-            if error is not None:
-                raise error
-            return element
-        raise TimeoutError(f"no batch for {self._patience:.0f} s")
+                raise TimeoutError(f"no batch for {limit:.0f} s") from None
+        if error is not None:
+            raise error
+        return element
 
     def _kill(self) -> None:
         """End the workers at once: one that hangs would not answer."""
