@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: installs a requirements file and this package into .venv, once.
 #   source launch/setup.sh requirements.txt
 # PYTHON chooses the interpreter (3.11 to 3.13).

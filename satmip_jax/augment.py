@@ -2,8 +2,8 @@
 
 `augment` does for a whole batch what `torchvision.transforms` does for one image: random resized
 crop (antialiased), flips, quarter turns, colour jitter, grey, Gaussian blur, in SimCLR's order.
-Each image has its own draws; one key gives one result, whatever the number of devices; shapes are
-static, and there is no loop over images.
+Each image has its own draws, whatever batch it is part of and however many devices there are;
+shapes are static, and there is no loop over images.
 
 How it is made fast:
 
@@ -39,6 +39,7 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's rounding of ITU-R 601-2
 PRECISION = lax.Precision.HIGH
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+CROP, ORIENTATION, JITTER, GREY, BLUR = range(5)  # what an image's random numbers are drawn for
 Planes = tuple[Array, Array, Array]  # red, green, blue, each (b, h, w) float32
 
 
@@ -128,7 +129,7 @@ def augment(key: Array, images: Array, cfg: AugmentConfig) -> tuple[Array, Array
     """One random view of each image; call it inside `jax.jit` with `cfg` static.
 
     Args:
-      key: a PRNG key. The draws of image i depend on the key and on i only.
+      key: a PRNG key, of which image i gets its own by `keys_of_images`; or those keys, (b,).
       images: uint8 (b, s, s, 3), RGB.
       cfg: what to do.
 
@@ -147,20 +148,31 @@ def augment(key: Array, images: Array, cfg: AugmentConfig) -> tuple[Array, Array
       ((256, 64, 64, 3), (256, 4))
     """
     _check_images(images)
-    batch, stored = images.shape[:2]
-    crop_key, flip_key, jitter_key, grey_key, blur_key = jax.random.split(key, 5)
-    box = _draw_crop(crop_key, batch, stored, cfg)
-    planes = _cut(images, box, *_draw_orientation(flip_key, batch, cfg), cfg.size)
+    stored = images.shape[1]
+    keys = keys_of_images(key, images.shape[0]) if key.ndim == 0 else key
+    box = _draw_crop(keys, stored, cfg)
+    planes = _cut(images, box, *_draw_orientation(keys, cfg), cfg.size)
     if cfg.jitter_p > 0 and max(cfg.jitter) > 0:
-        factors, order = _draw_jitter(jitter_key, batch, cfg)
+        factors, order = _draw_jitter(keys, cfg)
         planes = _jitter(planes, factors, order, hue=cfg.jitter[HUE] > 0)
     if cfg.grey_p > 0:
-        chosen = _uniform(grey_key, batch) < cfg.grey_p
+        chosen = _uniform(keys, GREY, 1)[:, 0] < cfg.grey_p
         grey = _grey(planes)
         planes = _map(lambda x: jnp.where(chosen[:, None, None], grey, x), planes)
     if cfg.blur_p > 0 and _blur_radius(cfg.size) > 0:
-        planes = _blur(planes, blur_key, cfg)
+        planes = _blur(planes, keys, cfg)
     return jnp.stack(planes, axis=-1), box / jnp.float32(stored)
+
+
+def crops(keys: Array, stored: int, cfg: AugmentConfig) -> Array:
+    """The crops that `augment` cuts with these keys (b,) from squares of side `stored`: (b, 4)."""
+    return _draw_crop(keys, stored, cfg) / jnp.float32(stored)
+
+
+def keys_of_images(key: Array, batch: int, first: int | Array = 0) -> Array:
+    """A key for each image of a batch, (b,); image i's depends on the key and on `first + i`."""
+    numbers = jnp.arange(batch, dtype=jnp.uint32) + jnp.asarray(first, jnp.uint32)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def center_view(images: Array, size: int) -> Array:
@@ -197,13 +209,13 @@ def normalize(images: Array, mean: Sequence[float], std: Sequence[float]) -> Arr
 # --- geometry ------------------------------------------------------------------------------------
 
 
-def _draw_crop(key: Array, batch: int, stored: int, cfg: AugmentConfig) -> Array:
+def _draw_crop(keys: Array, stored: int, cfg: AugmentConfig) -> Array:
     """Boxes in whole pixels, float32 (b, 4) of (y, x, height, width): torchvision's distribution.
 
     torchvision draws area and ratio up to ten times and takes the first box that fits; here all
     ten are drawn and the first that fits is picked, which is the same distribution.
     """
-    draws = _uniform(key, batch, 2 * CROP_ATTEMPTS + 2)
+    draws = _uniform(keys, CROP, 2 * CROP_ATTEMPTS + 2)
     low, high = cfg.crop_scale
     area = (low + (high - low) * draws[:, :CROP_ATTEMPTS]) * (stored * stored)
     low, high = (math.log(r) for r in cfg.crop_ratio)
@@ -231,10 +243,10 @@ def _draw_crop(key: Array, batch: int, stored: int, cfg: AugmentConfig) -> Array
     return jnp.stack([y, x, height, width], axis=1)
 
 
-def _draw_orientation(key: Array, batch: int, cfg: AugmentConfig) -> tuple[Array, Array, Array]:
+def _draw_orientation(keys: Array, cfg: AugmentConfig) -> tuple[Array, Array, Array]:
     """(transpose, then flip rows, then flip columns): the three bools (b,) of a turn and flips."""
-    draws = _uniform(key, batch, 3)
-    turns = jnp.floor(draws[:, 0] * 4) if cfg.rot90 else jnp.zeros(batch, jnp.float32)
+    draws = _uniform(keys, ORIENTATION, 3)
+    turns = jnp.floor(draws[:, 0] * (4 if cfg.rot90 else 1))
     # np.rot90 by one turn is a transpose with the rows reversed; by three, with the columns.
     transpose = (turns == 1) | (turns == 3)
     flip_rows = (turns == 1) | (turns == 2)
@@ -293,10 +305,10 @@ def _both_axes(rows: Array, planes: Planes, columns: Array) -> Planes:
 # --- colour --------------------------------------------------------------------------------------
 
 
-def _draw_jitter(key: Array, batch: int, cfg: AugmentConfig) -> tuple[Array, Array]:
+def _draw_jitter(keys: Array, cfg: AugmentConfig) -> tuple[Array, Array]:
     """Factors (b, 4), the hue's in turns, and the order (b, n) of the n operations in use."""
     operations = [i for i, strength in enumerate(cfg.jitter) if strength > 0]
-    draws = _uniform(key, batch, 1 + 4 + len(operations))
+    draws = _uniform(keys, JITTER, 1 + 4 + len(operations))
     applied = (draws[:, 0] < cfg.jitter_p)[:, None]
     strength = jnp.array(cfg.jitter[:HUE], jnp.float32)[None]
     low = jnp.maximum(1 - strength, 0)
@@ -362,17 +374,17 @@ def _blur_radius(size: int) -> int:
     return size // 20
 
 
-def _draw_blur(key: Array, batch: int, cfg: AugmentConfig) -> tuple[Array, Array]:
+def _draw_blur(keys: Array, cfg: AugmentConfig) -> tuple[Array, Array]:
     """Sigma (b,) and whether to blur (b,)."""
-    draws = _uniform(key, batch, 2)
+    draws = _uniform(keys, BLUR, 2)
     low, high = cfg.blur_sigma
     return low + (high - low) * draws[:, 0], draws[:, 1] < cfg.blur_p
 
 
-def _blur(planes: Planes, key: Array, cfg: AugmentConfig) -> Planes:
+def _blur(planes: Planes, keys: Array, cfg: AugmentConfig) -> Planes:
     # Products rather than shifted sums: twice as slow on a CPU (5 ms of 60), as fast or faster on
     # an accelerator, and of one cost whatever the number of taps.
-    sigma, chosen = _draw_blur(key, planes[0].shape[0], cfg)
+    sigma, chosen = _draw_blur(keys, cfg)
     matrix = _blur_matrix(sigma, cfg.size, _blur_radius(cfg.size))
     same = jnp.eye(cfg.size, dtype=jnp.float32)[None]
     matrix = jnp.where(chosen[:, None, None], matrix, same)
@@ -398,8 +410,13 @@ def _blur_matrix(sigma: Array, size: int, radius: int) -> Array:
 # --- small things --------------------------------------------------------------------------------
 
 
-def _uniform(key: Array, *shape: int) -> Array:
-    return jax.random.uniform(key, shape, jnp.float32)
+def _uniform(keys: Array, purpose: int, numbers: int) -> Array:
+    """Numbers in [0, 1) for each image, (b, numbers), other ones for every purpose."""
+
+    def one(key: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(key, purpose), (numbers,), jnp.float32)
+
+    return jax.vmap(one)(keys)
 
 
 def _map(function: Callable[..., Array], *planes: Planes) -> Planes:

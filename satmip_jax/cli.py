@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 import satmip_jax
+from satmip_jax import processes
 from satmip_jax.sources import SOURCES
 from satmip_jax.studies import STUDIES
+
+INTERRUPTED = 130  # exit code of a run that was asked to stop and has saved
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,6 +60,20 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     help="Side of the stored squares, pixels.  [default: the source's]",
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes.  [default: all cores]")
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "beam"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or a pipeline of Apache Beam, which writes the same bytes.",
+)
+@click.option(
+    "--beam-options",
+    default="",
+    metavar="OPTIONS",
+    help='beam: handed on to Beam, "--runner=FlinkRunner --flink_master=host:8081"; other machines '
+    "must see the source and --out under the same absolute paths (a network disk, no gs://).",
+)
 @click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
 @click.option(
     "--splits", help='Splits to convert, "train,val"; for folder shares, "train=0.8,val=0.2".'
@@ -84,6 +101,8 @@ def prepare(
     name: str | None,
     image_size: int | None,
     workers: int | None,
+    runner: str,
+    beam_options: str,
     limit: int | None,
     splits: str | None,
     context_ratio: float | None,
@@ -104,6 +123,8 @@ def prepare(
         name=name,
         image_size=image_size or opened.image_size,
         workers=workers,
+        runner=runner,
+        beam_options=beam_options,
         limit=limit,
         splits=splits.split(",") if splits else None,
         context_ratio=context_ratio,
@@ -115,13 +136,73 @@ def prepare(
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
 @click.option("--workdir", required=True, help="Checkpoints and metrics; resumes what is there.")
+@click.option("--coordinator", metavar="HOST:PORT", help="Several hosts: process 0's address.")
+@click.option("--processes", "count", type=click.IntRange(1), help="Several hosts: how many.")
+@click.option("--process", type=click.IntRange(0), help="Several hosts: which this is, from 0.")
+@click.option(
+    "--heartbeat",
+    type=click.IntRange(5),
+    default=processes.HEARTBEAT,
+    show_default=True,
+    help="Several hosts: seconds of silence after which one counts as dead.",
+)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def train(config: str, workdir: str, overrides: tuple[str, ...]) -> None:
-    """Train; the same command resumes. Options of the config: --config.key=value."""
+def train(
+    config: str,
+    workdir: str,
+    coordinator: str | None,
+    count: int | None,
+    process: int | None,
+    heartbeat: int,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train; the same command resumes. Options of the config: --config.key=value.
+
+    On several hosts give each the same command. Cloud TPU, SLURM, Open MPI and Kubernetes are
+    recognised; elsewhere --coordinator, --processes and --process say it.
+    """
+    processes.start(coordinator, count, process, heartbeat=heartbeat)
+
     from satmip_jax.config import load_config
     from satmip_jax.train import train
 
     train(load_config(config, overrides), workdir)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    help="Plan for so many, compiled on virtual CPU devices.  [default: those there are]",
+)
+@click.option("--hosts", type=click.IntRange(1), help="[default: one for every 8 devices]")
+@click.option("--device-memory", type=float, help="Of one device, GiB.  [default: as it tells]")
+@click.option("--workdir", default=".", show_default=True, help="Where checkpoints would go.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def doctor(
+    config: str,
+    devices: int | None,
+    hosts: int | None,
+    device_memory: float | None,
+    workdir: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Say what a training needs and what is wrong with it, without running it."""
+    from rich.console import Console
+
+    from satmip_jax.config import load_config
+    from satmip_jax.doctor import diagnose, plan_for
+
+    if devices:
+        plan_for(devices)
+    loaded = load_config(config, overrides)
+    memory = (device_memory or 0) * 2**30
+    diagnosis = diagnose(
+        loaded, devices=devices, hosts=hosts or 0, device_memory=memory, disk=workdir
+    )
+    diagnosis.show(Console())
+    raise SystemExit(1 if diagnosis.problems else 0)
 
 
 @cli.command()
@@ -177,6 +258,13 @@ def evaluate(
 @click.option("--out", required=True, help="For runs, table and plot; resumes what is there.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
 @click.option("--eval-data", multiple=True, help="Score on this prepared folder; may be repeated.")
+@click.option("--batch-sizes", help="batch-size: global batches, 256,512,1024.")
+@click.option(
+    "--learning-rate-rule",
+    type=click.Choice(["linear", "sqrt", "fixed"]),
+    help="batch-size: from the config's batch.  [default: linear]",
+)
+@click.option("--device-memory", type=float, help="batch-size: GiB.  [default: as devices tell]")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def study(
     name: str,
@@ -185,12 +273,49 @@ def study(
     seeds: int,
     eval_data: tuple[str, ...],
     overrides: tuple[str, ...],
+    **study_options: Any,
 ) -> None:
     """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself."""
     from satmip_jax.config import load_config
     from satmip_jax.studies.runner import run_study
 
-    run_study(name, load_config(config, overrides), out, seeds=seeds, eval_data=eval_data)
+    options = {name: value for name, value in study_options.items() if value is not None}
+    loaded = load_config(config, overrides)
+    run_study(name, loaded, out, seeds=seeds, eval_data=eval_data, options=options)
+
+
+@cli.group()
+def bench() -> None:
+    """Measure speed and memory; what is compared runs side by side."""
+
+
+@bench.command("loss")
+@click.option("--rows", default="1024,4096", show_default=True, help="Global batches.")
+@click.option("--width", default=512, show_default=True, help="Of the embeddings.")
+@click.option("--losses", default="info_nce,nt_xent,sigmoid", show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Of timing; 0: memory alone.")
+@click.option("--devices", type=click.IntRange(1), help="So many virtual CPU devices.")
+@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+def bench_loss(
+    rows: str, width: int, losses: str, rounds: int, devices: int | None, out: str | None
+) -> None:
+    """Naive formula, gather and ring: temporary memory of a device and time of a pair."""
+    from rich.console import Console
+
+    from satmip_jax import memory
+    from satmip_jax.bench import loss, measure
+    from satmip_jax.doctor import plan_for
+
+    if devices:
+        plan_for(devices)
+    found = loss.bench(
+        [int(n) for n in rows.split(",")],
+        width=width,
+        rounds=rounds,
+        limit=memory.device_limit() // 3,
+        losses=losses.split(","),
+    )
+    measure.write(found, Path(out) if out else None, Console())
 
 
 @cli.command()
@@ -206,13 +331,19 @@ def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
 
 def main() -> None:
     """Run the command; what a user can mend is one message, not a traceback."""
+    code: Any = 1
     try:
         cli(standalone_mode=True)
+    except SystemExit as leaving:  # click ends so, also when all went well
+        code = leaving.code
     except Exception as error:
         if type(error).__module__.startswith("satmip_jax") or isinstance(error, MemoryError):
             click.echo(f"satmip: {error}", err=True)
-            sys.exit(130 if type(error).__name__ == "Interrupted" else 1)
-        raise
+        else:
+            traceback.print_exc()
+        if type(error).__name__ == "Interrupted":
+            code = INTERRUPTED
+    processes.leave(code, together=code in (None, 0, INTERRUPTED))
 
 
 if __name__ == "__main__":

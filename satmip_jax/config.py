@@ -37,7 +37,9 @@ def default_config() -> ConfigDict:
                 "name": "satmips",  # see objectives.METHODS
                 "coupled": True,  # satmips: SatMIP reuses one of SimCLR's two views
                 "temperature": 0.1,  # NT-Xent
-                "logit_scale_init": 1 / 0.07,  # InfoNCE, learned from here
+                "loss": "info_nce",  # of satmip: or "sigmoid", SigLIP's (logit_scale_init 10)
+                "logit_scale_init": 1 / 0.07,  # learned from here
+                "logit_bias_init": -10.0,  # of the sigmoid loss, learned from here
                 "metadata_weight": 1.0,  # weight of the SatMIP loss in satmips
                 "ssl_hidden": 4096,  # SimCLR projector: 3 layers
                 "ssl_dim": 256,
@@ -92,6 +94,11 @@ def default_config() -> ConfigDict:
                 "b2": 0.98,
                 "eps": 1e-8,
                 "clip_norm": 0.0,  # 0: no clipping
+            },
+            "parallel": {
+                "fsdp": 1,  # devices among which parameters and optimiser state are cut up
+                "exchange": "gather",  # of embeddings, or "ring"; see objectives.contrastive
+                "micro_batch": 0,  # images per device encoded at once; 0: all (see Forward.encode)
             },
             "dtype": "bfloat16",  # of the encoders' arithmetic; parameters stay float32
             "log_every": 10,  # steps
@@ -159,7 +166,7 @@ def validate(config: ConfigDict) -> None:
     from satmip_jax.metadata.fields import select_fields
     from satmip_jax.metadata.schema import MAX_CENTRES
     from satmip_jax.models import METADATA_ENCODERS, parse_vit
-    from satmip_jax.objectives import METHODS
+    from satmip_jax.objectives import EXCHANGES, LOSSES, METHODS
 
     def require(condition: bool, message: str) -> None:
         if not condition:
@@ -175,9 +182,17 @@ def validate(config: ConfigDict) -> None:
         f"config.metadata.encoder is {config.metadata.encoder!r}; choose one of "
         f"{', '.join(METADATA_ENCODERS)}",
     )
+    for key, choice, choices in (
+        ("dtype", config.dtype, ("float32", "bfloat16")),
+        ("method.loss", config.method.loss, LOSSES),
+        ("parallel.exchange", config.parallel.exchange, EXCHANGES),
+    ):
+        require(
+            choice in choices, f"config.{key} is {choice!r}; choose one of {', '.join(choices)}"
+        )
     require(
-        config.dtype in ("float32", "bfloat16"),
-        f"config.dtype is {config.dtype!r}; choose float32 or bfloat16",
+        config.parallel.micro_batch >= 0,
+        f"config.parallel.micro_batch is {config.parallel.micro_batch}; it must be 0 or more",
     )
     require(
         optimizer.batch_size >= 2,

@@ -182,8 +182,12 @@ class InMemoryBatches:
         self.mesh = mesh
         self._rows = index_batches(len(dataset), batch_size=batch_size, seed=seed, start=start)
         self._step = 0
-        everything = read_all(dataset, captions=captions, bad_records=bad_records)
-        self._everything = jax.device_put(everything, parallel.replicated(mesh))
+        # each process reads its part; the devices pass the parts around
+        numbers = process_slice(range(len(dataset)), mesh)
+        part = read_all(dataset, numbers, captions=captions, bad_records=bad_records)
+        self._everything = jax.device_put(
+            parallel.to_devices(part, mesh), parallel.replicated(mesh)
+        )
         self._take: Callable[[Batch, jax.Array], Batch] = jax.jit(
             lambda tree, index: jax.tree.map(lambda x: x[index], tree),
             out_shardings=parallel.batch_sharding(mesh),
@@ -204,10 +208,25 @@ class InMemoryBatches:
         del self._everything
 
 
+def process_slice(numbers: Sequence[int], mesh: Mesh) -> list[int]:
+    """This process's contiguous part of `numbers`, of equal length on all devices.
+
+    What is missing at the end is filled with the first number, and so is to be cut off again.
+    """
+    rows = -(-len(numbers) // mesh.size) * mesh.size
+    padded = [*numbers, *[numbers[0]] * (rows - len(numbers))]
+    each = rows // jax.process_count()
+    return padded[jax.process_index() * each :][:each]
+
+
 def read_all(
-    dataset: ShardDataset, *, captions: bool = False, bad_records: BadRecords | None = None
+    dataset: ShardDataset,
+    numbers: Sequence[int] | None = None,
+    *,
+    captions: bool = False,
+    bad_records: BadRecords | None = None,
 ) -> Batch:
-    """Read a whole split into host memory, in the order of the records.
+    """Read a split into host memory: the records `numbers`, or all in their order.
 
     Where a record is bad another stands in for it, as "index" shows.
 
@@ -221,7 +240,8 @@ def read_all(
             "GiB decoded: set config.data.in_memory=False to stream them"
         )
     reader = ReadBatch(dataset, dataset.schema, captions)
-    parts = read_in_order(reader, range(len(dataset)), size=256, bad_records=bad_records)
+    numbers = range(len(dataset)) if numbers is None else numbers
+    parts = read_in_order(reader, numbers, size=256, bad_records=bad_records)
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 

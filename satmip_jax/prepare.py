@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def prepare(
     image_size: int,
     name: str | None = None,
     workers: int | None = None,
+    runner: str = "local",
+    beam_options: str = "",
     limit: int | None = None,
     splits: Sequence[str] | None = None,
     statistics_from: str | os.PathLike[str] | None = None,
@@ -62,7 +65,12 @@ def prepare(
       out: A folder on a local disk: new, empty, or begun by an earlier run.
       image_size: Side of the stored squares in pixels.
       name: Of the data set, for file names; the source's own by default.
-      workers: Processes; 0 works in this one. All cores by default.
+      workers: Processes of this machine; 0 works in this one. All cores by default.
+      runner: "local", or "beam" for a pipeline of Apache Beam, which writes the same bytes.
+      beam_options: Options of that pipeline, handed to Beam as they are, such as
+        "--runner=FlinkRunner --flink_master=host:8081"; without a runner it runs on this machine.
+        Workers on other machines must see the source and `out` under the same absolute paths, as
+        on a network file system.
       limit: At most so many examples per split, spread evenly over the list.
       splits: Only these; all by default.
       statistics_from: A prepared folder whose image and field statistics are taken over, instead
@@ -75,14 +83,19 @@ def prepare(
       progress: Shows a progress bar on stderr.
 
     Raises:
-      PrepareError: Bad options, a folder that holds something else or was begun with other
-        options, nothing usable, or no train split to take statistics from.
+      PrepareError: Bad options, no Apache Beam or a pipeline of it that failed, a folder that holds
+        something else or was begun with other options, nothing usable, or no train split to take
+        statistics from.
       SourceError: The source cannot be listed.
     """
     began = time.monotonic()
     if is_remote(out):
-        raise PrepareError(f"{out}: prepare on a local disk, then copy the folder there")
+        raise PrepareError(
+            f"{out}: prepare on a local disk, then copy the folder there (runner beam: on a "
+            "network file system that all workers mount)"
+        )
     out = Path(out)
+    write = _runner(runner, workers, beam_options)
     ratio = source.context_ratio if context_ratio is None else context_ratio
     options = Options(image_size, jpeg_quality, ratio, max_pixels, shard_size)
     inherited = None if statistics_from is None else _load_statistics(Path(statistics_from))
@@ -119,13 +132,7 @@ def prepare(
             mininterval=1.0,
             disable=not progress,
         ) as bar:
-            try:
-                pool.run(job.run, todo, workers=workers, bar=bar)
-            except pool.WorkerDiedError as error:
-                raise PrepareError(
-                    f"{error}: try fewer workers; finished shards are kept, the same command "
-                    "goes on from there"
-                ) from error
+            write(job, todo, bar)
         marks = [(task, job.read_mark(task)) for task in tasks]
         report = PrepareReport(
             name=name,
@@ -145,6 +152,38 @@ def prepare(
         report = replace(report, seconds=time.monotonic() - began)
         write_json(out / REPORT_FILE, report.to_json())
     return report
+
+
+def _runner(
+    name: str, workers: int | None, beam_options: str
+) -> Callable[[Job, Sequence[Task], tqdm], None]:
+    """What has the shards of a job written, somewhere; refuses bad options at once."""
+    if name == "beam":
+        try:
+            from satmip_jax import prepare_beam
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "apache_beam":
+                raise
+            raise PrepareError(
+                'runner beam needs Apache Beam: pip install "satmip-jax[beam]"'
+            ) from error
+        options = prepare_beam.pipeline_options(beam_options, workers)
+        return partial(prepare_beam.run, options=options)
+    if name != "local":
+        raise PrepareError(f"runner={name!r}: must be local or beam")
+    if beam_options:
+        raise PrepareError(f"beam_options={beam_options!r}: are for runner beam")
+    return partial(_run_local, workers=workers)
+
+
+def _run_local(job: Job, tasks: Sequence[Task], bar: tqdm, workers: int | None) -> None:
+    try:
+        pool.run(job.run, tasks, workers=workers, bar=bar)
+    except pool.WorkerDiedError as error:
+        raise PrepareError(
+            f"{error}: try fewer workers; finished shards are kept, the same command goes on "
+            "from there"
+        ) from error
 
 
 def _load_statistics(folder: Path) -> Schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -177,6 +177,6 @@ class PixelSums:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON so that the file is either absent, old or whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_text(json.dumps(data, indent=1, allow_nan=False))
     replace_durably(temporary, path)

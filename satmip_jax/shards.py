@@ -20,6 +20,7 @@ import io
 import itertools
 import os
 import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -99,7 +100,7 @@ def write_shard(
 
     features = tfds_features(image_size, classes)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     count = 0
     try:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,25 +14,18 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from satmip_jax import config as configs
-from satmip_jax import parallel
+from satmip_jax import parallel, processes
 from satmip_jax.bad_records import BadRecords, BadRecordsError
 from satmip_jax.checkpoint import Checkpoints
 from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.logbook import Logbook, read_scores
 from satmip_jax.metadata.places import fit_centres
 from satmip_jax.metadata.tabular import Schema
-from satmip_jax.models import build_towers
-from satmip_jax.objectives import Method, build_method
 from satmip_jax.objectives.metapred import predicts_places
 from satmip_jax.pipeline import InMemoryBatches, TrainBatches
 from satmip_jax.shards import ShardDataset, ShardError
-from satmip_jax.train_step import (
-    TrainState,
-    init_state,
-    make_optimizer,
-    make_train_step,
-    total_steps,
-)
+from satmip_jax.stopping import StopSignal
+from satmip_jax.train_step import Program, TrainState, build_program
 from satmip_jax.workers import WorkersError
 
 
@@ -57,6 +47,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         ConfigError: the config cannot work, or the workdir belongs to another one.
         CheckpointError: there are checkpoints, and none is whole or they are of another model.
         NotFiniteError: the loss became NaN or infinite.
+        ProcessError: the processes of the run differ in config, data or what they see of `workdir`.
         BadRecordsError: more records than `config.data.bad_records` cannot be read.
         WorkersError: the decoding processes died or hung again and again.
         SaveError: the last state could not be saved.
@@ -64,21 +55,28 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     configs.validate(config)
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size(config.optimizer.batch_size, mesh)
+    mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
     claim_workdir(workdir, config)
     dataset = open_split(config, config.data.train_split)
+    data = f"{len(dataset)} examples, {dataset.schema.to_json()}"
+    processes.check_all(
+        processes.from_first(data) == data,
+        f"{dataset.data_dir} holds other data than on process 0: prepare it once, and give all "
+        "hosts the same",
+    )
     schema = run_schema(config, dataset, workdir)
-    method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
-    tx, schedule = make_optimizer(config, len(dataset))
-    step_fn = make_train_step(config, towers, method, schema, tx, schedule, mesh)
-    steps = total_steps(config, len(dataset))
+    program = build_program(config, schema, len(dataset), mesh)
+    steps = program.steps
 
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        abstract, init = init_state(config, towers, tx, schema, mesh)
-        resumed = checkpoints.latest is not None
-        state = checkpoints.restore(abstract) if resumed else init()
+        latest = checkpoints.latest
+        processes.check_all(
+            processes.from_first(str(latest)) == str(latest),
+            f"the newest checkpoint in {checkpoints.folder} is {latest}, but not on process 0. "
+            "The workdir must be one folder that all hosts share",
+        )
+        resumed = latest is not None
+        state = checkpoints.restore(program.abstract) if resumed else program.init()
         start = int(state.step)
         checkpoints.scores |= read_scores(workdir)
         # one that was cut off after the save and before the score makes up for it
@@ -88,13 +86,10 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         logbook = Logbook(workdir, start=start, total=steps, batch_size=config.optimizer.batch_size)
         if parallel.is_main_process():
             schema.save(workdir / "schema.json")
-        logbook.say(
-            describe(config, mesh, state, method, schema, steps)
-            + (f"; resumed at step {start}" if resumed else "")
-        )
+        logbook.say(describe(program, state) + (f"; resumed at step {start}" if resumed else ""))
 
         def write_scores(done: int) -> None:
-            scores = knn_accuracy(config, towers, state.params, schema, mesh)
+            scores = knn_accuracy(config, program.towers, state.params, schema, mesh)
             checkpoints.scores[done] = scores["knn_image"]
             logbook.write(done, scores)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -117,7 +112,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                     bad_records=bad,
                     **options,
                 ) as batches,
-                stop_signal() as stop,
+                StopSignal(mesh) as stop,
             ):
                 if owed:
                     write_scores(start)
@@ -132,19 +127,21 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                             checkpoints.wait()
                         raise
                     watch.started(step, batch["index"])
-                    state, metrics = step_fn(state, batch)
+                    state, metrics = program.step(state, batch)
                     done = step + 1
                     watch.finished(metrics)
-                    last = done == steps or bool(stop)
+                    stopped_by = stop.after_step()
+                    last = done == steps or stopped_by is not None
                     if done % config.log_every == 0 or last:
                         watch.log()
                     if done % config.checkpoint.every == 0 or last:
                         watch.log()  # never save what is not finite
-                        checkpoints.save(done, state, config, schema, hurry=bool(stop))
-                    if stop and done < steps:  # there may be seconds: no scores, no reading back
-                        checkpoints.wait(read_back=False)
+                        hurry = stopped_by is not None
+                        checkpoints.save(done, state, config, schema, hurry=hurry)
+                    if stopped_by and done < steps:  # there may be seconds: no scores, ...
+                        checkpoints.wait(read_back=False)  # ... and no reading back
                         raise Interrupted(
-                            f"stopped by {stop[0]} and saved at step {done} of {steps}; "
+                            f"stopped by {stopped_by} and saved at step {done} of {steps}; "
                             "the same command goes on from there"
                         )
                     if _scores_due(config, done, steps):
@@ -176,20 +173,42 @@ def open_split(config: ConfigDict, split: str) -> ShardDataset:
 def claim_workdir(workdir: Path, config: ConfigDict) -> None:
     """Write the config into a new workdir; refuse one that holds another config."""
     path = workdir / "config.json"
+    first = configs.from_json(processes.from_first(configs.to_json(config)))
+    changed = configs.differences(first, config)
+    processes.check_all(not changed, "other options than on process 0:\n  " + "\n  ".join(changed))
+    if refusal := processes.from_first(_claim(path, config) if parallel.is_main_process() else ""):
+        raise configs.ConfigError(refusal)
+    for _ in range(30):  # a network file system may show what is new a little later
+        if seen := path.is_file():
+            break
+        time.sleep(1)
+    processes.check_all(
+        seen,
+        f"{path}, which process 0 has written, is not here: the workdir must be one folder that "
+        "all hosts share (NFS, Lustre, Filestore, a mounted bucket)",
+    )
+
+
+def _claim(path: Path, config: ConfigDict) -> str:
+    """Write the config to `path`, or say why not."""
     if path.is_file():
         stored = configs.from_json(path.read_text(encoding="utf-8"))
         changed = configs.differences(stored, config)
-        if changed:
-            raise configs.ConfigError(
-                f"{workdir} belongs to a run with another config:\n  "
-                + "\n  ".join(changed)
-                + "\nUse another --workdir, or the config of that run to resume it."
-            )
-    elif parallel.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
+        if not changed:
+            return ""
+        return (
+            f"{path.parent} belongs to a run with another config:\n  "
+            + "\n  ".join(changed)
+            + "\nUse another --workdir, or the config of that run to resume it."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(configs.to_json(config), encoding="utf-8")
         temporary.replace(path)
+    except OSError as error:
+        return f"{path} cannot be written: {error}. Use another --workdir."
+    return ""
 
 
 def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Schema:
@@ -229,19 +248,19 @@ def _places(dataset: ShardDataset) -> np.ndarray:
     return np.array([place for place in found if place is not None], np.float64).reshape(-1, 2)
 
 
-def describe(
-    config: ConfigDict, mesh: Any, state: TrainState, method: Method, schema: Schema, steps: int
-) -> str:
+def describe(program: Program, state: TrainState) -> str:
     """One line on what is about to run, with the true number of negatives or the targets."""
+    config, method, mesh = program.config, program.method, program.mesh
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     negatives = method.negatives(config.optimizer.batch_size)
-    outputs = {name: head[-1] for name, head in method.heads(schema).items()}
+    outputs = {name: head[-1] for name, head in method.heads(program.schema).items()}
     task = "negatives per anchor" if negatives else "targets and their outputs"
     numbers = ", ".join(f"{name} {n:,}" for name, n in (negatives or outputs).items())
     return (
         f"{config.method.name} {config.image.encoder}: {parameters / 1e6:.2f} M parameters, "
-        f"{steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
-        f"{jax.devices()[0].platform} device(s); {task}: {numbers}"
+        f"{program.steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
+        f"{jax.devices()[0].platform} device(s) of {jax.process_count()} process(es); "
+        f"{task}: {numbers}"
     )
 
 
@@ -295,7 +314,7 @@ class Watch:
     def _not_finite(self, step: int, index: jax.Array, row: dict[str, float]) -> str:
         self.checkpoints.settle()
         last = self.checkpoints.latest
-        rows = np.concatenate([np.asarray(shard.data) for shard in index.addressable_shards])
+        rows = multihost_utils.process_allgather(index, tiled=True)
         ids = self.dataset.ids(rows.tolist())
         shown = "\n  ".join(ids[:16]) + (f"\n  ... ({len(ids)} in all)" if len(ids) > 16 else "")
         good = f"step {last} in {self.checkpoints.folder}" if last is not None else "none"
@@ -305,25 +324,3 @@ class Watch:
             "Look at these images, lower config.optimizer.learning_rate or set "
             "config.optimizer.clip_norm=1.0."
         )
-
-
-@contextmanager
-def stop_signal() -> Iterator[Sequence[str]]:
-    """Collect SIGTERM and SIGINT in a list instead of dying; a second one dies at once."""
-    received: list[str] = []
-    previous: dict[signal.Signals, Any] = {}
-
-    def note(number: int, frame: object) -> None:
-        name = signal.Signals(number)
-        if received:
-            signal.signal(name, previous[name])
-            signal.raise_signal(name)
-        received.append(name.name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        previous[number] = signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from satmip_jax import augment, parallel
 from satmip_jax.metadata import tabular
-from satmip_jax.models import Towers, decays, example_batch
-from satmip_jax.objectives import Forward, Method
+from satmip_jax.models import Towers, build_towers, decays, example_batch
+from satmip_jax.objectives import Forward, Method, build_method
 
 Array = jax.Array
 PyTree = Any
@@ -75,11 +75,14 @@ def init_state(
         params = towers.init(jax.random.key(config.seed), *example_batch(config, schema))["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
-    sharding = parallel.replicated(mesh)
+    shapes = jax.eval_shape(init)
+    shardings, _ = parallel.state_sharding(shapes, mesh)
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), jax.eval_shape(init)
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
     )
-    return abstract, jax.jit(init, out_shardings=sharding)
+    return abstract, jax.jit(init, out_shardings=shardings)
 
 
 def augmentation(config: ConfigDict) -> augment.AugmentConfig:
@@ -91,27 +94,42 @@ def make_loss(
     config: ConfigDict, towers: Towers, method: Method, schema: tabular.Schema, mesh: Mesh
 ) -> Callable[[PyTree, dict[str, Any], Array], tuple[Array, dict[str, Array]]]:
     """Return `loss(params, batch, key) -> (total, metrics)`, all on the device."""
-    views_config = augmentation(config)
+    views = augmentation(config)
+
+    def draw(images: Array, keys: Array, view: int) -> Array:
+        pixels, _ = augment.augment(view_keys(keys, view), images, views)
+        return augment.normalize(pixels, schema.image_mean, schema.image_std)
 
     def loss(params: PyTree, batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
-        views, crops = [], []
-        for view in range(method.views):
-            pixels, crop = augment.augment(
-                jax.random.fold_in(key, view), batch["image"], views_config
-            )
-            views.append(augment.normalize(pixels, schema.image_mean, schema.image_std))
-            crops.append(crop)
-        metadata = batch["metadata"]
+        keys = augment.keys_of_images(key, batch["label"].shape[0])
         if method.metadata_view is not None and config.metadata.follow_crop:
-            metadata = tabular.follow_crop(
-                metadata, crops[method.metadata_view], schema.image_size, config.image.size
+            crops = augment.crops(
+                view_keys(keys, method.metadata_view), batch["image"].shape[1], views
             )
-        forward = Forward(towers, params, jax.random.fold_in(key, method.views), mesh, schema)
-        losses, metrics = method.losses(forward, views, batch | {"metadata": metadata})
+            metadata = tabular.follow_crop(
+                batch["metadata"], crops, schema.image_size, config.image.size
+            )
+            batch = batch | {"metadata": metadata}
+        forward = Forward(
+            towers,
+            params,
+            keys,
+            draw,
+            mesh,
+            schema,
+            exchange=config.parallel.exchange,
+            micro_batch=config.parallel.micro_batch,
+        )
+        losses, metrics = method.losses(forward, batch)
         total = sum(losses.values(), start=jnp.zeros((), jnp.float32))
         return total, metrics | {f"{name}_loss": value for name, value in losses.items()}
 
     return loss
+
+
+def view_keys(keys: Array, view: int) -> Array:
+    """The keys (b,) with which view number `view` of each example is drawn."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + view)  # 0, 1: see Forward.metadata
 
 
 def make_train_step(
@@ -122,11 +140,12 @@ def make_train_step(
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
+    abstract: PyTree,
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Array]]]:
     """Return the jitted step `(state, batch) -> (state, metrics)`; it takes `state` over.
 
-    The randomness of step n is `fold_in(key(seed), n)`: a run is a function of (config, seed,
-    data) and resumes exactly.
+    `abstract` is the state's shapes and shardings, from `init_state`. The randomness of step n is
+    `fold_in(key(seed), n)`: a run is a function of (config, seed, data) and resumes exactly.
     """
     loss_fn = make_loss(config, towers, method, schema, mesh)
     key = jax.random.key(config.seed)
@@ -147,10 +166,54 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    everywhere = parallel.replicated(mesh)
+    state_sharding = jax.tree.map(lambda x: x.sharding, abstract)
     return jax.jit(
         step,
-        in_shardings=(everywhere, parallel.batch_sharding(mesh)),
-        out_shardings=everywhere,
+        in_shardings=(state_sharding, parallel.batch_sharding(mesh)),
+        out_shardings=(state_sharding, parallel.replicated(mesh)),
         donate_argnums=0,
     )
+
+
+@dataclass(frozen=True)
+class Program:
+    """All that a config becomes for a data set and a mesh; nothing is compiled or allocated yet.
+
+    Attributes:
+        steps: length of the training.
+        abstract: shapes and shardings of the state.
+        init: makes the first state.
+        step: the jitted `(state, batch) -> (state, metrics)`.
+    """
+
+    config: ConfigDict
+    schema: tabular.Schema
+    mesh: Mesh
+    method: Method
+    towers: Towers
+    steps: int
+    abstract: PyTree
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Array]]]
+
+
+def build_program(config: ConfigDict, schema: tabular.Schema, examples: int, mesh: Mesh) -> Program:
+    """Build the program of a training on `examples` images.
+
+    Raises:
+        ValueError: the batch does not divide by the devices or into micro-batches.
+        ConfigError: the method cannot be trained on this data.
+
+    Example:
+        >>> program = build_program(config, dataset.schema, len(dataset), parallel.make_mesh())
+        >>> state, metrics = program.step(program.init(), batch)
+    """
+    batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
+    parallel.check_batch_size(batch_size, mesh.size, micro_batch)
+    method = build_method(config)
+    towers = build_towers(config, schema, method.heads(schema))
+    tx, schedule = make_optimizer(config, examples)
+    abstract, init = init_state(config, towers, tx, schema, mesh)
+    step = make_train_step(config, towers, method, schema, tx, schedule, mesh, abstract)
+    steps = total_steps(config, examples)
+    return Program(config, schema, mesh, method, towers, steps, abstract, init, step)

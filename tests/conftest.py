@@ -29,6 +29,15 @@ def import_torchvision() -> None:
             torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
 
 
+def forward_of_views(towers, params, mesh, schema, batch):
+    """A Forward whose stored images are views already: (batch, views, s, s, 3)."""
+    from satmip_jax.augment import keys_of_images
+    from satmip_jax.objectives import Forward
+
+    keys = keys_of_images(jax.random.key(1), batch)
+    return Forward(towers, params, keys, lambda images, _, view: images[:, view], mesh, schema)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images and records, where there is one."""

@@ -25,6 +25,10 @@ PLAIN = AugmentConfig(
 FULL = AugmentConfig(size=24, vflip=True, rot90=True)
 
 
+def keys(seed: int, batch: int) -> jax.Array:
+    return module.keys_of_images(jax.random.key(seed), batch)
+
+
 def noise(batch: int, side: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (batch, side, side, 3), np.uint8)
 
@@ -194,7 +198,7 @@ def torchvision_boxes(rng, count: int, side: int, scale, ratio) -> np.ndarray:
 )
 def test_boxes_have_torchvisions_distribution(scale, ratio):
     config = AugmentConfig(size=32, crop_scale=scale, crop_ratio=ratio)
-    boxes = np.asarray(module._draw_crop(jax.random.key(1), 4000, 224, config))
+    boxes = np.asarray(module._draw_crop(keys(1, 4000), 224, config))
     expected = torchvision_boxes(np.random.default_rng(0), 4000, 224, scale, ratio)
     np.testing.assert_array_equal(boxes, np.round(boxes))
     assert boxes[:, :2].min() >= 0
@@ -211,7 +215,7 @@ def test_boxes_have_torchvisions_distribution(scale, ratio):
 
 def test_every_place_is_equally_likely():
     config = AugmentConfig(size=4, crop_scale=(0.25, 0.25), crop_ratio=(1, 1))
-    boxes = np.asarray(module._draw_crop(jax.random.key(0), 1800, 4, config))
+    boxes = np.asarray(module._draw_crop(keys(0, 1800), 4, config))
     places, counts = np.unique(boxes, axis=0, return_counts=True)
     assert places.tolist() == [[y, x, 2, 2] for y in range(3) for x in range(3)]
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
@@ -288,7 +292,7 @@ def test_jitter_is_torchvisions_in_every_order():
 def test_jitter_draws():
     count = 6000
     config = AugmentConfig(size=8, jitter=(0.4, 1.5, 0.2, 0.1), jitter_p=0.75)
-    factors, order = map(np.asarray, module._draw_jitter(jax.random.key(0), count, config))
+    factors, order = map(np.asarray, module._draw_jitter(keys(0, count), config))
     identity = np.all(factors == [1, 1, 1, 0], axis=1)
     assert scipy.stats.binomtest(int(identity.sum()), count, 0.25).pvalue > 1e-3
     ranges = [(0.6, 1.4), (0.0, 2.5), (0.8, 1.2), (-0.1, 0.1)]
@@ -305,7 +309,7 @@ def test_jitter_draws():
 
 def test_operations_without_strength_are_left_out():
     config = AugmentConfig(size=8, jitter=(0.4, 0.0, 0.3, 0.0))
-    _, order = module._draw_jitter(jax.random.key(0), 50, config)
+    _, order = module._draw_jitter(keys(0, 50), config)
     assert {tuple(row) for row in np.asarray(order)} == {(0, 2), (2, 0)}
     views, _ = jit_augment(
         jax.random.key(0),
@@ -332,9 +336,8 @@ def test_grey_where_drawn():
 def test_blur_is_scipys_gaussian_with_reflected_borders():
     config = AugmentConfig(size=60, blur_p=0.6)  # 7 taps
     pixels = noise(40, 60).astype(np.float32) / 255
-    key = jax.random.key(0)
-    ours = stack(module._blur(planes(pixels), key, config))
-    sigma, chosen = np.asarray(module._draw_blur(key, 40, config))
+    ours = stack(module._blur(planes(pixels), keys(0, 40), config))
+    sigma, chosen = np.asarray(module._draw_blur(keys(0, 40), config))
     assert 0.1 <= sigma.min() < 0.4
     assert 1.7 < sigma.max() <= 2
     assert 14 < chosen.sum() < 34
@@ -463,10 +466,9 @@ def test_operations_against_torchvision():
 
     config = AugmentConfig(size=50, blur_p=1.0)
     squares = images.astype(np.float32) / 255
-    key = jax.random.key(0)
-    ours = stack(module._blur(planes(squares), key, config))
+    ours = stack(module._blur(planes(squares), keys(0, 6), config))
     for view, image, sigma in zip(
-        ours, squares, np.asarray(module._draw_blur(key, 6, config)[0]), strict=True
+        ours, squares, np.asarray(module._draw_blur(keys(0, 6), config)[0]), strict=True
     ):
         theirs = functional.gaussian_blur(torch_image(image), [5, 5], [float(sigma)] * 2)
         np.testing.assert_allclose(view, np.moveaxis(theirs.numpy(), 0, -1), atol=1e-5)

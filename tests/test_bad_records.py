@@ -10,12 +10,10 @@ import pytest
 from satmip_jax import parallel
 from satmip_jax.bad_records import BadRecords, BadRecordsError
 from satmip_jax.evaluation.features import extract
-from satmip_jax.models import build_towers
-from satmip_jax.objectives import build_method
 from satmip_jax.pipeline import InMemoryBatches, TrainBatches, index_batches
 from satmip_jax.shard_record import Record
 from satmip_jax.shards import ShardDataset, shard_file, write_shard
-from satmip_jax.train_step import init_state, make_optimizer
+from satmip_jax.train_step import build_program
 
 BAD = {3: "damaged", 30: "damaged JPEG|truncated|not a JPEG|header", 41: "damaged"}
 
@@ -96,11 +94,11 @@ def test_more_than_the_budget_ends_with_the_list(spoilt, tmp_path):
 def test_an_evaluation_leaves_them_out(spoilt, tiny_shards, tiny_config, capsys):
     config, schema = tiny_config("simclr"), tiny_shards.schema
     mesh = parallel.make_mesh()
-    towers = build_towers(config, schema, build_method(config).heads(schema))
-    tx, _ = make_optimizer(config, len(tiny_shards))
-    params = init_state(config, towers, tx, schema, mesh)[1]().params
+    program = build_program(config, schema, len(tiny_shards), mesh)
+    params = program.init().params
     whole, found = (
-        extract(config, towers, params, schema, data, mesh) for data in (tiny_shards, spoilt)
+        extract(config, program.towers, params, schema, data, mesh)
+        for data in (tiny_shards, spoilt)
     )
     own = [number for number in range(64) if number not in BAD]
     np.testing.assert_array_equal(found.labels, whole.labels[own])

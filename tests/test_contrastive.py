@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from satmip_jax import parallel
-from satmip_jax.objectives.contrastive import info_nce, nt_xent
+from satmip_jax.objectives import contrastive, ring
+from satmip_jax.objectives.contrastive import info_nce, nt_xent, sigmoid_loss
 from tests.conftest import import_torchvision
 
 B, D = 16, 12
@@ -42,9 +43,16 @@ def naive_nt_xent(first, second, temperature):
     return (denominator - similarity[rows, partner]).mean()
 
 
+def naive_sigmoid(a, b, scale, bias):
+    """Zhai et al. 2023, algorithm 1."""
+    logits = scale * jnp.matmul(unit(a), unit(b).T, precision="highest") + bias
+    labels = 2 * jnp.eye(a.shape[0]) - 1
+    return -jax.nn.log_sigmoid(labels * logits).sum() / a.shape[0]
+
+
 def on_devices(devices, loss, *arrays):
-    """Value and gradients with rows spread over the first `devices` devices."""
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    """Value and gradients with rows spread over the first `devices` devices, in pairs."""
+    mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=min(devices, 2))
     spread = [
         jax.device_put(x, parallel.batch_sharding(mesh) if x.ndim else parallel.replicated(mesh))
         for x in arrays
@@ -58,23 +66,79 @@ def assert_same(got, want):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.fixture(params=["gather", "ring", "ring in tiles of 3"])
+def exchange(request, monkeypatch):
+    """Tiles of 3 rows divide neither 16 nor 2: padding, and several tiles on a device."""
+    if "tiles" in request.param:
+
+        def pairs(x, y, reduction, period):
+            return ring.ring_pairs(x, y, reduction, period, 3)
+
+        def within(x, reduction, period):
+            return ring.ring_self(x, reduction, period, 3)
+
+        monkeypatch.setitem(contrastive.EXCHANGES, "ring", (pairs, within))
+    return request.param.split()[0]
+
+
 @pytest.mark.parametrize("devices", [1, 2, 8])
-@pytest.mark.parametrize("scale", [14.3, 100.0])
-def test_info_nce_is_the_naive_formula(devices, scale):
+def test_losses_are_the_naive_formulas(devices, exchange):
     a, b = embeddings(0)
-    scale = jnp.float32(scale)
-    want = jax.jit(jax.value_and_grad(naive_info_nce, argnums=(0, 1, 2)))(a, b, scale)
-    got = on_devices(devices, lambda a, b, s, mesh: info_nce(a, b, s, mesh)[0], a, b, scale)
+    for scale in (14.3, 100.0):
+        scale = jnp.float32(scale)
+        want = jax.jit(jax.value_and_grad(naive_info_nce, argnums=(0, 1, 2)))(a, b, scale)
+        got = on_devices(devices, lambda *xs: info_nce(*xs, exchange)[0], a, b, scale)
+        assert_same(got, want)
+    for temperature in (0.07, 1.0):
+        want = jax.jit(jax.value_and_grad(naive_nt_xent, argnums=(0, 1)))(a, b, temperature)
+        got = on_devices(
+            devices,
+            lambda a, b, mesh, t=temperature: nt_xent(a, b, t, mesh, exchange)[0],
+            a,
+            b,
+        )
+        assert_same(got, want)
+    scale, bias = jnp.float32(10.0), jnp.float32(-3.0)
+    want = jax.jit(jax.value_and_grad(naive_sigmoid, argnums=(0, 1, 2, 3)))(a, b, scale, bias)
+    got = on_devices(devices, lambda *xs: sigmoid_loss(*xs, exchange)[0], a, b, scale, bias)
     assert_same(got, want)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
-@pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_nt_xent_is_the_naive_formula(devices, temperature):
-    a, b = embeddings(1)
-    want = jax.jit(jax.value_and_grad(naive_nt_xent, argnums=(0, 1)))(a, b, temperature)
-    got = on_devices(devices, lambda a, b, mesh: nt_xent(a, b, temperature, mesh)[0], a, b)
-    assert_same(got, want)
+def test_exchanges_count_the_same_partners_found(exchange):
+    mesh = parallel.make_mesh()
+    a, b = embeddings(9, rows=64)
+    b = a + 0.8 * b  # some find their partner, some do not
+    similarity = np.asarray(unit(a) @ unit(b).T)
+    found = (similarity.argmax(axis=1) == np.arange(64)).mean()
+    found += (similarity.argmax(axis=0) == np.arange(64)).mean()
+    metrics = jax.jit(lambda a, b: info_nce(a, b, jnp.float32(20.0), mesh, exchange)[1])(a, b)
+    assert 0.2 < found / 2 < 0.98
+    assert float(metrics["accuracy"]) == pytest.approx(found / 2)
+
+
+def test_no_more_than_a_tile_of_scores_is_in_memory():
+    """1,024 x 1,024 scores are 4 MiB; in tiles of 64 neither loss nor gradients take a fifth."""
+    rows, tile = 1024, 64
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    shape = jax.ShapeDtypeStruct((rows, D), jnp.float32)
+
+    def temporary(pairs):
+        def loss(a, b):
+            return jax.shard_map(
+                lambda a, b: jax.lax.psum(sum(jnp.sum(r[0]) for r in pairs(a, b)), parallel.BATCH),
+                mesh=mesh,
+                in_specs=jax.P(parallel.BATCH),
+                out_specs=jax.P(),
+            )(a, b)
+
+        compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(shape, shape).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    reduction = contrastive.LogSumExp()
+    tiled = temporary(lambda a, b: ring.ring_pairs(a, b, reduction, rows, tile))
+    whole = temporary(lambda a, b: contrastive.gather_pairs(a, b, reduction, rows))
+    assert whole > 4 * rows * rows
+    assert tiled < 4 * rows * rows / 5
 
 
 def test_gradients_agree_with_finite_differences():

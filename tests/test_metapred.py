@@ -22,8 +22,9 @@ from satmip_jax.metadata.places import fit_centres, unit_vectors
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.models import build_towers, example_batch
-from satmip_jax.objectives import Forward, build_method
+from satmip_jax.objectives import build_method
 from satmip_jax.objectives.metapred import nearest
+from tests.conftest import forward_of_views
 
 B = 16
 
@@ -214,8 +215,8 @@ def on_devices(devices, model, schema):
     mesh = parallel.make_mesh(jax.devices()[:devices])
 
     def loss(params, batch):
-        forward = Forward(towers, params, jax.random.key(1), mesh, schema)
-        losses, metrics = method.losses(forward, [batch["view"]], batch)
+        forward = forward_of_views(towers, params, mesh, schema, B)
+        losses, metrics = method.losses(forward, batch)
         return losses["metapred"], metrics
 
     spread = (parallel.replicated(mesh), parallel.batch_sharding(mesh))
@@ -227,7 +228,7 @@ def test_loss_and_gradients_are_the_naive_formula(model, schema, expected, devic
     _, _, _, params, view, arrays = model
     want, want_gradients = expected
     function = on_devices(devices, model, schema)
-    (got, metrics), gradients = function(params, {"view": view, "metadata": arrays})
+    (got, metrics), gradients = function(params, {"image": view[:, None], "metadata": arrays})
     np.testing.assert_allclose(got, want, rtol=1e-5)
     assert {"geo_cluster_accuracy", "geo_cluster_loss", "gsd_loss"} <= metrics.keys()
     largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(want_gradients))
@@ -238,7 +239,7 @@ def test_loss_and_gradients_are_the_naive_formula(model, schema, expected, devic
     )
     # nothing known in the whole batch: nothing to learn, and nothing that is not finite
     nothing = arrays | {"present": np.zeros_like(arrays["present"])}
-    (got, metrics), gradients = function(params, {"view": view, "metadata": nothing})
+    (got, metrics), gradients = function(params, {"image": view[:, None], "metadata": nothing})
     assert float(got) == 0
     assert all(float(value) == 0 for value in metrics.values())
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradients))
@@ -283,7 +284,7 @@ def one_device():
     """Training on one device: quicker."""
     mesh = parallel.make_mesh(jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "make_mesh", lambda devices=None: mesh)
+        patch.setattr(parallel, "make_mesh", lambda devices=None, fsdp=1: mesh)
         yield
 
 

@@ -10,8 +10,9 @@ import pytest
 from satmip_jax import parallel
 from satmip_jax.config import ConfigError, load_config
 from satmip_jax.models import Towers, build_towers, example_batch
-from satmip_jax.objectives import METHODS, Forward, build_method
+from satmip_jax.objectives import METHODS, build_method
 from satmip_jax.objectives.contrastive import info_nce, nt_xent
+from tests.conftest import forward_of_views
 
 SIZE, B = 16, 8
 
@@ -51,13 +52,15 @@ def setting(schema, method_name, *overrides):
     metadata["present"] = jnp.asarray(rng.random(metadata["present"].shape) < 0.7)
     label = jnp.asarray([-1, *rng.integers(0, len(schema.classes), B - 1)], jnp.int32)
     mesh = parallel.make_mesh(jax.devices()[:1])
-    forward = Forward(towers, params, jax.random.key(1), mesh, schema)
+    forward = forward_of_views(towers, params, mesh, schema, B)
     return config, method, forward, views, {"metadata": metadata, "label": label}
 
 
 def evaluate(method, forward, views, batch):
     """Losses and metrics, compiled: op by op is slow."""
-    return jax.jit(lambda views, batch: method.losses(forward, views, batch))(views, batch)
+    return jax.jit(lambda batch: method.losses(forward, batch))(
+        batch | {"image": jnp.stack(views, axis=1)}
+    )
 
 
 def test_satmips_is_the_sum_of_both_on_one_shared_view(tiny_shards):
@@ -108,7 +111,7 @@ def test_satmip_trains_both_towers(tiny_shards, encoder):
 
     def loss(params):
         inner = replace(forward, params=params)
-        return method.losses(inner, views, batch)[0]["satmip"]
+        return method.losses(inner, batch | {"image": jnp.stack(views, axis=1)})[0]["satmip"]
 
     gradients = jax.jit(jax.grad(loss))(forward.params)
     for tower in ("image_encoder", "metadata_encoder", "heads_image", "heads_metadata"):

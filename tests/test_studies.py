@@ -95,7 +95,7 @@ def _compiled_once(tmp_path):
 def _one_device(monkeypatch):
     """Compiling for one device is quicker than for eight."""
     mesh = parallel.make_mesh(jax.devices()[:1])
-    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(parallel, "make_mesh", lambda **_: mesh)
 
 
 @pytest.fixture
@@ -391,3 +391,29 @@ def test_plots_are_drawn_of_anything(draw):
     assert files[0] == files[1] != files[2]
     for file in files:
         ET.fromstring(file["svg"])
+
+
+@pytest.mark.usefixtures("_one_device")
+def test_batch_sizes_are_compared_at_the_same_images(tiny_config, tmp_path, quiet):
+    config = tiny_config("satmip", "--config.optimizer.learning_rate=0.01")
+    options = {"batch_sizes": "8,16,128", "learning_rate_rule": "sqrt"}
+    run_study("batch-size", config, tmp_path, options=options, console=quiet)
+    rows = [row for row in rows_of(tmp_path) if row["metric"] == "accuracy"]
+    assert {row["images"] for row in rows} == {"64"}
+    facts = {row["batch_size"]: (row["learning_rate"], row["exchange"]) for row in rows}
+    assert facts.keys() == {"8", "16"}
+    assert float(facts["8"][0]) == pytest.approx(0.01 / 2**0.5)
+    assert facts["16"] == ("0.01", "gather")
+    assert all(float(row["compiled_gib"]) > 0 for row in rows)
+    assert "the train split has 64 images" in quiet.export_text()
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_wrong_options_of_a_study_are_named(tiny_config, tmp_path, quiet):
+    for name, text, message in (
+        ("batch-size", "8x", "'8x' is no number of images"),
+        ("fields", "8", "'fields' has no option batch_sizes"),
+    ):
+        options = {"batch_sizes": text}
+        with pytest.raises(StudyError, match=message):
+            run_study(name, tiny_config(), tmp_path, options=options, console=quiet)

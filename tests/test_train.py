@@ -14,39 +14,78 @@ from satmip_jax import parallel
 from satmip_jax.checkpoint import CheckpointError, Checkpoints
 from satmip_jax.config import ConfigError
 from satmip_jax.logbook import read_rows
-from satmip_jax.models import build_towers
-from satmip_jax.objectives import build_method
 from satmip_jax.pipeline import InMemoryBatches
 from satmip_jax.train import NotFiniteError, train
-from satmip_jax.train_step import init_state, make_loss, make_optimizer
+from satmip_jax.train_step import build_program, make_loss
 from tests.conftest import REPOSITORY, TINY
 from tests.fault_drill import Drill
 
+# how a step is laid out: devices, and options of `config.parallel`
+LAYOUTS = {
+    "one device": (1, {}),
+    "eight devices": (8, {}),
+    "micro-batches": (1, {"micro_batch": 4}),
+    "all at once": (4, {"fsdp": 2, "exchange": "ring", "micro_batch": 2}),
+}
 
-def test_loss_and_gradients_agree_on_one_and_eight_devices(tiny_config, tiny_shards):
-    """Views, losses over the global batch, batch norm, dropout: all of a step but the update."""
-    config, schema = tiny_config(), tiny_shards.schema
-    method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
-    tx, _ = make_optimizer(config, len(tiny_shards))
-    results = []
-    for devices in (1, 8):
-        mesh = parallel.make_mesh(jax.devices()[:devices])
-        _, init = init_state(config, towers, tx, schema, mesh)
+
+def test_loss_and_gradients_do_not_depend_on_the_layout(tiny_config, tiny_shards):
+    """Views, dropout, losses over the global batch, batch norm: all of a step but the update."""
+    results = {}
+    for name, (devices, options) in LAYOUTS.items():
+        config = tiny_config(
+            "satmips", *(f"--config.parallel.{key}={value}" for key, value in options.items())
+        )
+        mesh = parallel.make_mesh(jax.devices()[:devices], fsdp=config.parallel.fsdp)
+        program = build_program(config, tiny_shards.schema, len(tiny_shards), mesh)
         loss = jax.jit(
-            jax.value_and_grad(make_loss(config, towers, method, schema, mesh), has_aux=True)
+            jax.value_and_grad(
+                make_loss(config, program.towers, program.method, program.schema, mesh),
+                has_aux=True,
+            )
         )
         with InMemoryBatches(tiny_shards, mesh, batch_size=16, seed=0) as batches:
-            results.append(jax.device_get(loss(init().params, next(batches), jax.random.key(7))))
-    ((one, metrics), gradients), ((eight, other_metrics), others) = results
-    np.testing.assert_allclose(one, eight, rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, other_metrics)
-    largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(gradients))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * largest),
-        gradients,
-        others,
-    )
+            params = program.init().params
+            results[name] = jax.device_get(loss(params, next(batches), jax.random.key(7)))
+    (want, want_metrics), want_gradients = results.pop("one device")
+    largest = max(float(np.abs(g).max()) for g in jax.tree.leaves(want_gradients))
+    for name, ((got, metrics), gradients) in results.items():
+        np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=name)
+        jax.tree.map(
+            lambda a, b, name=name: np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=name),
+            metrics,
+            want_metrics,
+        )
+        jax.tree.map(
+            lambda a, b, name=name: np.testing.assert_allclose(
+                a, b, rtol=1e-5, atol=1e-5 * largest, err_msg=name
+            ),
+            gradients,
+            want_gradients,
+        )
+
+
+def test_the_state_is_cut_up_among_the_devices(tiny_config, tiny_shards):
+    """A step with fsdp of 4 keeps a quarter of every matrix and its moments on a device."""
+    config = tiny_config("satmips", "--config.parallel.fsdp=4")
+    mesh = parallel.make_mesh(fsdp=4)
+    program = build_program(config, tiny_shards.schema, len(tiny_shards), mesh)
+    with InMemoryBatches(tiny_shards, mesh, batch_size=16, seed=0) as batches:
+        state, metrics = program.step(program.init(), next(batches))
+    assert np.isfinite(float(metrics["loss"]))
+    cut = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = parallel.leaf_name(path)
+        local = leaf.addressable_shards[0].data.size
+        if name.endswith("kernel") and "metadata_encoder" not in name:
+            assert local * 4 == leaf.size, name
+            cut += 1
+        else:
+            assert local == leaf.size, name
+    assert cut >= 3 * 9  # parameters and both moments
+    assert parallel.state_sharding(program.abstract, mesh)[1] == []
+    _, notes = parallel.state_sharding(program.abstract, mesh, parallel.RULES[:1])
+    assert any("no rule names params.image_encoder.norm.scale" in note for note in notes)
 
 
 @pytest.mark.slow
@@ -143,10 +182,8 @@ def test_the_log_of_a_run(tiny_run):
 
 def test_a_checkpoint_of_another_model_is_named_leaf_by_leaf(tiny_run, tiny_config, tiny_shards):
     config = tiny_config("satmips", "--config.method.embed_dim=12")
-    schema = tiny_shards.schema
-    towers = build_towers(config, schema, build_method(config).heads(schema))
-    tx, _ = make_optimizer(config, len(tiny_shards))
-    abstract, _ = init_state(config, towers, tx, schema, parallel.make_mesh())
+    mesh = parallel.make_mesh()
+    abstract = build_program(config, tiny_shards.schema, len(tiny_shards), mesh).abstract
     with (
         Checkpoints(tiny_run, read_only=True) as checkpoints,
         pytest.raises(CheckpointError, match=r"params\.heads_image\.linear\.kernel.*\[32, 8\]"),

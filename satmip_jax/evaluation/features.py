@@ -72,27 +72,34 @@ def extract(
     captions = towers.has_metadata and config.metadata.encoder == "text"
     count = min(limit or len(dataset), len(dataset))
     numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
-    outputs, labels, locations, read = [], [], [], []
+    # each process reads and lays out its rows of each batch; the outputs come back whole
+    batches = [numbers[first : first + size] for first in range(0, count, size)]
+    batches[-1] += numbers[:1] * (size - len(batches[-1]))  # every batch has the same shape
+    rows = [number for batch in batches for number in pipeline.process_slice(batch, mesh)]
     reader = pipeline.ReadBatch(dataset, schema, captions)
     bad = BadRecords(dataset.split, budget=config.data.bad_records)
-    for batch in pipeline.read_in_order(reader, numbers, size=size, bad_records=bad):
-        count = len(batch["label"])
-        read.append(batch["index"])
-        labels.append(batch["label"])
-        locations.append(tabular.locations(batch["metadata"]))
+    each = size // jax.process_count()
+    outputs = []
+    for batch in pipeline.read_in_order(reader, rows, size=each, bad_records=bad):
         inputs = {"image": batch["image"], "metadata": tabular.only(batch["metadata"], fields)}
-        padded = jax.tree.map(lambda x, missing=size - count: _pad(x, missing), inputs)
-        features = jax.device_get(encode(params, parallel.to_devices(padded, mesh)))
-        outputs.append({kind: array[:count] for kind, array in features.items()})
-    own = np.concatenate(read) == numbers  # and no other record that stands in for a bad one
-    by_kind = {kind: np.concatenate([out[kind] for out in outputs])[own] for kind in outputs[0]}
-    return Features(by_kind, np.concatenate(labels)[own], np.concatenate(locations)[own])
+        known = {name: batch[name] for name in ("label", "index")}
+        known["location"] = tabular.locations(batch["metadata"])
+        laid_out = parallel.to_devices(inputs | known, mesh)
+        outputs.append(jax.device_get(encode(params, laid_out)))
+    table = {name: np.concatenate([out[name] for out in outputs])[:count] for name in outputs[0]}
+    own = table.pop("index") == numbers  # and no other record that stands in for a bad one
+    table = {name: column[own] for name, column in table.items()}
+    labels, locations = table.pop("label"), table.pop("location")
+    return Features(table, labels, locations)
 
 
 def make_encoder(
     config: ConfigDict, towers: Towers, schema: tabular.Schema, stored_size: int, mesh: Mesh
 ):
-    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`."""
+    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`.
+
+    "label", "index" and "location" of the batch come along, from all processes.
+    """
 
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
         view = augment.center_view(batch["image"], config.image.size)
@@ -108,7 +115,7 @@ def make_encoder(
                 )
                 metadata = tabular.follow_crop(metadata, whole, stored_size, config.image.size)
             features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
-        return features
+        return features | {name: batch[name] for name in ("label", "index", "location")}
 
     everywhere = parallel.replicated(mesh)
     return jax.jit(
@@ -116,8 +123,3 @@ def make_encoder(
         in_shardings=(everywhere, parallel.batch_sharding(mesh)),
         out_shardings=everywhere,
     )
-
-
-def _pad(x: np.ndarray, missing: int) -> np.ndarray:
-    """Repeat the first row at the end, so that every batch has the same shape."""
-    return np.concatenate([x, np.repeat(x[:1], missing, axis=0)]) if missing else x

@@ -115,6 +115,7 @@ class Towers(nn.Module):
     metadata_encoder: nn.Module | None
     heads: Mapping[str, nn.Module]
     logit_scale_init: float
+    logit_bias_init: float | None = None  # of the sigmoid loss; None: no bias
 
     @property
     def has_metadata(self) -> bool:
@@ -124,6 +125,9 @@ class Towers(nn.Module):
         if self.metadata_encoder is not None:
             start = nn.initializers.constant(math.log(self.logit_scale_init))
             self.log_scale = self.param("log_scale", start, (), jnp.float32)
+            if self.logit_bias_init is not None:
+                constant = nn.initializers.constant(self.logit_bias_init)
+                self.bias = self.param("logit_bias", constant, (), jnp.float32)
 
     def encode_image(self, images: Array, train: bool = False) -> Array:
         """(b, s, s, 3) normalised -> (b, D) float32."""
@@ -141,8 +145,12 @@ class Towers(nn.Module):
         return self.heads[name](features)
 
     def logit_scale(self) -> Array:
-        """The learned inverse temperature of InfoNCE."""
+        """The learned inverse temperature of the loss between images and metadata."""
         return jnp.exp(self.log_scale)
+
+    def logit_bias(self) -> Array:
+        """The learned bias of the sigmoid loss."""
+        return self.bias
 
     def __call__(self, images: Array, metadata: Mapping[str, Array]) -> None:
         """Touch every parameter, to initialise them."""
@@ -176,6 +184,7 @@ def build_towers(
         else None,
         heads={name: kinds[kind](*sizes, dtype=dtype) for name, (kind, *sizes) in heads.items()},
         logit_scale_init=config.method.logit_scale_init,
+        logit_bias_init=config.method.logit_bias_init if config.method.loss == "sigmoid" else None,
     )
 
 

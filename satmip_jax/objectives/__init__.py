@@ -7,8 +7,9 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from satmip_jax.objectives.base import Forward, Method
+from satmip_jax.objectives.contrastive import EXCHANGES
 from satmip_jax.objectives.metapred import MetaPred
-from satmip_jax.objectives.satmip import SatMIP
+from satmip_jax.objectives.satmip import LOSSES, SatMIP
 from satmip_jax.objectives.satmips import SatMIPS
 from satmip_jax.objectives.simclr import SimCLR
 from satmip_jax.objectives.supervised import Supervised
@@ -27,4 +28,4 @@ def build_method(config: ConfigDict) -> Method:
     return METHODS[config.method.name](config)
 
 
-__all__ = ["METHODS", "Forward", "Method", "build_method"]
+__all__ = ["EXCHANGES", "LOSSES", "METHODS", "Forward", "Method", "build_method"]

@@ -1,15 +1,21 @@
-"""Contrastive losses over the global batch: InfoNCE and NT-Xent, one exact definition each.
+"""Contrastive losses over the global batch: InfoNCE, NT-Xent and the sigmoid loss.
 
-Inputs are global arrays whose rows are spread over the mesh. Inside `shard_map` every device
-gathers the embeddings of all devices and scores its own rows against them, so the number of
-negatives is that of the global batch and gradients flow through the gathered copies: loss and
-gradients are those of the naive formula on one device.
+One exact definition each. Inputs are global arrays whose rows are spread over the mesh; inside
+`shard_map` every device scores its own rows against those of all devices, so the number of
+negatives is that of the global batch, and loss and gradients are those of the naive formula on one
+device. How the others' rows come is the exchange:
 
-Logits are float32 at full matmul precision whatever the dtype of the encoders: at a scale of 100
-the 10 bits of TF32 would be an error of 0.1 in a logit.
+* `gather`: all embeddings are copied to every device, with gradient. Fastest while
+  (batch / devices) x batch scores fit.
+* `ring`: embeddings go round the devices and are met tile by tile (`ring`): no such matrix.
+
+Everything here is float32 at full matmul precision whatever the dtype of the encoders.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +23,12 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from satmip_jax.parallel import DATA
+from satmip_jax.objectives.reductions import MASKED, LogSumExp, Reduction, SoftPlus, scores
+from satmip_jax.objectives.ring import ring_pairs, ring_self
+from satmip_jax.parallel import BATCH
 
 Array = jax.Array
+Result = tuple[Array, dict[str, Array]]
 
 
 def normalize(x: Array) -> Array:
@@ -33,7 +42,7 @@ def normalize(x: Array) -> Array:
     return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 
-def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh) -> tuple[Array, dict[str, Array]]:
+def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh, exchange: str = "gather") -> Result:
     """Symmetric InfoNCE: row i of `a` belongs to row i of `b` among all rows of the batch.
 
     Args:
@@ -41,6 +50,7 @@ def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh) -> tuple[Array, dict[
         b: (B, d) embeddings of the other.
         scale: () inverse temperature, float32.
         mesh: the devices over which the rows are spread.
+        exchange: a key of `EXCHANGES`.
 
     Returns:
         The loss, () float32, and `{"accuracy": ...}`: how often the own partner scores highest,
@@ -48,24 +58,20 @@ def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh) -> tuple[Array, dict[
 
     Source: Radford et al. 2021 (CLIP), eq. in fig. 3; van den Oord et al. 2018 (InfoNCE).
     """
+    pairs, _ = EXCHANGES[exchange]
 
-    def local(a: Array, b: Array, scale: Array) -> tuple[Array, dict[str, Array]]:
-        a, b = normalize(a), normalize(b)
-        all_a, all_b = _gather(a), _gather(b)
-        own = _own_rows(a)
-        forward, right_a = _cross_entropy(scale * _scores(a, all_b), own)
-        backward, right_b = _cross_entropy(scale * _scores(b, all_a), own)
-        loss = 0.5 * (forward + backward)
-        return lax.pmean((loss, {"accuracy": 0.5 * (right_a + right_b)}), DATA)
+    def local(a: Array, b: Array, scale: Array) -> Result:
+        a, b = scale * normalize(a), normalize(b)
+        own = jnp.sum(a * b, axis=1)
+        rows, columns = pairs(a, b, LogSumExp(), a.shape[0])
+        return _mean_over_both((own, *rows), (own, *columns))
 
-    return jax.shard_map(local, mesh=mesh, in_specs=(P(DATA), P(DATA), P()), out_specs=P())(
-        a, b, scale
-    )
+    return _on_mesh(local, mesh, (P(BATCH), P(BATCH), P()))(a, b, scale)
 
 
 def nt_xent(
-    first: Array, second: Array, temperature: float, mesh: Mesh
-) -> tuple[Array, dict[str, Array]]:
+    first: Array, second: Array, temperature: float, mesh: Mesh, exchange: str = "gather"
+) -> Result:
     """NT-Xent: each of the 2 B views finds its partner among the 2 B - 1 others.
 
     Args:
@@ -73,52 +79,92 @@ def nt_xent(
         second: (B, d) embeddings of the second view.
         temperature: > 0.
         mesh: the devices over which the rows are spread.
+        exchange: a key of `EXCHANGES`.
 
     Returns:
         The loss, () float32, and `{"accuracy": ...}`.
 
     Source: Chen et al. 2020 (SimCLR), eq. 1, mean over all 2 B anchors.
     """
+    _, pairs_of_one = EXCHANGES[exchange]
 
-    def local(first: Array, second: Array) -> tuple[Array, dict[str, Array]]:
-        first, second = normalize(first), normalize(second)
-        all_first, all_second = _gather(first), _gather(second)
-        own = _own_rows(first)
+    def local(first: Array, second: Array) -> Result:
+        b = first.shape[0]
+        views = normalize(jnp.concatenate([first, second])) * jnp.float32(temperature**-0.5)
+        own = jnp.sum(views[:b] * views[b:], axis=1)
+        log_sum, largest = pairs_of_one(views, LogSumExp(), b)
+        return _mean_over_both((own, log_sum[:b], largest[:b]), (own, log_sum[b:], largest[b:]))
 
-        def anchors(x: Array, partners: Array, siblings: Array) -> tuple[Array, Array]:
-            to_partners = _scores(x, partners) / temperature
-            to_siblings = _scores(x, siblings) / temperature
-            itself = own[:, None] == jnp.arange(siblings.shape[0])[None]
-            to_siblings = jnp.where(itself, -jnp.inf, to_siblings)
-            return _cross_entropy(jnp.concatenate([to_partners, to_siblings], axis=1), own)
-
-        loss_first, right_first = anchors(first, all_second, all_first)
-        loss_second, right_second = anchors(second, all_first, all_second)
-        loss = 0.5 * (loss_first + loss_second)
-        return lax.pmean((loss, {"accuracy": 0.5 * (right_first + right_second)}), DATA)
-
-    return jax.shard_map(local, mesh=mesh, in_specs=(P(DATA), P(DATA)), out_specs=P())(
-        first, second
-    )
+    return _on_mesh(local, mesh, (P(BATCH), P(BATCH)))(first, second)
 
 
-def _gather(x: Array) -> Array:
-    """(b, d) on each device -> (B, d) on all of them, with gradient."""
-    return lax.all_gather(x, DATA, tiled=True)
+def sigmoid_loss(
+    a: Array, b: Array, scale: Array, bias: Array, mesh: Mesh, exchange: str = "gather"
+) -> Result:
+    """Sigmoid loss: every pair of the batch is told apart from the others, own or not.
+
+    Args:
+        a, b, mesh, exchange: as of `info_nce`.
+        scale: () inverse temperature, float32; starts at 10.
+        bias: () added to all scores, float32; starts at -10.
+
+    Returns:
+        The loss, () float32: the sum over all B x B pairs, divided by B; and `{"accuracy": ...}`,
+        how often an own pair is recognised (its score is above 0).
+
+    Source: Zhai et al. 2023 (SigLIP), algorithm 1.
+    """
+    pairs, _ = EXCHANGES[exchange]
+
+    def local(a: Array, b: Array, scale: Array, bias: Array) -> Result:
+        a, b = scale * normalize(a), normalize(b)
+        own = jnp.sum(a * b, axis=1) + bias
+        column = jnp.zeros_like(own)[:, None]  # one more dimension adds the bias to every score
+        a = jnp.concatenate([a, column + bias], axis=1)
+        b = jnp.concatenate([b, column + 1], axis=1)
+        (rows,), (columns,) = pairs(a, b, SoftPlus(), a.shape[0])
+        others = 0.5 * (rows + columns)  # both sum over the same pairs
+        loss = jnp.mean(jax.nn.softplus(-own) + others)
+        accuracy = jnp.mean((own > 0).astype(jnp.float32))
+        return lax.pmean((loss, {"accuracy": accuracy}), BATCH)
+
+    return _on_mesh(local, mesh, (P(BATCH), P(BATCH), P(), P()))(a, b, scale, bias)
 
 
-def _own_rows(x: Array) -> Array:
-    """Indices, in the global batch, of the rows that this device holds."""
-    return lax.axis_index(DATA) * x.shape[0] + jnp.arange(x.shape[0])
+def _on_mesh(local: Callable[..., Result], mesh: Mesh, specs: tuple[P, ...]) -> Any:
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
 
 
-def _scores(x: Array, y: Array) -> Array:
-    # (b, d) . (B, d) -> (b, B)
-    return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+def _mean_over_both(*directions: tuple[Array, Array, Array]) -> Result:
+    """Cross-entropy and accuracy of (own score, log-sum-exp and maximum of the negatives')."""
+    # -log(e^own / (e^own + sum e^s)) = log(1 + e^(log sum e^s - own))
+    loss = jnp.mean(jnp.stack([jax.nn.softplus(log_sum - own) for own, log_sum, _ in directions]))
+    found = jnp.stack([own > largest for own, _, largest in directions])
+    return lax.pmean((loss, {"accuracy": jnp.mean(found.astype(jnp.float32))}), BATCH)
 
 
-def _cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
-    """Mean cross-entropy and accuracy of (b, n) logits at the (b,) target columns."""
-    chosen = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
-    loss = jnp.mean(jax.nn.logsumexp(logits, axis=1) - chosen)
-    return loss, jnp.mean((jnp.argmax(logits, axis=1) == target).astype(jnp.float32))
+def gather_pairs(x: Array, y: Array, reduction: Reduction, period: int) -> Any:
+    """As `ring.ring_pairs`, from all embeddings on every device."""
+    return gather_rows(x, y, reduction, period), gather_rows(y, x, reduction, period)
+
+
+def gather_self(x: Array, reduction: Reduction, period: int) -> Any:
+    """As `ring.ring_self`, from all embeddings on every device."""
+    return gather_rows(x, x, reduction, period)
+
+
+def gather_rows(x: Array, y: Array, reduction: Reduction, period: int) -> Any:
+    """Reduce the scores of this device's rows over the columns of all devices."""
+    everyone = lax.all_gather(y, BATCH, tiled=True)  # (n, d) of each -> (N, d), with gradient
+    n = x.shape[0]
+    i, j = jnp.arange(n)[:, None], jnp.arange(everyone.shape[0])[None]
+    at_home = j // n == lax.axis_index(BATCH)
+    own = at_home & (i % period == j % period)
+    return reduction.dense(jnp.where(own, jnp.float32(MASKED), scores(x, everyone)))
+
+
+# name -> reductions over the pairs of two sides, and over the pairs within one
+EXCHANGES: dict[str, tuple[Any, Any]] = {
+    "gather": (gather_pairs, gather_self),
+    "ring": (ring_pairs, ring_self),
+}

@@ -5,7 +5,6 @@ The older way that SatMIP is set against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -64,9 +63,9 @@ class MetaPred:
         return {}
 
     def losses(
-        self, forward: Forward, views: Sequence[Array], batch: dict[str, Any]
+        self, forward: Forward, batch: dict[str, Any]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        features, metadata = forward.images(views), batch["metadata"]
+        features, metadata = forward.images(batch["image"], [0]), batch["metadata"]
         targets = tuple(self.targets(forward.schema))
         numbers = tabular.featurize(metadata, forward.schema, targets, location_frequencies=0)
         total, fields, metrics = jnp.float32(0), jnp.float32(0), {}

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.base import Array, Forward
-from satmip_jax.objectives.contrastive import info_nce
+from satmip_jax.objectives.contrastive import info_nce, sigmoid_loss
+
+LOSSES = ("info_nce", "sigmoid")
 
 
 class SatMIP:
-    """Symmetric InfoNCE between one view and the metadata (Bourcier et al. 2024)."""
+    """Symmetric InfoNCE between one view and the metadata (Bourcier et al. 2024).
+
+    `config.method.loss = "sigmoid"` takes SigLIP's loss in its place (Zhai et al. 2023).
+    """
 
     views = 1
     metadata_view = 0
 
     def __init__(self, config: ConfigDict) -> None:
         self.projector = ("linear", config.method.embed_dim)
+        self.sigmoid = config.method.loss == "sigmoid"
 
     def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
         return {"image": self.projector, "metadata": self.projector}
@@ -28,9 +33,10 @@ class SatMIP:
         return {"satmip": batch_size - 1}
 
     def losses(
-        self, forward: Forward, views: Sequence[Array], batch: dict[str, Any]
+        self, forward: Forward, batch: dict[str, Any]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        return self.loss(forward, forward.images(views)[0], forward.metadata(batch["metadata"]))
+        (image,) = forward.images(batch["image"], [0])
+        return self.loss(forward, image, forward.metadata(batch["metadata"]))
 
     def loss(
         self, forward: Forward, image: Array, metadata: Array
@@ -38,6 +44,11 @@ class SatMIP:
         """The loss from the encoded view (B, D) and the encoded metadata (B, M)."""
         (image,) = forward.head("image", [image])
         (metadata,) = forward.head("metadata", [metadata])
-        scale = forward.scale()
-        loss, metrics = info_nce(image, metadata, scale, forward.mesh)
-        return {"satmip": loss}, {"satmip_accuracy": metrics["accuracy"], "logit_scale": scale}
+        scale, mesh, exchange = forward.apply("logit_scale"), forward.mesh, forward.exchange
+        metrics = {"logit_scale": scale}
+        if self.sigmoid:
+            metrics["logit_bias"] = bias = forward.apply("logit_bias")
+            loss, found = sigmoid_loss(image, metadata, scale, bias, mesh, exchange)
+        else:
+            loss, found = info_nce(image, metadata, scale, mesh, exchange)
+        return {"satmip": loss}, metrics | {"satmip_accuracy": found["accuracy"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -34,9 +33,9 @@ class SatMIPS:
         return self.simclr.negatives(batch_size) | self.satmip.negatives(batch_size)
 
     def losses(
-        self, forward: Forward, views: Sequence[Array], batch: dict[str, Any]
+        self, forward: Forward, batch: dict[str, Any]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        features = forward.images(views)
+        features = forward.images(batch["image"], range(self.views))
         metadata = forward.metadata(batch["metadata"])
         simclr, simclr_metrics = self.simclr.loss(forward, features[:2])
         satmip, satmip_metrics = self.satmip.loss(forward, features[self.metadata_view], metadata)

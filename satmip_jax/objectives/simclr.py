@@ -29,14 +29,14 @@ class SimCLR:
         return {"simclr": 2 * batch_size - 2}
 
     def losses(
-        self, forward: Forward, views: Sequence[Array], batch: dict[str, Any]
+        self, forward: Forward, batch: dict[str, Any]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        return self.loss(forward, forward.images(views))
+        return self.loss(forward, forward.images(batch["image"], [0, 1]))
 
     def loss(
         self, forward: Forward, features: Sequence[Array]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """The loss from the encoded views, (B, D) each."""
         first, second = forward.head("image_ssl", features)
-        loss, metrics = nt_xent(first, second, self.temperature, forward.mesh)
+        loss, metrics = nt_xent(first, second, self.temperature, forward.mesh, forward.exchange)
         return {"simclr": loss}, {"simclr_accuracy": metrics["accuracy"]}

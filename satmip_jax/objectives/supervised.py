@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,9 +34,9 @@ class Supervised:
         return {}
 
     def losses(
-        self, forward: Forward, views: Sequence[Array], batch: dict[str, Any]
+        self, forward: Forward, batch: dict[str, Any]
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        (logits,) = forward.head("classifier", forward.images(views))
+        (logits,) = forward.head("classifier", forward.images(batch["image"], [0]))
         label = batch["label"]
         known = (label >= 0).astype(jnp.float32)
         count = jnp.maximum(jnp.sum(known), 1.0)

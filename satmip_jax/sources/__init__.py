@@ -180,6 +180,12 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
             raise SourceError(
                 f"source {name!r} has no option {option!r}: it knows {', '.join(known) or 'none'}"
             )
+    for text in map(str, paths):
+        if "://" in text:
+            raise SourceError(
+                f"source {name!r}: {text} is remote: mount it, or copy it to a disk (where "
+                "several machines prepare, to a network file system), and name that path"
+            )
     resolved = [Path(path) for path in paths]
     for path in resolved:
         if not path.exists() and not through_tfds and not getattr(cls, "generates", False):

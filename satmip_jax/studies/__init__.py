@@ -24,6 +24,7 @@ STUDIES: dict[str, str] = {
     "efficiency": "satmip_jax.studies.efficiency:STUDY",
     "encoders": "satmip_jax.studies.encoders:STUDY",
     "modalities": "satmip_jax.studies.modalities:STUDY",
+    "batch-size": "satmip_jax.studies.batch_size:STUDY",
     "methods": "satmip_jax.studies.methods:STUDY",
 }
 

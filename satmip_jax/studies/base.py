@@ -89,22 +89,24 @@ class Study:
     Attributes:
       name: its key in `STUDIES`.
       title, description: for people; the description says what is asked, and what to compare with.
-      plan: (config, schema of the training data) -> the variants.
+      plan: (config, schema of the training data, options by keyword) -> the variants.
       x: what the plot shows the scores against; the first is the study's own axis.
       columns: its own columns of the table, name -> type of the values.
       draw: (study, summaries) -> the plot.
       metrics: which the final table shows.
+      options: names of the options that `plan` takes.
       measure: takes the place of training and scoring; calls `book.finish` for every variant.
     """
 
     name: str
     title: str
     description: str
-    plan: Callable[[ConfigDict, Schema], Plan]
+    plan: Callable[..., Plan]
     x: tuple[Axis, ...]
     draw: Callable[[Study, Sequence[Summary]], Figure]
     columns: Mapping[str, type] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("accuracy",)
+    options: tuple[str, ...] = ()
     measure: Callable[[Book], None] | None = None
 
 

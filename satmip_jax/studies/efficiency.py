@@ -15,16 +15,15 @@ from tqdm import tqdm
 
 from satmip_jax import parallel
 from satmip_jax.evaluation.results import Row
+from satmip_jax.memory import compiled_bytes
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.models import build_towers
-from satmip_jax.objectives import build_method
 from satmip_jax.pipeline import TrainBatches
 from satmip_jax.shards import ShardDataset
 from satmip_jax.studies import plot
 from satmip_jax.studies.base import Axis, Plan, Study, Variant, known_fields, vary
 from satmip_jax.studies.book import Book, Unit
 from satmip_jax.train import claim_workdir, open_split
-from satmip_jax.train_step import TrainState, init_state, make_optimizer, make_train_step
+from satmip_jax.train_step import TrainState, build_program
 
 ROUNDS, STEPS = 7, 4  # every round takes so many timed steps of every variant in turn
 
@@ -116,19 +115,10 @@ def compile_step(
     config: ConfigDict, dataset: ShardDataset, mesh: Mesh, batch: dict[str, Any]
 ) -> Step:
     """The training step of a config, compiled for the shapes of `batch`."""
-    schema = dataset.schema
-    method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
-    tx, schedule = make_optimizer(config, len(dataset))
-    abstract, init = init_state(config, towers, tx, schema, mesh)
-    step: Any = make_train_step(config, towers, method, schema, tx, schedule, mesh)
-    compiled = step.lower(abstract, batch).compile()
-    stats = compiled.memory_analysis()
-    total = None
-    if stats is not None:
-        total = stats.argument_size_in_bytes + stats.output_size_in_bytes
-        total += stats.temp_size_in_bytes - stats.alias_size_in_bytes
-    return Step(init, compiled, total)
+    program = build_program(config, dataset.schema, len(dataset), mesh)
+    step: Any = program.step
+    compiled = step.lower(program.abstract, batch).compile()
+    return Step(program.init, compiled, compiled_bytes(compiled))
 
 
 def _memory(book: Book, steps: dict[str, Step], batch: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -109,6 +109,33 @@ def lines(study: Study, summaries: Sequence[Summary]) -> Figure:
     return figure
 
 
+def scaling(study: Study, summaries: Sequence[Summary]) -> Figure:
+    """The score from the image over the study's axis, and beside it what it costs."""
+    axis = study.x[0]
+    drawn = [s for s in main_scores(study, summaries) if s.cells["features"] == "image"]
+    rows = _unique((s.cells["dataset"], s.cells["protocol"]) for s in drawn)
+    costs = {"images_per_second": "images / s", "compiled_gib": "memory of a device, GiB"}
+    figure, axes = _grid(study, drawn, len(rows), 1 + len(costs), 2.6, sharey=False)
+    exchanges = _unique(s.at("exchange") for s in drawn)
+    for panel, row, column in _panels(axes, rows, ["score", *costs]):
+        here = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == row]
+        for s in here:
+            number, place = exchanges.index(s.at("exchange")), s.at(axis.column)
+            if column == "score":
+                _point(panel, s, number, horizontal=False, place=place)
+            elif s.at(column) is not None:
+                marker = MARKERS[number % len(MARKERS)]
+                panel.plot(place, s.at(column), color=_colour(number), marker=marker)
+        _scale(panel, axis, sorted({s.at(axis.column) for s in here}))
+        panel.set_title(costs.get(column, ": ".join(row)))
+        if column == "score":
+            panel.set_ylabel(_value_label(study))
+        else:
+            panel.set_ylim(bottom=0)
+    _legend(figure, exchanges, "exchange")
+    return figure
+
+
 def bars(study: Study, summaries: Sequence[Summary]) -> Figure:
     """A bar for each category of the study's axis, a panel for each metric; 1 is the reference."""
     (axis, *_) = study.x
@@ -152,11 +179,12 @@ def _grid(
     height: float,
     *,
     sharex: bool = False,
+    sharey: Literal["row"] | bool = "row",
 ) -> tuple[Figure, np.ndarray]:
     """A figure with (rows, columns) panels of `height` inches; at least one."""
     rows, columns = max(rows, 1), max(columns, 1)
     figure = Figure(figsize=(2.4 + 3.2 * columns, 0.7 + height * rows))
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey="row")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     figure.suptitle(study.title, fontsize=11, fontweight="bold")
     figure.supxlabel(_bars_mean(drawn), fontsize=7.5, color="#555555")
     return figure, axes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -26,6 +27,7 @@ def run_study(
     *,
     seeds: int = 1,
     eval_data: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> None:
     """Run a study in the folder `out`; called again with the same arguments it goes on.
@@ -35,6 +37,7 @@ def run_study(
       config: what all variants start from; `config.seed` is the first seed.
       seeds: how many runs of every variant.
       eval_data: prepared folders to score on; by default the training data.
+      options: of the study itself, see `Study.options`.
 
     Raises:
       StudyError: it cannot be run as asked for, or some variants failed; the others are done.
@@ -47,7 +50,12 @@ def run_study(
     study = open_study(name)
     configs.validate(config)
     dataset = open_split(config, config.data.train_split)
-    plan = study.plan(config, dataset.schema)
+    if unknown := set(options or ()) - set(study.options):
+        raise StudyError(
+            f"the study {name!r} has no option {', '.join(sorted(unknown))}; it has: "
+            f"{', '.join(study.options) or 'none'}"
+        )
+    plan = study.plan(config, dataset.schema, **(options or {}))
     for variant in plan.variants:
         if variant.config is not None:
             configs.validate(variant.config)

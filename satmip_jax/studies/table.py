@@ -79,11 +79,14 @@ class Summary:
             return 0.0, 0.0
         return max(0.0, self.mean - self.low), max(0.0, self.high - self.mean)
 
+    @property
+    def images_per_second(self) -> float | None:
+        return self.images / self.train_seconds if self.images and self.train_seconds else None
+
     def at(self, column: str) -> Any:
         """The value of a column, or its mean over the seeds."""
-        return (
-            getattr(self, column) if column in ("images", "train_seconds") else self.cells[column]
-        )
+        measured = ("images", "train_seconds", "images_per_second")
+        return getattr(self, column) if column in measured else self.cells[column]
 
 
 def to_arrow(study: Study, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -1,0 +1,118 @@
+"""Contrastive losses with their gradients: memory and time of the exchanges and the naive formula.
+
+The naive formula makes the whole matrix of scores on one device; it is measured where that fits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from satmip_jax import memory, parallel
+from satmip_jax.bench.measure import Measurement, in_turn, spread
+from satmip_jax.objectives.contrastive import EXCHANGES, info_nce, normalize, nt_xent, sigmoid_loss
+
+SCALE, BIAS = 10.0, -10.0
+
+
+def bench(
+    rows: Sequence[int], *, width: int, rounds: int, limit: int, losses: Sequence[str] = ()
+) -> list[Measurement]:
+    """Measure value and gradient of the losses between `rows` pairs of embeddings.
+
+    Args:
+        rows: global batches.
+        width: of the embeddings.
+        rounds: of timing; 0 for memory alone.
+        limit: bytes of a device: what needs more is compiled and not run.
+        losses: of "info_nce", "nt_xent", "sigmoid"; all by default.
+    """
+    mesh = parallel.make_mesh()
+    found = []
+    for n in rows:
+        shape = jax.ShapeDtypeStruct(
+            (n, width), jnp.float32, sharding=parallel.batch_sharding(mesh)
+        )
+        for loss in losses or LOSSES:
+            compiled = {}
+            for variant in ("naive", *EXCHANGES):
+                function = functools.partial(LOSSES[loss], mesh=mesh, exchange=variant)
+                step: Any = jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
+                compiled[variant] = step.lower(shape, shape).compile()
+            fitting = {}
+            for variant, program in compiled.items():
+                needed = memory.compiled_bytes(program) or 0
+                temporary = program.memory_analysis().temp_size_in_bytes / 2**20
+                facts = {"rows": n, "width": width}
+                name = f"{loss} {variant}"
+                found.append(
+                    Measurement("loss", name, "temporary", temporary, "MiB/device", facts=facts)
+                )
+                if needed < limit:
+                    fitting[variant] = program
+            if rounds:
+                found += _time(fitting, loss, n, width, rounds, mesh)
+    return found
+
+
+def _time(
+    programs: dict[str, Any], loss: str, n: int, width: int, rounds: int, mesh: Any
+) -> list[Measurement]:
+    keys = jax.random.split(jax.random.key(0))
+    sharding = parallel.batch_sharding(mesh)
+    a, b = (jax.device_put(jax.random.normal(key, (n, width)), sharding) for key in keys)
+    functions = {name: functools.partial(program, a, b) for name, program in programs.items()}
+    pairs = n * n * (4 if loss == "nt_xent" else 1)
+    return [
+        Measurement(
+            "loss",
+            f"{loss} {name}",
+            "time of a pair",
+            unit="ns",
+            facts={"rows": n, "width": width},
+            **spread([1e9 * second / pairs for second in seconds]),
+        )
+        for name, seconds in in_turn(functions, rounds).items()
+    ]
+
+
+def _scores(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(normalize(a), normalize(b).T, precision="highest")
+
+
+def _info_nce(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array:
+    if exchange != "naive":
+        return info_nce(a, b, jnp.float32(SCALE), mesh, exchange)[0]
+    logits = SCALE * _scores(a, b)
+    both = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)
+    return jnp.mean(both / 2 - jnp.diagonal(logits))
+
+
+def _nt_xent(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array:
+    if exchange != "naive":
+        return nt_xent(a, b, 1 / SCALE, mesh, exchange)[0]
+    n, views = a.shape[0], jnp.concatenate([a, b])
+    logits = SCALE * _scores(views, views)
+    own = jnp.concatenate([jnp.diagonal(logits, n), jnp.diagonal(logits, -n)])
+    others = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
+    return jnp.mean(jax.nn.logsumexp(others, axis=1) - own)
+
+
+def _sigmoid(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array:
+    if exchange != "naive":
+        return sigmoid_loss(a, b, jnp.float32(SCALE), jnp.float32(BIAS), mesh, exchange)[0]
+    n = a.shape[0]
+    logits = SCALE * _scores(a, b) + BIAS
+    signs = 2 * jnp.eye(n) - 1
+    return -jnp.sum(jax.nn.log_sigmoid(signs * logits)) / n
+
+
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "info_nce": _info_nce,
+    "nt_xent": _nt_xent,
+    "sigmoid": _sigmoid,
+}

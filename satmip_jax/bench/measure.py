@@ -1,0 +1,97 @@
+"""Timing in turn, and the lines and the table that come of it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+import satmip_jax
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a benchmark.
+
+    Attributes:
+        bench, variant, metric, unit: what was measured, of what, in what.
+        value: the median, where there were several rounds.
+        low, high: the fastest and the slowest round.
+        rounds: how many there were.
+        facts: what it depends on, such as {"rows": 4096}.
+    """
+
+    bench: str
+    variant: str
+    metric: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    rounds: int = 1
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each function, `rounds` times round all of them: a slow minute hits all alike.
+
+    Each runs once before, uncounted. What they return is waited for.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    turns = [(name, False) for name in functions]
+    turns += [(name, True) for _ in range(rounds) for name in functions]
+    for name, counts in tqdm(turns, desc="timing", unit=" turns", leave=False):
+        start = time.perf_counter()
+        jax.block_until_ready(functions[name]())
+        if counts:
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """The fields of a `Measurement` that several rounds give."""
+    return {
+        "value": statistics.median(values),
+        "low": min(values),
+        "high": max(values),
+        "rounds": len(values),
+    }
+
+
+def write(measurements: Sequence[Measurement], path: Path | None, console: Console) -> None:
+    """Print a table, and append the lines to a JSON Lines file with device and versions."""
+    machine = {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "satmip_jax": satmip_jax.__version__,
+    }
+    if path is not None:
+        with path.open("a", encoding="utf-8") as file:
+            for m in measurements:
+                row = asdict(m)
+                facts = row.pop("facts")
+                file.write(json.dumps(row | facts | machine) + "\n")
+    title = ", ".join(f"{name} {value}" for name, value in machine.items())
+    facts = list(dict.fromkeys(name for m in measurements for name in m.facts))
+    table = Table(title=title, box=None)
+    for name in ("variant", *facts, "metric"):
+        table.add_column(name)
+    for name in ("median", "fastest", "slowest", "unit"):
+        table.add_column(name, justify="right" if name != "unit" else "left")
+    for m in measurements:
+        numbers = [f"{x:.4g}" if x is not None else "" for x in (m.value, m.low, m.high)]
+        cells = [str(m.facts.get(name, "")) for name in facts]
+        table.add_row(m.variant, *cells, m.metric, *numbers, m.unit)
+    console.print(table)
