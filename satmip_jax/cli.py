@@ -27,7 +27,8 @@ def cli() -> None:
     """Learn representations of satellite images from their metadata (SatMIP, in JAX)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notes of XLA
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every file it looks for
+    # orbax tells of every file it looks for, and of what checkpoint.py says itself
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -53,6 +53,7 @@ def default_config() -> ConfigDict:
                 "val_split": "val",
                 "in_memory": False,  # hold the decoded train split in device memory
                 "workers": 2,  # decoding processes; 0 decodes in threads
+                "bad_records": 100,  # more than so many that cannot be read end the run
             },
             "image": {
                 "encoder": "S/16",  # see models.vit.VARIANTS
@@ -197,6 +198,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "eval.batch_size": (1, None),
     "eval.max_bank": (1, None),
     "data.workers": (0, None),
+    "data.bad_records": (0, None),
     "metadata.depth": (1, None),
     "metadata.heads": (1, None),
     "metadata.frequencies": (0, None),

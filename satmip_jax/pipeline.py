@@ -9,7 +9,6 @@ processes or hosts sees the same batches.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,10 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from satmip_jax import images, parallel
+from satmip_jax.bad_records import BadRecords, Found, stand_ins
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.shards import ShardDataset, ShardError
+from satmip_jax.workers import PATIENCE, WatchedBatches, start_worker
 
 Batch = dict[str, Any]
 MAX_IN_MEMORY = 64 << 30  # bytes
@@ -59,7 +60,8 @@ class ReadBatch:
 
     Returns, for n numbers and stored squares of side s: "image" uint8 (n, s, s, 3), "label" int32
     (n,), "index" int32 (n,), "metadata" (see `tabular.encode`) and, with `captions`, in it
-    "caption" uint8 (n, fields, bytes).
+    "caption" uint8 (n, fields, bytes). "index" differs from the number that was asked for where
+    that record is bad and another stands in for it; "bad" lists the bad ones with their reasons.
     """
 
     dataset: ShardDataset
@@ -69,15 +71,8 @@ class ReadBatch:
     def __call__(self, numbers: Sequence[int]) -> Batch:
         side = self.dataset.schema.image_size
         pixels = np.empty((len(numbers), side, side, 3), np.uint8)
-        examples = [self.dataset[int(number)] for number in numbers]
-        for row, example in enumerate(examples):
-            try:
-                images.decode_square(example["image"], side, out=pixels[row])
-            except images.ImageError as error:
-                raise ShardError(
-                    f"{self.dataset.data_dir}, {self.dataset.split} record {numbers[row]} "
-                    f"({example['id']}): {error}"
-                ) from error
+        bad: Found = []
+        examples = [self._read(int(n), row, bad) for n, row in zip(numbers, pixels, strict=True)]
         records = [example["metadata"] for example in examples]
         metadata = tabular.encode(records, self.schema)
         if self.captions:
@@ -85,9 +80,31 @@ class ReadBatch:
         return {
             "image": pixels,
             "label": np.array([example["label"] for example in examples], np.int32),
-            "index": np.array(numbers, np.int32),
+            "index": np.array([example["index"] for example in examples], np.int32),
             "metadata": metadata,
+            "bad": bad,
         }
+
+    def _read(self, number: int, out: np.ndarray, bad: Found) -> dict[str, Any]:
+        """A record, its image decoded into `out`, or the first that can stand in for it."""
+        for candidate in stand_ins(number, len(self.dataset)):
+            try:
+                example = self.dataset[candidate]
+            except ShardError as error:
+                bad.append((candidate, str(error)))
+                continue
+            try:
+                images.decode_square(example["image"], len(out), out=out)
+            except images.ImageError as error:
+                bad.append((candidate, f"{self.dataset.data_dir}, {example['id']}: {error}"))
+                continue
+            return example
+        raise ShardError(
+            f"{self.dataset.data_dir}: {self.dataset.split} record {number} cannot be read, nor "
+            f"can those to stand in for it:\n  "
+            + "\n  ".join(reason for _, reason in bad[:5])
+            + "\n  ..."
+        )
 
 
 class TrainBatches:
@@ -108,36 +125,44 @@ class TrainBatches:
         start: int = 0,
         workers: int = 0,
         captions: bool = False,
+        bad_records: BadRecords | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.mesh = mesh
-        rows = index_batches(len(dataset), batch_size=batch_size, seed=seed, start=start)
+        self._bad = BadRecords(dataset.split) if bad_records is None else bad_records
         threads = os.cpu_count() or 1
         read = grain.ReadOptions(num_threads=1 if workers else threads, prefetch_buffer_size=4)
-        batches = rows.map(ReadBatch(dataset, dataset.schema, captions)).to_iter_dataset(read)
-        if workers:
+        reader = ReadBatch(dataset, dataset.schema, captions)
+
+        def batches_from(position: int) -> Any:
+            order = index_batches(
+                len(dataset), batch_size=batch_size, seed=seed, start=start + position
+            )
+            batches = order.map(reader).to_iter_dataset(read)
+            if not workers:
+                return iter(batches)
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=workers)
-            batches = batches.mp_prefetch(options, worker_init_fn=_leave_ctrl_c_to_the_trainer)
-        self._iterator = iter(batches)
+            return iter(batches.mp_prefetch(options, worker_init_fn=start_worker))
+
+        self._iterator = (
+            WatchedBatches(batches_from, patience=patience) if workers else batches_from(0)
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        return parallel.to_devices(next(self._iterator), self.mesh)
+        batch = next(self._iterator)
+        self._bad.add(batch.pop("bad"))
+        return parallel.to_devices(batch, self.mesh)
 
     def __enter__(self) -> TrainBatches:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._iterator.close()
-
-
-def _leave_ctrl_c_to_the_trainer(worker: int, workers: int) -> None:
-    """A terminal sends Ctrl-C to all processes; the trainer saves, then ends its workers."""
-    del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class InMemoryBatches:
@@ -152,14 +177,17 @@ class InMemoryBatches:
         seed: int,
         start: int = 0,
         captions: bool = False,
+        bad_records: BadRecords | None = None,
     ) -> None:
         self.mesh = mesh
         self._rows = index_batches(len(dataset), batch_size=batch_size, seed=seed, start=start)
         self._step = 0
         # each process reads its part; the devices pass the parts around
         numbers = process_slice(range(len(dataset)), mesh)
-        part = parallel.to_devices(read_all(dataset, numbers, captions=captions), mesh)
-        self._everything = jax.device_put(part, parallel.replicated(mesh))
+        part = read_all(dataset, numbers, captions=captions, bad_records=bad_records)
+        self._everything = jax.device_put(
+            parallel.to_devices(part, mesh), parallel.replicated(mesh)
+        )
         self._take: Callable[[Batch, jax.Array], Batch] = jax.jit(
             lambda tree, index: jax.tree.map(lambda x: x[index], tree),
             out_shardings=parallel.batch_sharding(mesh),
@@ -192,9 +220,15 @@ def process_slice(numbers: Sequence[int], mesh: Mesh) -> list[int]:
 
 
 def read_all(
-    dataset: ShardDataset, numbers: Sequence[int] | None = None, *, captions: bool = False
+    dataset: ShardDataset,
+    numbers: Sequence[int] | None = None,
+    *,
+    captions: bool = False,
+    bad_records: BadRecords | None = None,
 ) -> Batch:
     """Read a split into host memory: the records `numbers`, or all in their order.
+
+    Where a record is bad another stands in for it, as "index" shows.
 
     Raises:
         MemoryError: the decoded images would take more than 64 GiB.
@@ -207,12 +241,15 @@ def read_all(
         )
     reader = ReadBatch(dataset, dataset.schema, captions)
     numbers = range(len(dataset)) if numbers is None else numbers
-    parts = read_in_order(reader, numbers, size=256)
+    parts = read_in_order(reader, numbers, size=256, bad_records=bad_records)
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def read_in_order(reader: ReadBatch, numbers: Sequence[int], *, size: int) -> Iterator[Batch]:
+def read_in_order(
+    reader: ReadBatch, numbers: Sequence[int], *, size: int, bad_records: BadRecords | None = None
+) -> Iterator[Batch]:
     """Yield batches of the records `numbers`, in that order; the last one may be smaller."""
+    bad_records = BadRecords(reader.dataset.split) if bad_records is None else bad_records
     threads = os.cpu_count() or 1
     batches = grain.MapDataset.source(numbers).batch(size, batch_fn=list).map(reader)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
@@ -225,5 +262,6 @@ def read_in_order(reader: ReadBatch, numbers: Sequence[int], *, size: int) -> It
         disable=not parallel.is_main_process(),
     ) as bar:
         for batch in batches.to_iter_dataset(options):
+            bad_records.add(batch.pop("bad"))
             yield batch
             bar.update(len(batch["index"]))

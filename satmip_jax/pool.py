@@ -82,15 +82,19 @@ def _start(work: Work[Any], ticks: Any) -> None:
 
     images.use_one_thread()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent says what happened
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    # Without this a worker whose parent was killed waits for tasks for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+def end_with_parent() -> None:
+    """Let this worker process end when its parent does, in whatever way; else it waits for ever."""
+
+    def wait_for_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
 def _call(task: Any) -> None:

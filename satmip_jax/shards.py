@@ -207,6 +207,7 @@ class ShardDataset:
     """
 
     def __init__(self, data_dir: str | os.PathLike[str], split: str) -> None:
+        _import_readers()
         self.data_dir = epath.Path(data_dir)
         self.split = split
         self.schema = _load_schema(self.data_dir, split)
@@ -229,6 +230,10 @@ class ShardDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_readers": {}}  # open files do not travel between processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _import_readers()
+        self.__dict__.update(state)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """Reads one record.
@@ -289,6 +294,12 @@ class ShardDataset:
             return tf_example_pb2.Example.FromString(data).features.feature, where
         except DecodeError as error:
             raise ShardError(f"{where}: not a tf.train.Example") from error
+
+
+def _import_readers() -> None:
+    """Import what reads records: several threads that do it at once may wait for each other."""
+    import array_record.python.array_record_module  # noqa: F401
+    from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
 
 def _load_schema(data_dir: epath.Path, split: str) -> Schema:

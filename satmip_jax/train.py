@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +15,18 @@ from tqdm import tqdm
 
 from satmip_jax import config as configs
 from satmip_jax import parallel, processes
+from satmip_jax.bad_records import BadRecords, BadRecordsError
 from satmip_jax.checkpoint import Checkpoints
 from satmip_jax.evaluation.evaluate import knn_accuracy
-from satmip_jax.logbook import Logbook
+from satmip_jax.logbook import Logbook, read_scores
 from satmip_jax.metadata.places import fit_centres
 from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.metapred import predicts_places
 from satmip_jax.pipeline import InMemoryBatches, TrainBatches
-from satmip_jax.shards import ShardDataset
+from satmip_jax.shards import ShardDataset, ShardError
 from satmip_jax.stopping import StopSignal
 from satmip_jax.train_step import Program, TrainState, build_program
+from satmip_jax.workers import WorkersError
 
 
 class NotFiniteError(ArithmeticError):
@@ -38,12 +41,17 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Train as `config` says; called again with the same arguments it resumes by itself.
 
     Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl`,
-    `environment.jsonl` (what computed it, see `Logbook`) and `tensorboard/`.
+    `environment.jsonl` (what computed it, see `Logbook`), `tensorboard/` and, where there are any,
+    `bad_records.json` and `damaged/` checkpoints.
 
     Raises:
         ConfigError: the config cannot work, or the workdir belongs to another one.
+        CheckpointError: there are checkpoints, and none is whole or they are of another model.
         NotFiniteError: the loss became NaN or infinite.
         ProcessError: the processes of the run differ in config, data or what they see of `workdir`.
+        BadRecordsError: more records than `config.data.bad_records` cannot be read.
+        WorkersError: the decoding processes died or hung again and again.
+        SaveError: the last state could not be saved.
         Interrupted: SIGTERM or Ctrl-C came; the state was saved first.
     """
     workdir = Path(workdir)
@@ -71,12 +79,26 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         resumed = latest is not None
         state = checkpoints.restore(program.abstract) if resumed else program.init()
         start = int(state.step)
-        if start >= steps:
+        checkpoints.scores |= read_scores(workdir)
+        # one that was cut off after the save and before the score makes up for it
+        owed = resumed and _scores_due(config, start, steps) and start not in checkpoints.scores
+        if start >= steps and not owed:
             return state
         logbook = Logbook(workdir, start=start, total=steps, batch_size=config.optimizer.batch_size)
         if parallel.is_main_process():
             schema.save(workdir / "schema.json")
         logbook.say(describe(program, state) + (f"; resumed at step {start}" if resumed else ""))
+
+        def write_scores(done: int) -> None:
+            scores = knn_accuracy(config, program.towers, state.params, schema, mesh)
+            checkpoints.scores[done] = scores["knn_image"]
+            logbook.write(done, scores)
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            logbook.say(f"step {done}: {shown}")
+
+        bad = BadRecords(
+            dataset.split, budget=config.data.bad_records, path=workdir / "bad_records.json"
+        )
         batches_class = InMemoryBatches if config.data.in_memory else TrainBatches
         options = {} if config.data.in_memory else {"workers": config.data.workers}
         try:
@@ -88,13 +110,23 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                     seed=config.seed,
                     start=start,
                     captions=config.metadata.encoder == "text",
+                    bad_records=bad,
                     **options,
                 ) as batches,
                 StopSignal(mesh) as stop,
             ):
+                if owed:
+                    write_scores(start)
                 watch = Watch(logbook, dataset, checkpoints, config.optimizer.batch_size)
                 for step in range(start, steps):
-                    batch = next(batches)
+                    try:
+                        batch = next(batches)
+                    except (BadRecordsError, ShardError, WorkersError):
+                        if jax.process_count() == 1 and step != checkpoints.latest:
+                            watch.log()
+                            checkpoints.save(step, state, config, schema)
+                            checkpoints.wait()
+                        raise
                     watch.started(step, batch["index"])
                     state, metrics = program.step(state, batch)
                     done = step + 1
@@ -105,25 +137,28 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                         watch.log()
                     if done % config.checkpoint.every == 0 or last:
                         watch.log()  # never save what is not finite
-                        checkpoints.save(done, state, config, schema)
-                    if config.eval.every and (done % config.eval.every == 0 or done == steps):
-                        scores = knn_accuracy(config, program.towers, state.params, schema, mesh)
-                        logbook.write(done, scores)
-                        logbook.say(
-                            f"step {done}: "
-                            + ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-                        )
-                        watch.restart_clock()
-                    if stopped_by and done < steps:
-                        checkpoints.wait()
+                        hurry = stopped_by is not None
+                        checkpoints.save(done, state, config, schema, hurry=hurry)
+                    if stopped_by and done < steps:  # there may be seconds: no scores, ...
+                        checkpoints.wait(read_back=False)  # ... and no reading back
                         raise Interrupted(
                             f"stopped by {stopped_by} and saved at step {done} of {steps}; "
                             "the same command goes on from there"
                         )
+                    if _scores_due(config, done, steps):
+                        write_scores(done)
+                        watch.restart_clock()
                 checkpoints.wait()
+                if checkpoints.best not in (None, checkpoints.latest):
+                    logbook.say(f"best kNN score: checkpoint {checkpoints.best}, which is kept")
         finally:
             logbook.close()
     return state
+
+
+def _scores_due(config: ConfigDict, done: int, steps: int) -> bool:
+    every = config.eval.every
+    return bool(every and done and (done % every == 0 or done == steps))
 
 
 def open_split(config: ConfigDict, split: str) -> ShardDataset:
@@ -207,7 +242,10 @@ def _places(dataset: ShardDataset) -> np.ndarray:
         mininterval=1.0,
         disable=not parallel.is_main_process(),
     )
-    found = [dataset[number]["metadata"].values.get("location") for number in numbers]
+    found = []
+    for number in numbers:
+        with suppress(ShardError):  # a bad record is counted when it comes to be trained on
+            found.append(dataset[number]["metadata"].values.get("location"))
     return np.array([place for place in found if place is not None], np.float64).reshape(-1, 2)
 
 
@@ -268,13 +306,14 @@ class Watch:
         if len(rows) > self.untimed:
             mean["images_per_second"] = (len(rows) - self.untimed) * self.batch_size / seconds
         self.untimed = 0
+        self.checkpoints.poll()
         self.logbook.advance(len(rows))
         self.logbook.write(self.pending[-1][0], mean)
         self.pending.clear()
         self.restart_clock()
 
     def _not_finite(self, step: int, index: jax.Array, row: dict[str, float]) -> str:
-        self.checkpoints.wait()
+        self.checkpoints.settle()
         last = self.checkpoints.latest
         rows = multihost_utils.process_allgather(index, tiled=True)
         ids = self.dataset.ids(rows.tolist())

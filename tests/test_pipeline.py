@@ -90,12 +90,15 @@ def test_threads_processes_and_memory_give_the_same_batches(tiny_shards, caption
         jax.tree.map(np.testing.assert_array_equal, threads, workers)
 
 
-def test_a_broken_image_is_named(tiny_shards):
+def test_images_that_are_all_broken_are_named(tiny_shards):
     class Broken:
         schema, split, data_dir = tiny_shards.schema, "train", tiny_shards.data_dir
+
+        def __len__(self):
+            return len(tiny_shards)
 
         def __getitem__(self, number):
             return {**tiny_shards[number], "image": b"\xff\xd8 not a JPEG"}
 
-    with pytest.raises(ShardError, match=r"train record 7 .*" + tiny_shards[7]["id"]):
+    with pytest.raises(ShardError, match=r"train record 7 .*\n.*" + tiny_shards[7]["id"]):
         ReadBatch(Broken(), tiny_shards.schema)([7])

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from satmip_jax import augment, parallel, pipeline
+from satmip_jax.bad_records import BadRecords
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.models import Towers
@@ -59,7 +60,7 @@ def extract(
     fields: Sequence[Field] = FIELDS,
     limit: int | None = None,
 ) -> Features:
-    """Encode a split, in the order of its records.
+    """Encode a split, in the order of its records; those that cannot be read are left out.
 
     Args:
         schema: the one the model was trained with: its statistics and vocabularies are used.
@@ -76,13 +77,18 @@ def extract(
     batches[-1] += numbers[:1] * (size - len(batches[-1]))  # every batch has the same shape
     rows = [number for batch in batches for number in pipeline.process_slice(batch, mesh)]
     reader = pipeline.ReadBatch(dataset, schema, captions)
+    bad = BadRecords(dataset.split, budget=config.data.bad_records)
+    each = size // jax.process_count()
     outputs = []
-    for batch in pipeline.read_in_order(reader, rows, size=size // jax.process_count()):
+    for batch in pipeline.read_in_order(reader, rows, size=each, bad_records=bad):
         inputs = {"image": batch["image"], "metadata": tabular.only(batch["metadata"], fields)}
-        known = {"label": batch["label"], "location": tabular.locations(batch["metadata"])}
+        known = {name: batch[name] for name in ("label", "index")}
+        known["location"] = tabular.locations(batch["metadata"])
         laid_out = parallel.to_devices(inputs | known, mesh)
         outputs.append(jax.device_get(encode(params, laid_out)))
     table = {name: np.concatenate([out[name] for out in outputs])[:count] for name in outputs[0]}
+    own = table.pop("index") == numbers  # and no other record that stands in for a bad one
+    table = {name: column[own] for name, column in table.items()}
     labels, locations = table.pop("label"), table.pop("location")
     return Features(table, labels, locations)
 
@@ -92,7 +98,7 @@ def make_encoder(
 ):
     """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`.
 
-    "label" and "location" of the batch come along, from all processes.
+    "label", "index" and "location" of the batch come along, from all processes.
     """
 
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +115,7 @@ def make_encoder(
                 )
                 metadata = tabular.follow_crop(metadata, whole, stored_size, config.image.size)
             features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
-        return features | {"label": batch["label"], "location": batch["location"]}
+        return features | {name: batch[name] for name in ("label", "index", "location")}
 
     everywhere = parallel.replicated(mesh)
     return jax.jit(
