@@ -113,15 +113,18 @@ def test_what_is_wrong_is_said_before_anything_is_compiled(tiny_config, override
     assert message in found.problems[0]
 
 
-def test_too_little_memory_is_said_and_mended(tiny_config, tiny_shards):
-    config = tiny_config("simclr", "--config.optimizer.batch_size=64")
-    needed = diagnose(config).numbers["compiled_bytes"]
-    tight = int(0.75 * needed)
-    (problem,) = diagnose(config, device_memory=tight).problems
+def test_too_little_memory_is_said_and_mended(tiny_config, tiny_shards, monkeypatch):
+    mesh = parallel.make_mesh(jax.devices()[:1])  # compiling for one device is quicker
+    monkeypatch.setattr(parallel, "make_mesh", lambda *_, **__: mesh)
+    config = tiny_config("simclr")
+    found = diagnose(config, devices=1, device_memory=1)
+    (problem,) = found.problems
     assert "micro_batch" in problem
-    fitted, bytes_needed = memory.fit(config, tiny_shards.schema, 64, tight)
-    assert 0 < fitted.parallel.micro_batch < 8
-    assert bytes_needed <= memory.HEADROOM * tight
+    needed = found.numbers["compiled_bytes"]
+    fitted, bytes_needed = memory.fit(config, tiny_shards.schema, 64, int(0.8 * needed))
+    assert 0 < fitted.parallel.micro_batch < 16
+    assert bytes_needed <= memory.HEADROOM * 0.8 * needed
+    config.parallel.micro_batch = 1
     with pytest.raises(MemoryError, match="use more devices"):
         memory.fit(config, tiny_shards.schema, 64, needed // 100)
 

@@ -127,8 +127,16 @@ def attend(
     if lengths is not None:  # a row without keys would be 0/0: let it see its first one
         lengths = jnp.maximum(lengths.astype(jnp.int32), jnp.int32(1))
     if dropout is None and chosen != "einsum":
+        # All queries are real. Without being told cuDNN's wrapper makes up a constant, which lacks
+        # the axis of a `vmap` around; made from the keys' lengths it has that.
+        asking = None if lengths is None else 0 * lengths + query.shape[1]
         return jax.nn.dot_product_attention(
-            query, key, value, key_value_seq_lengths=lengths, implementation=chosen
+            query,
+            key,
+            value,
+            query_seq_lengths=asking,
+            key_value_seq_lengths=lengths,
+            implementation=chosen,
         )
     # (b, t, h, d) . (b, s, h, d) -> (b, h, t, s)
     logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
