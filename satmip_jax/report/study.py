@@ -55,6 +55,7 @@ def read_study(folder: Path) -> Section:
     """
     facts = read_object(folder / STUDY_FILE)
     parts, notes = [], []
+    rows: list[dict[str, str]] = []
     if (folder / PLOT_FILE).is_file():
         title = as_text(facts.get("title")) or folder.name
         svg = read_text(folder / PLOT_FILE).encode("utf-8")
@@ -77,6 +78,11 @@ def read_study(folder: Path) -> Section:
     for entry in failed if isinstance(failed, list) else []:
         if isinstance(entry, dict):
             left_out.append(("failed", as_text(entry.get("variant")), as_text(entry.get("reason"))))
+    told = {row["variant"] for row in rows} | {name for _, name, _ in left_out}
+    planned = facts.get("variants")
+    for name in map(as_text, planned if isinstance(planned, list) else []):
+        if name not in told:
+            left_out.append(("not done yet", name, ""))
     if left_out:
         parts.append(Part("Not in the table", "left_out", left_out))
     if isinstance(config := facts.get("config"), dict):
