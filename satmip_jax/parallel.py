@@ -16,6 +16,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from satmip_jax.config import ConfigError
+
 DATA, FSDP = "data", "fsdp"
 BATCH = (DATA, FSDP)  # the axes that a batch is cut along
 
@@ -34,7 +36,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
     """Return the mesh over all devices of all processes (or over `devices`).
 
     Raises:
-        ValueError: `fsdp` does not divide the number of devices.
+        ConfigError: `fsdp` does not divide the number of devices.
 
     Example:
         >>> make_mesh(fsdp=2).shape  # on 8 devices
@@ -51,11 +53,11 @@ def mesh_shape(devices: int, fsdp: int) -> tuple[int, int]:
     """Sizes of the axes `data` and `fsdp`.
 
     Raises:
-        ValueError: `fsdp` does not divide the number of devices.
+        ConfigError: `fsdp` does not divide the number of devices.
     """
     if fsdp < 1 or devices % fsdp:
         fitting = [n for n in range(1, devices + 1) if devices % n == 0]
-        raise ValueError(
+        raise ConfigError(
             f"config.parallel.fsdp is {fsdp}, which does not divide the {devices} devices: use one "
             f"of {', '.join(map(str, fitting))}"
         )
@@ -118,18 +120,18 @@ def leaf_name(path: Sequence[Any]) -> str:
 
 
 def check_batch_size(batch_size: int, devices: int, micro_batch: int = 0) -> None:
-    """Raise ValueError unless the global batch divides by the devices, and into micro-batches."""
+    """Raise ConfigError unless the global batch divides by the devices, and into micro-batches."""
     if batch_size % devices:
         smaller = batch_size // devices * devices
         advice = f"{smaller} or {smaller + devices}" if smaller else f"{devices}"
-        raise ValueError(
+        raise ConfigError(
             f"config.optimizer.batch_size is {batch_size}, which does not divide by the "
             f"{devices} devices: use {advice}"
         )
     local = batch_size // devices
     if micro_batch and local % micro_batch:
         fitting = max(n for n in range(1, min(micro_batch, local) + 1) if local % n == 0)
-        raise ValueError(
+        raise ConfigError(
             f"config.parallel.micro_batch is {micro_batch}, and a device has {local} images of a "
             f"batch, which is no multiple of it: use {fitting}, or 0 for no micro-batches"
         )

@@ -59,6 +59,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
     claim_workdir(workdir, config)
     dataset = open_split(config, config.data.train_split)
+    check_data(config, dataset)
     data = f"{len(dataset)} examples, {dataset.schema.to_json()}"
     processes.check_all(
         processes.from_first(data) == data,
@@ -169,6 +170,24 @@ def open_split(config: ConfigDict, split: str) -> ShardDataset:
             "as --config.data.dir=DIR"
         )
     return ShardDataset(config.data.dir, split)
+
+
+def check_data(config: ConfigDict, dataset: ShardDataset) -> None:
+    """Raise ConfigError where the data cannot serve, before hours were spent."""
+    batch_size = config.optimizer.batch_size
+    if batch_size > len(dataset):
+        raise configs.ConfigError(
+            f"config.optimizer.batch_size is {batch_size:,}, and {dataset.data_dir} has "
+            f"{len(dataset):,} images in {dataset.split!r}: an image would be among its own "
+            "negatives; use a smaller batch"
+        )
+    if config.eval.every:
+        scored = open_split(config, config.data.val_split)
+        if not scored.schema.classes:
+            raise configs.ConfigError(
+                f"config.eval.every is {config.eval.every}, and {dataset.data_dir} has no labels "
+                "to score with: set config.eval.every=0"
+            )
 
 
 def claim_workdir(workdir: Path, config: ConfigDict) -> None:

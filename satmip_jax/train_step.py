@@ -201,8 +201,8 @@ def build_program(config: ConfigDict, schema: tabular.Schema, examples: int, mes
     """Build the program of a training on `examples` images.
 
     Raises:
-        ValueError: the batch does not divide by the devices or into micro-batches.
-        ConfigError: the method cannot be trained on this data.
+        ConfigError: the batch does not divide by the devices or into micro-batches, or the method
+            cannot be trained on this data.
 
     Example:
         >>> program = build_program(config, dataset.schema, len(dataset), parallel.make_mesh())

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from satmip_jax import parallel, processes
+from satmip_jax.checkpoint import Checkpoints
+from satmip_jax.evaluation.evaluate import load_model
 from satmip_jax.objectives import EXCHANGES
 from satmip_jax.pipeline import InMemoryBatches
 from satmip_jax.processes import ProcessError, find_launcher
 from tests.conftest import REPOSITORY, TINY
 from tests.test_contrastive import assert_same, naive_info_nce, naive_nt_xent, naive_sigmoid
-from tests.test_train import load
 
 HEARTBEAT = 10  # seconds
 
@@ -71,6 +72,14 @@ def finish(pair: list[subprocess.Popen], timeout: float = 300) -> list[str]:
     """Wait for both and return what they printed, without the notes of XLA's CPU collectives."""
     printed = [run.communicate(timeout=timeout)[0] for run in pair]
     return [re.sub(r"\[Gloo\].*\n", "", text) for text in printed]
+
+
+def load(workdir: Path):
+    """Parameters and optimiser state of the newest checkpoint of a run."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        config, schema = checkpoints.run()
+        mesh = parallel.make_mesh(jax.devices()[:1])
+        return jax.device_get(load_model(checkpoints, config, schema, mesh)[1])
 
 
 def metrics(workdir: Path) -> list[dict]:

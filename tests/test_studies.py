@@ -386,7 +386,7 @@ def test_the_command_hands_everything_on(tiny_shards_dir, monkeypatch):
     assert {m: (c.seed, c.method.name) for m, c in options.pop("recipes").items()} == {
         method: (7, method) for method in METHODS
     }
-    assert options == {"seeds": 2, "eval_data": ("a", "b")}
+    assert options == {"seeds": 2, "eval_data": ("a", "b"), "options": {}}
     refused = CliRunner().invoke(cli, ["study", "field", "--config", config, "--out", "x"])
     assert refused.exit_code == 2
     assert all(name in refused.output for name in ("fields", "convergence", "methods"))
