@@ -87,7 +87,7 @@ def test_minimum_is_scikit_learns(data):
         minimum = objective(theirs.coef_, theirs.intercept_, *problem)
         ours = objective(probe.coefficients[i], probe.intercepts[i], *problem)
         assert ours == pytest.approx(minimum, rel=1e-3)
-        assert probe.objective[i] == pytest.approx(ours, rel=1e-4)
+        assert probe.objective[i] == pytest.approx(ours, rel=1e-3)
         assert np.mean(answers[i] == theirs.predict(features)) > 0.995
 
 
