@@ -200,13 +200,14 @@ class Drill:
 
     # --- faults -----------------------------------------------------------------------------------
 
-    def kill(self, run: Run) -> str:
+    def kill(self, run: Run, phase: str) -> str:
         """End a run in one of several ways; returns how."""
         how = self.draw.choices(["kill -9", "SIGTERM", "SIGTERM twice"], [8, 1, 1])[0]
         if how == "kill -9":
-            # one of several processes: the others must notice and end by themselves
-            one = self.draw.choice([None, *range(self.processes)]) if self.processes > 1 else None
-            run.signal(signal.SIGKILL, one)
+            # one of several processes, or all; of one the others must notice, and end by themselves
+            # (before they have met that takes minutes)
+            which = [None, *(range(self.processes) if phase not in ("start", "restore") else ())]
+            run.signal(signal.SIGKILL, self.draw.choice(which) if self.processes > 1 else None)
             run.finish()
             return how
         run.signal(signal.SIGTERM)
@@ -276,7 +277,7 @@ class Drill:
                 break
             phase = wanted if wanted in ("read back", "score") else run.phase()
             left -= 1
-            self.kills[phase, self.kill(run)] += 1
+            self.kills[phase, self.kill(run, phase)] += 1
             if damaged and " M parameters" in run.printed():
                 self.note_damage(damaged, run)
                 damaged = ""
