@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.metadata import caption
-from satmip_jax.metadata.caption import BOS, EOS, FRAGMENT, MAX_LENGTH, VOCAB_SIZE
+from satmip_jax.metadata.caption import BOS, EOS, FRAGMENT, VOCAB_SIZE
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Metadata
 
+MAX_LENGTH = caption.max_length(len(FIELDS))
 FULL = {
     "gsd": [11.4546, 9.1344],
     "multispectral_gsd": 41.1896,
@@ -141,6 +142,14 @@ def test_any_category_makes_a_phrase(name):
 
 
 # --- captions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_fields", [1, 4, 15])
+def test_the_longest_caption_of_some_fields_is_whole(n_fields):
+    length = caption.max_length(n_fields)
+    rows = np.full((1, n_fields, FRAGMENT), ord("x"), np.uint8)
+    tokens = np.asarray(assembler(length=length)(rows))[0]
+    assert tokens.tolist() == [BOS, *[ord("x")] * (n_fields * FRAGMENT), EOS]
 
 
 def test_a_caption_reads_as_its_phrases():

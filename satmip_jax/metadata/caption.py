@@ -24,7 +24,6 @@ FRAGMENT = 48  # bytes of a field's phrase, the separator included
 SEPARATOR = "; "
 PADDING, BOS, EOS = 0, 256, 257
 VOCAB_SIZE = 258
-MAX_LENGTH = len(FIELDS) * FRAGMENT + 2  # tokens that hold any caption whole
 
 
 def fragments(records: Sequence[Metadata]) -> np.ndarray:
@@ -51,6 +50,14 @@ def _fragment(f: Field, value: Value | None) -> bytes:
     )
     text = plain[: FRAGMENT - len(SEPARATOR)] + SEPARATOR
     return text.encode("ascii", "replace").ljust(FRAGMENT, b"\0")
+
+
+def max_length(n_fields: int) -> int:
+    """Tokens that hold any caption of so many fields whole.
+
+    Example: max_length(1) == 50
+    """
+    return n_fields * FRAGMENT + 2
 
 
 def assemble(

@@ -93,15 +93,17 @@ def _tabular(config: ConfigDict, schema: tabular.Schema, dtype: Any) -> nn.Modul
 
 
 def _text(config: ConfigDict, schema: tabular.Schema, dtype: Any) -> nn.Module:
+    # no longer than the chosen fields' phrases can be: padding costs as much as text
+    length = min(config.caption_length, caption.max_length(len(select_fields(config.fields))))
     transformer = TextTransformer(
         width=config.width,
         depth=config.depth,
         heads=config.heads,
         vocab_size=caption.VOCAB_SIZE,
-        length=config.caption_length,
+        length=length,
         dtype=dtype,
     )
-    return TextTower(config.fields, config.caption_length, config.field_dropout, transformer)
+    return TextTower(config.fields, length, config.field_dropout, transformer)
 
 
 # A new metadata encoder is one file in this folder and one line here.
