@@ -87,7 +87,7 @@ def write(measurements: Sequence[Measurement], path: Path | None, console: Conso
     facts = list(dict.fromkeys(name for m in measurements for name in m.facts))
     table = Table(title=title, box=None)
     for name in ("variant", *facts, "metric"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("median", "fastest", "slowest", "unit"):
         table.add_column(name, justify="right" if name != "unit" else "left")
     for m in measurements:

@@ -39,7 +39,7 @@ def normalize(x: Array) -> Array:
         Array([[0.6, 0.8]], dtype=float32)
     """
     x = x.astype(jnp.float32)
-    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 
 def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh, exchange: str = "gather") -> Result:

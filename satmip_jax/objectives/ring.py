@@ -153,8 +153,9 @@ def _sweep(
     tiles, tile = rows[0].shape[:2]
     within = jnp.arange(tile)
 
-    def one_row(column_sums: PyTree, row: PyTree) -> tuple[PyTree, PyTree]:
-        number, row_side, row_sum = row
+    def one_row(sums: PyTree, row: PyTree) -> tuple[PyTree, None]:
+        number, row_side = row
+        row_sums, column_sums = sums
         i = number * tile + within
 
         def one_tile(row_sum: PyTree, column: PyTree) -> tuple[PyTree, PyTree]:
@@ -165,13 +166,16 @@ def _sweep(
             s = jnp.where(own | padding, jnp.float32(MASKED), scores(row_side[0], column_side[0]))
             return add(s, row_side, column_side, row_sum, column_sum)
 
+        row_sum = jax.tree.map(lambda a: a[number], row_sums)
         row_sum, column_sums = lax.scan(
             one_tile, row_sum, (jnp.arange(tiles), columns, column_sums)
         )
-        return column_sums, row_sum
+        # written in place: as inputs and outputs of the loop they would be in memory twice
+        row_sums = jax.tree.map(lambda a, new: a.at[number].set(new), row_sums, row_sum)
+        return (row_sums, column_sums), None
 
-    column_sums, row_sums = lax.scan(one_row, column_sums, (jnp.arange(tiles), rows, row_sums))
-    return row_sums, column_sums
+    sums, _ = lax.scan(one_row, (row_sums, column_sums), (jnp.arange(tiles), rows))
+    return sums
 
 
 def _tiles(a: Array, tile: int) -> Array:
