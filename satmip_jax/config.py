@@ -56,7 +56,7 @@ def default_config() -> ConfigDict:
                 "bad_records": 100,  # more than so many that cannot be read end the run
             },
             "image": {
-                "encoder": "S/16",  # see models.vit.VARIANTS
+                "encoder": "S/16",  # or 256x8x4/16: width, depth, heads; see models.vit
                 "size": 224,  # side of a view, pixels
                 "pool": "cls",
                 "remat": False,

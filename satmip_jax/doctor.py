@@ -23,8 +23,7 @@ from satmip_jax import config as configs
 from satmip_jax import memory, parallel
 from satmip_jax.collectives import sent_bytes
 from satmip_jax.flops import step_flops
-from satmip_jax.metadata.fields import FIELDS
-from satmip_jax.metadata.schema import FieldStats, Schema
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.shards import ShardDataset, ShardError
 from satmip_jax.train_step import Program, build_program
 
@@ -150,24 +149,20 @@ def diagnose(
 
 def _data(config: ConfigDict, found: Diagnosis) -> tuple[Schema, int]:
     """The schema and size of the train split; without data, those of one without metadata."""
+    dataset = None
     if config.data.dir:
         try:
             dataset = ShardDataset(config.data.dir, config.data.train_split)
-            return dataset.schema, len(dataset)
         except ShardError as error:
             found.problems.append(str(error))
     else:
         found.problems.append("config.data.dir is empty: give the folder that `prepare` wrote")
-    found.notes.append(
-        "planned as for fMoW (363,571 images, 62 classes) without vocabularies: the numbers of the "
-        "metadata encoder are a little low"
-    )
-    fields = {f.name: FieldStats.never_present(f) for f in FIELDS}
-    classes = tuple(f"class {number}" for number in range(62))
-    mean, std = (0.42, 0.42, 0.4), (0.29, 0.28, 0.28)
-    splits = {config.data.train_split: 363_571}
-    side = config.image.size
-    return Schema("missing", side, classes, mean, std, fields, splits, {}), 363_571
+    if dataset is None:
+        found.notes.append(
+            "planned as for fMoW (363,571 images, 62 classes) without vocabularies: the numbers of "
+            "the metadata encoder are a little low"
+        )
+    return memory.schema_of(config, dataset)
 
 
 def _memory(

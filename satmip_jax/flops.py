@@ -18,6 +18,19 @@ from satmip_jax.augment import augment
 from satmip_jax.models import example_batch
 from satmip_jax.train_step import Program, augmentation
 
+# FLOP/s of one device at bfloat16 without sparsity, by JAX's `device_kind`; from the data sheets.
+PEAKS = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+}
 BACKWARD = 3  # forward, and in the backward pass one product for each of the two factors
 
 
@@ -33,6 +46,16 @@ def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
         48
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """FLOP/s that the maker of a device promises; None where we do not know it.
+
+    Example:
+        >>> peak_flops("NVIDIA H200", "bfloat16")
+        989000000000000.0
+    """
+    return PEAKS.get(device_kind) if dtype == "bfloat16" else None
 
 
 def step_flops(program: Program) -> dict[str, int]:

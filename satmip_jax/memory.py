@@ -10,12 +10,26 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from satmip_jax import parallel
-from satmip_jax.metadata.schema import Schema
+from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.metadata.schema import FieldStats, Schema
 from satmip_jax.models import example_batch
 from satmip_jax.objectives.ring import TILE
+from satmip_jax.shards import ShardDataset
 from satmip_jax.train_step import Program, build_program
 
 HEADROOM = 0.9  # of a device's memory; the rest is for what is not in the compiled step
+
+
+def schema_of(config: ConfigDict, dataset: ShardDataset | None) -> tuple[Schema, int]:
+    """The schema and number of images to plan with: the data's, or as fMoW's without metadata."""
+    if dataset is not None:
+        return dataset.schema, len(dataset)
+    fields = {f.name: FieldStats.never_present(f) for f in FIELDS}
+    classes = tuple(f"class {number}" for number in range(62))
+    mean, std = (0.42, 0.42, 0.4), (0.29, 0.28, 0.28)
+    splits = {config.data.train_split: 363_571}
+    side = config.image.size
+    return Schema("missing", side, classes, mean, std, fields, splits, {}), 363_571
 
 
 def abstract_batch(program: Program) -> dict[str, Any]:

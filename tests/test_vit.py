@@ -170,6 +170,16 @@ def test_names_are_read_however_they_are_spelled(variant, patch, separator, pref
     assert parse_vit(case(f"{prefix}{variant}{separator}{patch}")) == (variant, patch)
 
 
+@given(st.integers(1, 64), st.integers(1, 99), st.integers(1, 12), st.integers(1, 99))
+def test_a_shape_is_a_name(width, depth, heads, patch):
+    model = vit(f"{width * heads}x{depth}x{heads}/{patch}")
+    assert (model.width, model.depth, model.heads, model.patch_size) == (
+        *(width * heads, depth, heads),
+        patch,
+    )
+    assert model.mlp_dim == 4 * width * heads
+
+
 @given(st.text(max_size=12))
 def test_other_names_are_refused_with_the_list(name):
     known = re.fullmatch(r"\s*(vit[-_/]?)?(mu|nano|micro|ti|s|b|l)[-_/]?0*[1-9]0*\s*", name, re.I)
@@ -179,7 +189,24 @@ def test_other_names_are_refused_with_the_list(name):
     assert repr(name) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["S/0", "S", "/16", "XXL/16", "S/1600", "S/16/16", "", "nano/８"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "S/0",
+        "S",
+        "/16",
+        "XXL/16",
+        "S/1600",
+        "S/16/16",
+        "",
+        "nano/８",
+        "64x4/8",
+        "64x0x2/8",
+        "0x1x1/8",
+        "64x4x3/8",
+        "64x4x2",
+    ],
+)
 def test_near_misses_are_refused(name):
     with pytest.raises(ValueError, match=re.escape(repr(name))):
         parse_vit(name)

@@ -137,35 +137,52 @@ class ViT(nn.Module):
 
 
 def parse_vit(name: str) -> tuple[str, int]:
-    """Split the name of a ViT into its variant (a key of `VARIANTS`) and its patch size.
+    """Split the name of a ViT into its variant and its patch size.
+
+    A variant is a key of `VARIANTS`, or width x depth x heads.
 
     Example:
       >>> parse_vit("vit-s16")
       ('S', 16)
+      >>> parse_vit("256x8x4/16")
+      ('256x8x4', 16)
 
     Raises:
       ValueError: the name is not understood; the message lists the variants.
     """
-    match = re.fullmatch(r"(?:vit[-_/]?)?([a-z]+)[-_/]?([0-9]{1,3})", name.strip().lower())
     variants = {variant.lower(): variant for variant in VARIANTS}
-    if match is None or match[1] not in variants or int(match[2]) == 0:
+    pattern = r"(?:vit[-_/]?)?(?:([a-z]+)[-_/]?|(\d{1,4}x\d{1,3}x\d{1,3})/)(\d{1,3})"
+    match = re.fullmatch(pattern, name.strip().lower(), re.ASCII)
+    if match is None or int(match[3]) == 0 or (match[1] and match[1] not in variants):
         raise ValueError(
             f'unknown ViT {name!r}: give a variant and a patch size, such as "S/16"; '
-            f"the variants are {', '.join(VARIANTS)}"
+            f"the variants are {', '.join(VARIANTS)}, or width x depth x heads: 256x8x4/16"
         )
-    return variants[match[1]], int(match[2])
+    variant = variants[match[1]] if match[1] else match[2]
+    width, depth, heads = shape_of(variant)
+    if not depth or not heads or not width or width % heads:
+        raise ValueError(f"{name!r}: the width must be a multiple of the heads, and none of them 0")
+    return variant, int(match[3])
+
+
+def shape_of(variant: str) -> tuple[int, int, int]:
+    """Width, depth and heads of a variant, as `parse_vit` gives it."""
+    if variant in VARIANTS:
+        return VARIANTS[variant]
+    width, depth, heads = map(int, variant.split("x"))
+    return width, depth, heads
 
 
 def vit(name: str, **options: Any) -> ViT:
     """Build a ViT by name.
 
     Args:
-      name: variant and patch size, such as "S/16", "s16", "ViT-B/16", "nano/8".
+      name: variant and patch size, such as "S/16", "s16", "ViT-B/16", "nano/8", "256x8x4/16".
       **options: other attributes of `ViT`.
 
     Raises:
       ValueError: the name is not understood; the message lists the variants.
     """
     variant, patch_size = parse_vit(name)
-    width, depth, heads = VARIANTS[variant]
+    width, depth, heads = shape_of(variant)
     return ViT(width, depth, heads, 4 * width, patch_size, **options)

@@ -1,0 +1,131 @@
+"""How the time of a training step grows with what a user turns up, one thing at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from satmip_jax import memory, parallel
+from satmip_jax.bench.measure import Measurement, spread
+from satmip_jax.bench.step import Step, compile_step, noise
+from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.models.vit import parse_vit, shape_of
+from satmip_jax.train_step import build_program
+
+FACTORS = (0.25, 0.5, 1, 2)  # of the config's own batch, side and depth
+
+
+def variants(config: ConfigDict, devices: int) -> dict[str, dict[float, ConfigDict]]:
+    """Axis -> its value -> the config with that value and nothing else changed.
+
+    Values that a config cannot have (half a patch, a depth below one) are left out; "devices"
+    leaves the config, and with it the global batch, as it is.
+
+    Example:
+        >>> list(variants(load_config("configs/eurosat.py:satmips,cpu"), 1)["batch"])
+        [32, 64, 128, 256]
+    """
+    variant, patch = parse_vit(config.image.encoder)
+    width, depth, heads = shape_of(variant)
+    found: dict[str, dict[float, ConfigDict]] = {}
+
+    def add(axis: str, value: float, **changes: object) -> None:
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict(
+            {key.replace("__", "."): new for key, new in changes.items()}
+        )
+        found.setdefault(axis, {})[value] = changed
+
+    for factor in FACTORS:
+        batch = int(factor * config.optimizer.batch_size)
+        if batch >= 4:
+            add("batch", batch, optimizer__batch_size=batch)
+        side = int(factor * config.image.size) // patch * patch
+        if side:
+            add("side", side, image__size=side)
+        if layers := int(factor * depth):
+            add("depth", layers, image__encoder=f"{width}x{layers}x{heads}/{patch}")
+    for count in sorted({1, 2, 4, 8, len(FIELDS)}):
+        names = "+".join(field.name for field in FIELDS[:count])
+        add("fields", count, metadata__fields=names)
+    for exponent in range(int(math.log2(devices)) + 1):
+        add("devices", 2**exponent)
+    return found
+
+
+def bench(config: ConfigDict, *, rounds: int) -> list[Measurement]:
+    """Time one step of every variant, all of an axis in turn; noise instead of data."""
+    found = []
+    for axis, configs in variants(config, jax.device_count()).items():
+        steps: dict[float, tuple[Step, dict]] = {}
+        for value, changed in tqdm(configs.items(), desc=f"compiling: {axis}", leave=False):
+            mesh = parallel.make_mesh(jax.devices()[: int(value) if axis == "devices" else 1])
+            schema, examples = memory.schema_of(changed, None)
+            program = build_program(changed, schema, examples, mesh)
+            steps[value] = compile_step(program), noise(program)
+        seconds: dict[float, list[float]] = {value: [] for value in steps}
+        turns = [value for _ in range(rounds) for value in steps]
+        for value in tqdm(turns, desc=f"timing: {axis}", unit=" turns", leave=False):
+            step, batch = steps[value]
+            seconds[value] += step.time(batch, 1)
+        for value, times in seconds.items():
+            facts = {"axis": axis, "value": value}
+            numbers = spread(times)
+            found.append(Measurement("growth", axis, "step", unit="s", facts=facts, **numbers))
+            size = steps[value][0].bytes
+            if size is not None:
+                found.append(
+                    Measurement("growth", axis, "memory", size / 2**20, "MiB/device", facts=facts)
+                )
+    return found
+
+
+def exponents(found: Sequence[Measurement]) -> Mapping[str, float]:
+    """Axis -> the power of its value with which the step's time grows, between its last two.
+
+    1: twice as much takes twice as long; 0: no longer at all.
+    """
+    result = {}
+    for axis in dict.fromkeys(m.variant for m in found):
+        points = [(m.facts["value"], m.value) for m in found if _is_time(m, axis)]
+        if len(points) > 1:
+            (x0, y0), (x1, y1) = points[-2:]
+            result[axis] = math.log(y1 / y0) / math.log(x1 / x0)
+    return result
+
+
+def draw(found: Sequence[Measurement], path: Path, title: str) -> None:
+    """One panel for each axis: time against value, both logarithmic, and a line of power one."""
+    axes = list(dict.fromkeys(m.variant for m in found))
+    powers = exponents(found)
+    figure = Figure(figsize=(2.6 * len(axes), 2.9), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
+    for panel, axis in zip(panels, axes, strict=True):
+        times = [m for m in found if _is_time(m, axis)]
+        x = np.array([m.facts["value"] for m in times], float)
+        y = np.array([m.value for m in times])
+        low, high = (np.array([getattr(m, end) for m in times]) for end in ("low", "high"))
+        panel.plot(x, y[-1] * x / x[-1], color="#bbbbbb", lw=1, ls="--", label="linear")
+        panel.errorbar(x, y, [y - low, high - y], marker="o", ms=4, color="#0072B2", capsize=2)
+        panel.set_xscale("log", base=2)
+        panel.set_yscale("log", base=2)
+        panel.set_xticks(x, [f"{value:g}" for value in x])
+        panel.set_xlabel(f"{axis} (power {powers[axis]:.2f})" if axis in powers else axis)
+        panel.grid(color="#e3e5e8")
+        panel.set_axisbelow(True)
+    panels[0].yaxis.set_major_formatter("{x:.3g}")
+    panels[0].set_ylabel("seconds of a step")
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def _is_time(m: Measurement, axis: str) -> bool:
+    return m.variant == axis and m.metric == "step"
