@@ -220,7 +220,7 @@ def test_files_that_vanish_are_named(folder):
     (folder / "train.zip").unlink()
     with pytest.raises(UnreadableExample, match="cannot be read: FileNotFoundError"):
         source.read(refs[0], Problems())
-    gone = Ref("Forest/x.jpg", "train", (str(folder), "Forest/x.jpg", "Forest", "", "", ""))
+    gone = Ref("Forest/x.jpg", "train", (str(folder), "Forest/x.jpg", "Forest", "", "", "", None, None))
     with pytest.raises(UnreadableExample, match="No such file"):
         source.read(gone, Problems())
 
