@@ -268,8 +268,8 @@ class EuroSAT:
             f"no EuroSAT metadata CSV with the columns {', '.join(sorted(self._columns()))} "
             f"({seen or 'no CSV among the paths or beside them'}): name one with --metadata and "
             "the split's column with --split-column; or do without, with the lists in "
-            f"--splits-folder or a draw, --split-column {DRAWN}; locations are also in the GeoTIFFs "
-            "of EuroSAT_MS.zip, another --source"
+            f"--splits-folder or a draw, --split-column {DRAWN}; EuroSAT_MS.zip, another --source, "
+            "has the locations too"
         )
 
 
