@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from satmip_jax.cli import cli
 from satmip_jax.metadata.record import Problems
+from satmip_jax.quickstart import recognise
 from satmip_jax.shards import ShardDataset
 from satmip_jax.sources import SourceError, UnreadableExample, geotiff, open_source
 from satmip_jax.sources.eurosat import MAX_TIF_BYTES, EuroSAT
@@ -276,6 +277,10 @@ def test_any_bytes_are_a_place_or_unreadable(changes):
 
 
 # --- what users do --------------------------------------------------------------------------------
+
+
+def test_the_quickstart_knows_the_two_releases(rgb, ms):
+    assert isinstance(recognise(rgb.parent), EuroSAT)
 
 
 def test_georeferenced_release_alone(ms):
