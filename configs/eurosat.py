@@ -1,6 +1,6 @@
 """SatMIP(S), SimCLR, supervised or metapred on EuroSAT (RGB, 64 px) with the chips' locations.
 
-    satmip prepare eurosat --source EUROSAT_ZIPS_AND_CSV --out data/eurosat
+    satmip prepare eurosat --source FOLDER_OF_ITS_ZIPS --out data/eurosat
     satmip train --config configs/eurosat.py:satmips,cpu --workdir runs/eurosat_satmips
 
 Arguments: method (simclr, satmip, satmips, supervised, metapred), size (cpu: a ViT of width 128

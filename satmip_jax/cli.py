@@ -127,7 +127,7 @@ def prepare(
         runner=runner,
         beam_options=beam_options,
         limit=limit,
-        splits=splits.split(",") if splits else None,
+        splits=None if splits is None else [part.strip() for part in splits.split(",")],
         context_ratio=context_ratio,
         statistics_from=statistics_from,
     ).show()

@@ -91,7 +91,7 @@ def prepare(
     began = time.monotonic()
     if is_remote(out):
         raise PrepareError(
-            f"{out}: prepare on a local disk, then copy the folder there (runner beam: on a "
+            f"{out}: prepare on a local disk, then copy the folder there (--runner beam: on a "
             "network file system that all workers mount)"
         )
     out = Path(out)
@@ -105,7 +105,7 @@ def prepare(
     if inherited is None and "train" not in chosen:
         raise PrepareError(
             f"no split 'train' to take statistics from (there is {', '.join(chosen)}): give "
-            "statistics_from, a prepared folder whose statistics apply"
+            "--statistics-from, a prepared folder whose statistics apply"
         )
     tasks = _cut(chosen, shard_size)
     plan = {
@@ -165,14 +165,14 @@ def _runner(
             if (error.name or "").partition(".")[0] != "apache_beam":
                 raise
             raise PrepareError(
-                'runner beam needs Apache Beam: pip install "satmip-jax[beam]"'
+                '--runner beam needs Apache Beam: pip install "satmip-jax[beam]"'
             ) from error
         options = prepare_beam.pipeline_options(beam_options, workers)
         return partial(prepare_beam.run, options=options)
     if name != "local":
-        raise PrepareError(f"runner={name!r}: must be local or beam")
+        raise PrepareError(f"--runner {name}: must be local or beam")
     if beam_options:
-        raise PrepareError(f"beam_options={beam_options!r}: are for runner beam")
+        raise PrepareError(f"--beam-options {beam_options!r}: are for --runner beam")
     return partial(_run_local, workers=workers)
 
 
@@ -181,7 +181,7 @@ def _run_local(job: Job, tasks: Sequence[Task], bar: tqdm, workers: int | None) 
         pool.run(job.run, tasks, workers=workers, bar=bar)
     except pool.WorkerDiedError as error:
         raise PrepareError(
-            f"{error}: try fewer workers; finished shards are kept, the same command goes on "
+            f"{error}: try fewer --workers; finished shards are kept, the same command goes on "
             "from there"
         ) from error
 
@@ -190,7 +190,9 @@ def _load_statistics(folder: Path) -> Schema:
     try:
         return Schema.load(folder / SCHEMA_FILE)
     except OSError as error:
-        raise PrepareError(f"statistics_from={folder}: no prepared data there: {error}") from error
+        raise PrepareError(
+            f"--statistics-from {folder}: no prepared data there: {error}"
+        ) from error
 
 
 def _select(
@@ -205,10 +207,15 @@ def _select(
     if len({ref.id for ref in refs}) < len(refs):
         twice = Counter(ref.id for ref in refs).most_common(1)[0][0]
         raise PrepareError(f"the source lists {twice!r} twice: ids must be unique")
+    if splits and (not all(splits) or len(set(splits)) < len(splits)):
+        raise PrepareError(
+            f"--splits {','.join(splits)!r}: name each split once, as in "
+            f"{','.join(sorted(by_split))}"
+        )
     if unknown := set(splits or ()) - by_split.keys():
         raise PrepareError(f"no split {min(unknown)!r}: there is {', '.join(sorted(by_split))}")
     if limit is not None and limit < 1:
-        raise PrepareError(f"limit={limit}: must be at least 1")
+        raise PrepareError(f"--limit {limit}: must be at least 1")
     chosen = {}
     for split in sorted(splits or by_split):
         listed = by_split[split]

@@ -60,7 +60,7 @@ def pipeline_options(text: str, workers: int | None) -> PipelineOptions:
         given = options.get_all_options(drop_default=True)
     except (ValueError, SystemExit) as error:  # argparse says what is wrong, and exits
         reason = f": {error}" if isinstance(error, ValueError) else ""
-        raise PrepareError(f"beam_options={text!r}: Beam cannot read them{reason}") from error
+        raise PrepareError(f"--beam-options {text!r}: Beam cannot read them{reason}") from error
     if "runner" not in given:
         workers = pool.cores() if workers is None else workers
         options.view_as(StandardOptions).runner = _LOCAL
@@ -69,8 +69,9 @@ def pipeline_options(text: str, workers: int | None) -> PipelineOptions:
         local.direct_running_mode = "multi_processing" if workers else "in_memory"
     elif workers is not None:
         raise PrepareError(
-            f"workers={workers}: is for Beam on this machine; give {given['runner']} its own "
-            "option in beam_options, such as --max_num_workers (Dataflow) or --parallelism (Flink)"
+            f"--workers {workers}: is for Beam on this machine; give {given['runner']} its own "
+            "option in --beam-options, such as --max_num_workers (Dataflow) or --parallelism "
+            "(Flink)"
         )
     return options
 

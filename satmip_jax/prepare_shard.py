@@ -38,18 +38,16 @@ class Options:
     shard_size: int
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("image_size", 8, 4096),
-            ("jpeg_quality", 1, 100),
-            ("max_pixels", 1, 2**40),
-            ("shard_size", 1, 1_000_000),
+        for name, value, low, high in (
+            ("--image-size ", self.image_size, 8, 4096),
+            ("jpeg_quality=", self.jpeg_quality, 1, 100),  # it and the others have no flag
+            ("max_pixels=", self.max_pixels, 1, 2**40),
+            ("shard_size=", self.shard_size, 1, 1_000_000),
         ):
-            if not low <= getattr(self, name) <= high:
-                raise PrepareError(
-                    f"{name}={getattr(self, name)}: must be between {low} and {high}"
-                )
+            if not low <= value <= high:
+                raise PrepareError(f"{name}{value}: must be between {low} and {high}")
         if self.context_ratio is not None and not 1 <= self.context_ratio <= 100:
-            raise PrepareError(f"context_ratio={self.context_ratio}: must be between 1 and 100")
+            raise PrepareError(f"--context-ratio {self.context_ratio}: must be between 1 and 100")
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,10 @@ def recognise(folder: Path) -> Source:
     """
     if next(folder.glob("*/*/*/*_rgb.json"), None):
         return open_source("fmow", [folder], classes="folders")
-    if next(folder.glob("*.csv"), None) and next(folder.glob("*.zip"), None):
+    csv_and_zips = next(folder.glob("*.csv"), None) and next(folder.glob("*.zip"), None)
+    if csv_and_zips or next(folder.glob("EuroSAT*.zip"), None):
         return open_source("eurosat", [folder])
     raise SourceError(
         f"{folder} holds neither {SCHEMA_FILE} (prepared data), nor fMoW-RGB's folders, nor "
-        "EuroSAT's zips and CSV: convert it with `satmip prepare` and give the result as --data"
+        "EuroSAT's zips: convert it with `satmip prepare` and give the result as --data"
     )

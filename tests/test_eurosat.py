@@ -174,7 +174,7 @@ def test_a_split_can_be_drawn(folder):
     assert [r.split for r in EuroSAT([folder], split_column="drawn", seed=4).refs()] == [
         ref.split for ref in refs
     ]
-    with pytest.raises(SourceError, match=r"no EuroSAT metadata CSV .* or split_column=drawn"):
+    with pytest.raises(SourceError, match=r"no EuroSAT metadata CSV .* --split-column drawn"):
         EuroSAT([folder])
 
 
@@ -220,7 +220,9 @@ def test_files_that_vanish_are_named(folder):
     (folder / "train.zip").unlink()
     with pytest.raises(UnreadableExample, match="cannot be read: FileNotFoundError"):
         source.read(refs[0], Problems())
-    gone = Ref("Forest/x.jpg", "train", (str(folder), "Forest/x.jpg", "Forest", "", "", ""))
+    gone = Ref(
+        "Forest/x.jpg", "train", (str(folder), "Forest/x.jpg", "Forest", "", "", "", None, None)
+    )
     with pytest.raises(UnreadableExample, match="No such file"):
         source.read(gone, Problems())
 
@@ -241,11 +243,15 @@ def test_errors_say_what_to_do(folder, tmp_path_factory):
     with pytest.raises(SourceError, match=r"columns filename, fold, label .*split_spatial columns"):
         EuroSAT([folder], split_column="fold")
     (folder / "copy.csv").write_text(HEADER)
-    with pytest.raises(SourceError, match=r"several files .*copy\.csv, .*meta\.csv: choose one"):
+    with pytest.raises(
+        SourceError, match=r"several files .*copy\.csv, .*meta\.csv: choose one with --metadata"
+    ):
         EuroSAT([folder])
     with pytest.raises(SourceError, match="none of its 0 rows names one of the 4 chips"):
         EuroSAT([folder], metadata=folder / "copy.csv").refs()
-    with pytest.raises(SourceError, match="no option 'variant': it knows metadata, split_column"):
+    with pytest.raises(
+        SourceError, match="no option --variant: it knows --metadata, --split-column, "
+    ):
         open_source("eurosat", [folder], variant="rgb")
     with pytest.raises(SourceError, match=r"no file or folder at .*nowhere"):
         open_source("eurosat", [folder / "nowhere"])

@@ -18,7 +18,9 @@ from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline, load_mod
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.fusion import WEIGHTS
 from satmip_jax.evaluation.protocols import EvaluationError, score
+from satmip_jax.evaluation.results import write_rows
 from satmip_jax.metadata.fields import select_fields
+from satmip_jax.report.scores import scores
 from satmip_jax.shards import ShardDataset
 from satmip_jax.sources import fmow
 from satmip_jax.train import train
@@ -130,6 +132,18 @@ def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir, tmp
     joined = evaluate(tiny_run, str(folder), tune="twin", **options)
     # each query then has a copy of itself among its nearest
     assert value(joined, metric="accuracy") > value(alone, metric="accuracy")
+    # and none of the three takes another's place, in the file or on the page
+    by_twin = evaluate_baseline("colour", str(folder), bank="twin", protocols=["knn5"], block=0)
+    by_both = evaluate_baseline(
+        "colour", str(folder), bank="twin", tune="train", protocols=["knn5"], block=0
+    )
+    assert {row.protocol for row in by_twin} == {"knn5 (bank twin)"}
+    assert {row.protocol for row in by_both} == {"knn5 (bank twin, tune train)"}
+    write_rows(tmp_path / "evaluation.json", alone)
+    assert write_rows(tmp_path / "evaluation.json", joined) == alone + joined
+    for table in scores([("run", alone + joined)]).tables:
+        assert [name for name, _ in table.protocols] == ["knn5", "knn5 (tune twin)"]
+        assert all(line.cells[0] and line.cells[1] for line in table.lines)
 
 
 @pytest.mark.parametrize("roles", [{"tune": "val"}, {"bank": "val"}, {"tune": "train"}])

@@ -302,9 +302,9 @@ def test_a_strange_mapping(hidden, text):
 def test_errors_say_what_to_do(tmp_path):
     with pytest.raises(SourceError, match=r"no fMoW images in .*expected train/<class>"):
         FMoW([tmp_path]).refs()
-    with pytest.raises(SourceError, match="variant='full': choose rgb or msrgb"):
+    with pytest.raises(SourceError, match="--variant full: choose rgb or msrgb"):
         FMoW([tmp_path], variant="full")
-    with pytest.raises(SourceError, match="classes='all': choose official or folders"):
+    with pytest.raises(SourceError, match="--classes all: choose official or folders"):
         FMoW([tmp_path], classes="all")
 
 

@@ -289,12 +289,17 @@ def test_a_split_of_bad_examples_is_empty(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 4}, "image_size=4: must be between 8 and 4096"),
+        ({"image_size": 4}, "--image-size 4: must be between 8 and 4096"),
         ({"jpeg_quality": 101}, "jpeg_quality=101: must be between"),
         ({"shard_size": 0}, "shard_size=0: must be between"),
-        ({"context_ratio": 0.5}, "context_ratio=0.5: must be between"),
-        ({"limit": 0}, "limit=0: must be at least 1"),
+        ({"context_ratio": 0.5}, "--context-ratio 0.5: must be between"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
         ({"splits": ["train", "test"]}, "no split 'test': there is train, val"),
+        (
+            {"splits": ["train", "train"]},
+            "--splits 'train,train': name each split once, as in train",
+        ),
+        ({"splits": ["train", ""]}, "--splits 'train,': name each split once, as in train,val"),
         ({"name": "../x"}, "'../x' cannot name a data set"),
     ],
 )
@@ -502,7 +507,7 @@ def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
         raise pool.WorkerDiedError("a worker process died")
 
     monkeypatch.setattr(pool, "run", run)
-    with pytest.raises(PrepareError, match="died: try fewer workers; finished shards are kept"):
+    with pytest.raises(PrepareError, match="died: try fewer --workers; finished shards are kept"):
         make(tmp_path / "out")
 
 

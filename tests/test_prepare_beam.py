@@ -249,9 +249,12 @@ def test_options_are_handed_on():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beam_options": '--project="x'}, "beam_options=.*: Beam cannot read them: No closing"),
+        ({"beam_options": '--project="x'}, "--beam-options .*: Beam cannot read them: No closing"),
         ({"beam_options": "--direct_running_mode=fast"}, "Beam cannot read them"),
-        ({"beam_options": "--runner=FlinkRunner", "workers": 3}, "workers=3: .* give FlinkRunner"),
+        (
+            {"beam_options": "--runner=FlinkRunner", "workers": 3},
+            "--workers 3: .* give FlinkRunner",
+        ),
         ({"beam_options": "--runner=NoRunner", "workers": None}, "pipeline failed: .*NoRunner"),
     ],
 )
@@ -261,9 +264,9 @@ def test_bad_options_are_refused(scenes, tmp_path, options, message):
 
 
 def test_options_without_beam(tmp_path):
-    with pytest.raises(PrepareError, match="beam_options='--x': are for runner beam"):
+    with pytest.raises(PrepareError, match="--beam-options '--x': are for --runner beam"):
         make(FMoW([tmp_path]), tmp_path / "out", beam_options="--x")
-    with pytest.raises(PrepareError, match="runner='spark': must be local or beam"):
+    with pytest.raises(PrepareError, match="--runner spark: must be local or beam"):
         make(FMoW([tmp_path]), tmp_path / "out", runner="spark")
 
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.metadata.fields import FIELDS, GROUPS, field, select_fields
-from satmip_jax.metadata.record import Metadata, Problems
+from satmip_jax.metadata.record import Absent, Metadata, Problems
 
 REASONS = {
     "missing",
@@ -241,6 +241,14 @@ def test_any_junk_is_read_or_counted(raw, others):
             assert len(value) == field(name).size
             assert all(math.isfinite(v) for v in value)
     assert Metadata.parse(metadata.to_json()) == metadata
+
+
+def test_what_is_absent_is_counted_by_its_own_reason():
+    problems = Problems()
+    assert Metadata.parse({"location": Absent("no file"), "gsd": 2.0}, problems).values == {
+        "gsd": (2.0, 2.0)
+    }
+    assert problems.to_json()["location"] == {"no file": 1}
 
 
 @pytest.mark.parametrize("raw", [None, [1, 2], "junk", 3])

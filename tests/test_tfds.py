@@ -195,7 +195,7 @@ def test_so2sat_keeps_its_own_splits(root):
         ZONES[16],
     )
     assert source.splits_from == "those of TFDS: train, validation"
-    with pytest.raises(SourceError, match="leave splits_folder out"):
+    with pytest.raises(SourceError, match="leave --splits-folder out"):
         open_source("so2sat", ["tfds:so2sat"], splits_folder=root)
 
 
@@ -238,7 +238,7 @@ def test_errors_say_what_to_do(eurosat, root, tmp_path):
         open_source("fgsc23", ["tfds:fgsc23"])
     with pytest.raises(SourceError, match="alone, not 2"):
         open_source("eurosat", ["tfds:eurosat", tmp_path])
-    with pytest.raises(SourceError, match="no option 'metadata': it knows splits_folder, seed"):
+    with pytest.raises(SourceError, match="no option --metadata: it knows --splits-folder, --seed"):
         open_source("eurosat", ["tfds:eurosat"], metadata="x.csv")
     info = folder / "dataset_info.json"
     written = info.read_text()

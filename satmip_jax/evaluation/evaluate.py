@@ -26,13 +26,15 @@ from satmip_jax.objectives import build_method
 from satmip_jax.shards import ShardDataset
 from satmip_jax.train_step import TrainState, init_state, make_optimizer
 
+BANK = "train"  # the split whose labels are known, unless asked otherwise
+
 
 def evaluate(
     workdir: str | Path,
     data: str,
     *,
     split: str = "val",
-    bank: str = "train",
+    bank: str = BANK,
     tune: str | None = None,
     features: Sequence[str] = KINDS,
     fields: str = "all",
@@ -50,7 +52,8 @@ def evaluate(
         features: of "image", "metadata" and "both"; what the method lacks is left out, and so is
             metadata where the data have none of `fields`.
         fields: those that the metadata encoder may see, see `select_fields`.
-        protocols, block: see `protocols.score`.
+        protocols, block: see `protocols.score`. Rows say where `bank` and `tune` are not the
+            default, as in "knn5 (tune val)": such scores stand beside the others.
         init: "trained", or "random" for the untrained encoders of the same config.
 
     Raises:
@@ -98,7 +101,7 @@ def evaluate_baseline(
     data: str,
     *,
     split: str = "val",
-    bank: str = "train",
+    bank: str = BANK,
     tune: str | None = None,
     fields: str = "all",
     protocols: Sequence[str] = tuple(PROTOCOLS),
@@ -152,6 +155,10 @@ def _score_splits(
         known = known.join(chosen_on)
     asked = encode(queries.split)
     rows = score(known, asked, kinds=kinds, dataset=queries, tune=held_out, **options)
+    # What differs from the default is part of a row's key: other splits do not overwrite it.
+    others = {"bank": None if bank == BANK else bank, "tune": tune}
+    if said := ", ".join(f"{role} {part}" for role, part in others.items() if part is not None):
+        rows = [replace(row, protocol=f"{row.protocol} ({said})") for row in rows]
     if fields == "all":
         return rows
     return [

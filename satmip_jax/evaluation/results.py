@@ -29,7 +29,8 @@ class Row:
       dataset, split: what was scored.
       model: what made the features, such as "satmip vit" or the name of a baseline.
       features: "image", "metadata" or "both".
-      protocol: how it was scored, such as "knn5".
+      protocol: how it was scored, such as "knn5"; "knn5 (bank a, tune b)" where labels were not
+        those of the train split alone.
       metric: "accuracy", "macro_f1", ...
       value: the score; accuracy and F1 are fractions, 0 to 1.
       n: number of examples scored.

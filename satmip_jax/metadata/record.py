@@ -89,6 +89,13 @@ class Problems:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """Stands for a value that is missing for a reason of its own, which is counted."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What is known of one image.
 
@@ -107,7 +114,8 @@ class Metadata:
         Args:
           raw: as from JSON or a table. Numbers may be numeric strings; `gsd` and `pixel_size` may
             be one number for both axes; a time is ISO 8601 text (without an offset: UTC), a
-            datetime or a date; a country may have its alpha-2 code; 360 degrees become 0.
+            datetime or a date; a country may have its alpha-2 code; 360 degrees become 0. An
+            `Absent` counts as missing by its own reason.
           problems: where what is wrong is counted. The reasons are "missing" (absent, None or
             empty), "wrong type", "wrong length", "not finite", "out of range" and "unknown
             category"; a key that names no field counts as "unknown field".
@@ -123,7 +131,10 @@ class Metadata:
         for f in FIELDS:
             known.add(f.name)
             try:
-                values[f.name] = _PARSERS[f.kind](f, raw.get(f.name))
+                value = raw.get(f.name)
+                if isinstance(value, Absent):
+                    raise _BadValueError(value.reason)
+                values[f.name] = _PARSERS[f.kind](f, value)
             except _BadValueError as bad:
                 problems.add(f.name, bad.reason)
             except Exception:  # an object of a caller's own may fail in any way when looked at

@@ -178,7 +178,8 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
     for option in options:
         if option not in known:
             raise SourceError(
-                f"source {name!r} has no option {option!r}: it knows {', '.join(known) or 'none'}"
+                f"source {name!r} has no option {_flag(option)}: it knows "
+                f"{', '.join(map(_flag, known)) or 'none'}"
             )
     for text in map(str, paths):
         if "://" in text:
@@ -191,3 +192,8 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
         if not path.exists() and not through_tfds and not getattr(cls, "generates", False):
             raise SourceError(f"source {name!r}: no file or folder at {path}")
     return cls(resolved, **options)
+
+
+def _flag(option: str) -> str:
+    """An option as the command spells it."""
+    return f"--{option.replace('_', '-')}"

@@ -4,17 +4,20 @@ sensor       Sentinel-2 MSI (A and B), level 1C
 bands        the RGB release: B4, B3, B2 (665, 560, 490 nm), 8 bit, JPEG
 ground size  10 m per pixel, 640 m per chip
 labels       10 classes, in alphabetical order
-metadata     a CSV made from the georeferenced release: centre longitude and latitude, and the
-             country; neither time nor angles
+metadata     the location of a chip's centre, in a CSV made from the georeferenced release, which
+             may have the country too, or from that release itself: 13-band GeoTIFFs in UTM zones,
+             AnnualCrop/AnnualCrop_1.tif for AnnualCrop/AnnualCrop_1.jpg. Neither time nor angles
 splits       a column of that CSV. `split` is random, 60/20/20 within each class, as TorchGeo
              and the transfer tables of the literature use it. `split_spatial` puts whole
              1-degree cells on one side: on `split` neighbours share scenes, and the location
              alone gives away much of the class. State which one a number used.
              Or the lists `eurosat-{train,val,test}.txt` (60/20/20, Neumann et al. 2019), which
              TorchGeo downloads from https://hf.co/datasets/torchgeo/eurosat; or a draw. With these
-             two the CSV may be absent, and location and country are then missing.
+             two the CSV may be absent: the country is then missing, and so is the location where
+             there is no GeoTIFF. With GeoTIFFs and neither CSV nor lists the split is drawn.
 licence      MIT (the data set); contains modified Copernicus Sentinel data (free, full and open)
-source       https://github.com/phelber/EuroSAT, https://zenodo.org/records/7711810; EuroSAT.zip of
+source       https://github.com/phelber/EuroSAT, https://zenodo.org/records/7711810 (EuroSAT_RGB.zip
+             and the georeferenced EuroSAT_MS.zip, elsewhere EuroSATallBands.zip); EuroSAT.zip of
              http://madm.dfki.de/files/sentinel has MD5 c8fa014336c82ac7804f0398fcb19387, SHA-256
              8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd
 """
@@ -25,12 +28,13 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError
+from satmip_jax.metadata.record import Absent, Metadata, Problems
+from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample, geotiff
 from satmip_jax.sources.archives import Archives
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Splits
 
@@ -48,17 +52,22 @@ CLASSES = (
 )
 
 MAX_CHIP_BYTES = 4 << 20  # a 64x64 JPEG takes 3 KB; more than this is no chip
+MAX_TIF_BYTES = 4 << 20  # 13 bands of 64x64 in 16 bit take 107 KB
 MAX_CSV_BYTES = 256 << 20
 DRAWN = "drawn"  # instead of a column: a split at random
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 
 class EuroSAT:
-    """EuroSAT from its zip archives or class folders, and a CSV of locations and splits.
+    """EuroSAT from its zip archives or class folders, with locations from a CSV or GeoTIFFs.
+
+    Pixels are always those of the JPEGs. Where the CSV has no location for a chip, that of the
+    GeoTIFF of the same class and number is taken, the first one where there are several.
 
     Args:
       paths: Zip files, folders that hold zips or class folders (at any depth, so with or without
-        a leading `EuroSAT_RGB/` or `2750/`), and optionally the CSV.
+        a leading `EuroSAT_RGB/` or `2750/`), with JPEGs and optionally GeoTIFFs; and optionally
+        the CSV.
       metadata: The CSV with the columns filename, label, a split column, and optionally
         longitude, latitude, country_code. Found by its header when not given.
       split_column: The column that names the split. It decides alone: it does not matter in which
@@ -68,7 +77,8 @@ class EuroSAT:
       seed: Of the draw.
 
     Raises:
-      SourceError: No chip, no CSV or several of them, or a column is missing; or bad lists.
+      SourceError: No JPEG; no CSV, without GeoTIFFs or lists; several CSVs, or a column is
+        missing; bad lists; or GeoTIFFs are needed and rasterio is not installed.
 
     Example:
       >>> source = EuroSAT([Path("eurosat")], split_column="split_spatial")
@@ -107,6 +117,8 @@ class EuroSAT:
     ) -> None:
         self.paths = [Path(path) for path in paths]
         self.archives = Archives(self.paths, (".jpg", ".jpeg"))
+        self.tifs = Archives(self.paths, (".tif", ".tiff"))
+        self.georeferenced = any(True for _ in self.tifs.files())
         self.split_column = split_column
         self.skipped: Counter[str] = Counter()
         find = partial(
@@ -116,8 +128,9 @@ class EuroSAT:
         self.splits: Splits | None = None  # the column decides
         if splits_folder is not None or split_column == DRAWN:
             self.splits = find((), given=splits_folder)
-        elif not self._candidates(given) and (beside := find(self.paths)).lists:
-            self.splits = beside
+        elif not any("filename" in _header(path) for path in self._candidates(given)):
+            beside = find(self.paths)
+            self.splits = beside if beside.lists or self.georeferenced else None
         self.metadata = self._find_csv(given)
         if self.splits:
             self.options: dict[str, Any] = {"splits": self.splits.said}
@@ -125,6 +138,8 @@ class EuroSAT:
         else:
             self.options = {"split_column": split_column}
             self.splits_from = f"the column {split_column!r} of the CSV"
+        if self.georeferenced:
+            self.options["geotiffs"] = True  # the same chips without them would be other data
 
     def refs(self) -> list[Ref]:
         """Every chip that has both an image and a split, in alphabetical order."""
@@ -135,6 +150,12 @@ class EuroSAT:
             if key in chips:
                 self.skipped["the same chip again, in another archive"] += 1
             chips.setdefault(key, (container, member))
+        if not chips and self.georeferenced:
+            raise SourceError(
+                f"only GeoTIFFs in {', '.join(map(str, self.paths))}: they give locations, the "
+                "pixels are those of the JPEGs: give both releases, --source EuroSAT_RGB.zip "
+                "--source EuroSAT_MS.zip"
+            )
         if not chips:
             raise self.archives.nothing(
                 "EuroSAT chips",
@@ -142,7 +163,13 @@ class EuroSAT:
                 "AnnualCrop_1.jpg",
             )
         refs = self._by_splits(chips, self.splits) if self.splits else self._by_column(chips)
-        return [refs[key] for key in sorted(refs)]
+        tifs: dict[str, tuple[str, str]] = {}
+        for container, member in self.tifs.files():
+            tifs.setdefault(_stem(_key(member)), (container, member))
+        located = [_with_tif(refs[key], tifs) for key in sorted(refs)]
+        if any(ref.location[-1] for ref in located):
+            geotiff.require(self.name)
+        return located
 
     def _by_column(self, chips: Mapping[str, tuple[str, str]]) -> dict[str, Ref]:
         refs: dict[str, Ref] = {}
@@ -187,17 +214,23 @@ class EuroSAT:
 
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Reads one chip; raises `UnreadableExample` when its file cannot be read."""
-        container, member, label, longitude, latitude, country = ref.location
-        metadata = Metadata.parse(
-            {
-                **self.facts,
-                "location": _location(longitude, latitude),
-                "country_code": country or None,
-            },
-            problems,
-        )
+        container, member, label, longitude, latitude, country, *tif = ref.location
         image = self.archives.read(str(container), str(member), MAX_CHIP_BYTES)
+        location = _location(longitude, latitude)
+        if location is None and self.georeferenced:
+            location = self._from_tif(*tif)
+        metadata = Metadata.parse(
+            {**self.facts, "location": location, "country_code": country or None}, problems
+        )
         return Example(ref.id, image, metadata, str(label), box=None)
+
+    def _from_tif(self, container: object, member: object) -> object:
+        if not container:
+            return Absent("no GeoTIFF of the chip")
+        try:
+            return geotiff.centre(self.tifs.read(str(container), str(member), MAX_TIF_BYTES))
+        except UnreadableExample as reason:
+            return Absent(f"GeoTIFF: {reason}")
 
     def _rows(self) -> Iterator[dict[str, str]]:
         return _read_csv(self.metadata) if self.metadata else iter(())
@@ -224,7 +257,7 @@ class EuroSAT:
         if found:
             raise SourceError(
                 f"several files could be the EuroSAT metadata: {', '.join(map(str, found))}: "
-                "choose one with metadata="
+                "choose one with --metadata"
             )
         if self.splits and given is None:
             return None
@@ -233,15 +266,29 @@ class EuroSAT:
         )
         raise SourceError(
             f"no EuroSAT metadata CSV with the columns {', '.join(sorted(self._columns()))} "
-            f"({seen or 'no CSV among the paths or beside them'}): name one with metadata= and "
-            "the split's column with split_column=; or do without locations, with splits_folder= "
-            f"or split_column={DRAWN}"
+            f"({seen or 'no CSV among the paths or beside them'}): name one with --metadata and "
+            "the split's column with --split-column; or do without, with the lists in "
+            f"--splits-folder or a draw, --split-column {DRAWN}; EuroSAT_MS.zip, another --source, "
+            "has the locations too"
         )
 
 
 def _key(name: str) -> str:
     """The last two parts of a name, whatever folders lead to it: "Forest/Forest_1.jpg"."""
     return "/".join(PurePosixPath(name.replace("\\", "/")).parts[-2:])
+
+
+def _stem(key: str) -> str:
+    """A key without its ending: "Forest/Forest_1"."""
+    return key.rpartition(".")[0]
+
+
+def _with_tif(ref: Ref, tifs: Mapping[str, tuple[str, str]]) -> Ref:
+    """The same with the GeoTIFF to ask for its location, where that is not known."""
+    *_, longitude, latitude, _ = ref.location
+    known = longitude and latitude
+    tif = (None, None) if known else tifs.get(_stem(ref.id), (None, None))
+    return replace(ref, location=(*ref.location, *tif))
 
 
 def _place(row: Mapping[str, str]) -> tuple[str | None, ...]:

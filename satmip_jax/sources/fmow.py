@@ -126,9 +126,9 @@ class FMoW:
         self, paths: Sequence[Path], variant: str = "rgb", classes: str = "official"
     ) -> None:
         if variant not in ("rgb", "msrgb"):
-            raise SourceError(f"variant={variant!r}: choose rgb or msrgb")
+            raise SourceError(f"--variant {variant}: choose rgb or msrgb")
         if classes not in ("official", "folders"):
-            raise SourceError(f"classes={classes!r}: choose official or folders")
+            raise SourceError(f"--classes {classes}: choose official or folders")
         self.paths = [Path(path) for path in paths]
         self.variant = variant
         self.options: dict[str, Any] = {"variant": variant, "classes": classes}

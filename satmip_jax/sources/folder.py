@@ -82,7 +82,10 @@ class Folder:
         self.shares = _parse_shares(splits)
         if self.shares and "split" in self.columns:
             if "split" in tables.parse_columns(columns):
-                raise SourceError("give either a split column or shares, not both")
+                raise SourceError(
+                    "give either a split column (--columns split=...) or shares "
+                    "(--splits), not both"
+                )
             del self.columns["split"]
         self.seed = int(seed)
         if self.shares:
@@ -171,7 +174,8 @@ class Folder:
             if len(found) > MAX_CLASSES:
                 raise SourceError(
                     f"{self.table}: the column {column!r} holds more than {MAX_CLASSES:,} "
-                    'different labels: name another with columns="label=...", or none with "label="'
+                    'different labels: name another with --columns "label=...", or none with '
+                    '"label="'
                 )
         numbers = all(re.fullmatch(r"[0-9]{1,9}", text) for text in found)
         return tuple(sorted(found, key=lambda text: (int(text) if numbers else 0, text)))
@@ -272,7 +276,7 @@ class Folder:
         what = f"several tables ({', '.join(p.name for p in found[:9])})" if found else "no table"
         raise SourceError(
             f"{what} in {', '.join(map(str, self.paths))}: name a CSV, JSON Lines or Parquet file "
-            "with metadata=, with at least a column of image paths"
+            "with --metadata; it has at least a column of image paths"
         )
 
 
@@ -344,11 +348,11 @@ def _parse_shares(text: str) -> tuple[tuple[str, float], ...]:
             share = -1.0
         if not _SPLIT.fullmatch(name) or not 0 < share <= 1 or name in shares:
             raise SourceError(
-                f'splits: cannot read {part.strip()!r}: write shares such as "train=0.8,val=0.2"'
+                f'--splits: cannot read {part.strip()!r}: write shares such as "train=0.8,val=0.2"'
             )
         shares[name] = share
     if shares and abs(sum(shares.values()) - 1) > 1e-6:
         raise SourceError(
-            f"splits: the shares in {text!r} add up to {sum(shares.values()):g}, not 1"
+            f"--splits: the shares in {text!r} add up to {sum(shares.values()):g}, not 1"
         )
     return tuple(shares.items())

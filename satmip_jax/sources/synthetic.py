@@ -209,7 +209,7 @@ def write_dataset(
     limits = {"train": (train, 0, 10**7), "val": (val, 0, 10**7), "size": (size, 32, 1024)}
     for name, (value, low, high) in {**limits, "seed": (seed, 0, 2**63)}.items():
         if not low <= value <= high:
-            raise SourceError(f"synthetic: {name}={value}: it must be from {low} to {high}")
+            raise SourceError(f"synthetic: --{name} {value}: it must be from {low} to {high}")
     out = Path(out)
     wanted = {"version": VERSION, "train": train, "val": val, "size": size, "seed": seed}
     if _written(out, wanted):

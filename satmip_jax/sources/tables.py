@@ -240,12 +240,12 @@ def parse_columns(
         for ours, equals, _ in pairs:
             if not equals:
                 raise SourceError(
-                    f"columns: cannot read {ours.strip()!r}: write field=column, as in path=file"
+                    f"--columns: cannot read {ours.strip()!r}: write field=column, as in path=file"
                 )
         named = [(ours.strip(), theirs.strip()) for ours, _, theirs in pairs]
         if len(dict(named)) < len(named):
             twice = Counter(ours for ours, _ in named).most_common(1)[0][0]
-            raise SourceError(f"columns: {twice!r} is given twice")
+            raise SourceError(f"--columns: {twice!r} is given twice")
         given = dict(named)
     out: dict[str, tuple[str, ...]] = {}
     for ours, theirs in given.items():
@@ -279,23 +279,23 @@ def match(
             try:
                 size = max(field(ours).size if field(ours).kind != "time" else 1, 1)
             except ValueError as error:
-                raise SourceError(f"columns: {error}; also {', '.join(SPECIAL)}") from None
+                raise SourceError(f"--columns: {error}; also {', '.join(SPECIAL)}") from None
         for name in theirs:
             if name not in there:
                 raise SourceError(
-                    f"columns: {table} has no column {name!r} for {ours}; "
+                    f"--columns: {table} has no column {name!r} for {ours}; "
                     f"it has {', '.join(there[:50]) or 'none'}"
                 )
         if len(theirs) not in (0, 1, size):
             wants = f"1 column or {size}" if size > 1 else "1 column"
-            raise SourceError(f"columns: {ours} takes {wants}, not {len(theirs)}")
+            raise SourceError(f"--columns: {ours} takes {wants}, not {len(theirs)}")
     for ours, choices in _USUAL.items():
         fitting = [names for names in choices if set(names) <= set(there)]
         if ours not in named and fitting:
             named[ours] = fitting[0]
     if not named.get("path"):
         raise SourceError(
-            f'{table}: which column holds the image\'s path? Say so with columns="path=..."; '
+            f'{table}: which column holds the image\'s path? Say so with --columns "path=..."; '
             f"it has {', '.join(there[:50]) or 'none'}"
         )
     return {ours: theirs for ours, theirs in named.items() if theirs}

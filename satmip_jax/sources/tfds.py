@@ -78,7 +78,7 @@ class ThroughTFDS:
         self.published: dict[str, str] = dict(getattr(dataset, "tfds_splits", {}))
         self.splits: Splits | None = None
         if self.published and splits_folder is not None:
-            raise SourceError(f"{self.name}: its splits are TFDS's own: leave splits_folder out")
+            raise SourceError(f"{self.name}: its splits are TFDS's own: leave --splits-folder out")
         if self.published:
             self.splits_from = f"those of TFDS: {', '.join(self.published)}"
         else:
