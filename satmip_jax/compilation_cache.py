@@ -1,0 +1,19 @@
+"""Compiled programs are kept on disk, so that a run that starts again need not compile them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def enable() -> None:
+    """Keep what takes over a second to compile in the user's cache, unless JAX is told otherwise.
+
+    $JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps
+    nothing.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "satmip_jax" / "xla"))
