@@ -15,6 +15,7 @@ import click
 
 import satmip_jax
 from satmip_jax import processes
+from satmip_jax.bench.commands import bench
 from satmip_jax.sources import SOURCES
 from satmip_jax.studies import STUDIES
 
@@ -299,38 +300,7 @@ def study(
     run_study(name, given, out, recipes=recipes, seeds=seeds, eval_data=eval_data, options=options)
 
 
-@cli.group()
-def bench() -> None:
-    """Measure speed and memory; what is compared runs side by side."""
-
-
-@bench.command("loss")
-@click.option("--rows", default="1024,4096", show_default=True, help="Global batches.")
-@click.option("--width", default=512, show_default=True, help="Of the embeddings.")
-@click.option("--losses", default="info_nce,nt_xent,sigmoid", show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Of timing; 0: memory alone.")
-@click.option("--devices", type=click.IntRange(1), help="So many virtual CPU devices.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
-def bench_loss(
-    rows: str, width: int, losses: str, rounds: int, devices: int | None, out: str | None
-) -> None:
-    """Naive formula, gather and ring: temporary memory of a device and time of a pair."""
-    from rich.console import Console
-
-    from satmip_jax import memory
-    from satmip_jax.bench import loss, measure
-    from satmip_jax.doctor import plan_for
-
-    if devices:
-        plan_for(devices)
-    found = loss.bench(
-        [int(n) for n in rows.split(",")],
-        width=width,
-        rounds=rounds,
-        limit=memory.device_limit() // 3,
-        losses=losses.split(","),
-    )
-    measure.write(found, Path(out) if out else None, Console())
+cli.add_command(bench)
 
 
 @cli.command()
