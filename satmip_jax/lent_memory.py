@@ -44,13 +44,13 @@ class Lent:
 def lend(shape: tuple[int, ...]) -> tuple[np.ndarray, Lent]:
     """A uint8 array to fill, in a worker, and what to send of it; each is to be sent once."""
     size = HEADER + math.prod(shape)
-    for descriptor, memory in _own.items():
-        if memory[0] == FREE and len(memory) == size:
-            break
-    else:
+    usable = (d for d, memory in _own.items() if memory[0] == FREE and len(memory) == size)
+    descriptor = next(usable, None)
+    if descriptor is None:
         descriptor = os.memfd_create("pixels")
         os.ftruncate(descriptor, size)
-        memory = _own[descriptor] = mmap.mmap(descriptor, size)
+        _own[descriptor] = mmap.mmap(descriptor, size)
+    memory = _own[descriptor]
     memory[0] = LENT
     return _pixels(memory, shape), Lent(os.getpid(), descriptor, shape)
 

@@ -77,7 +77,9 @@ def bench_pipeline(
         click.echo("PyTorch and torchvision are not installed: their loaders are left out")
     with TemporaryDirectory() as folder:
         dataset = (
-            ShardDataset(data, split) if data else pictures.draw_shards(Path(folder), images, size)
+            ShardDataset(data, split)
+            if data
+            else pictures.draw_shards(Path(folder), images, size, copies=16)
         )
         job = pipeline.Job(dataset, batch_size, batches, workers or pool.cores(), view_size)
         measure.write(pipeline.bench(job, rounds), Path(out) if out else None, Console())
