@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+FOLDER = "jax_compilation_cache_dir"  # an option of JAX, unset by default
+
 
 def enable() -> None:
     """Keep what takes over a second to compile in the user's cache, unless JAX is told otherwise.
@@ -14,6 +16,6 @@ def enable() -> None:
     $JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps
     nothing.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, FOLDER) is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "satmip_jax" / "xla"))
+        jax.config.update(FOLDER, str(cache / "satmip_jax" / "xla"))
