@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import traceback
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 
 import satmip_jax
 from satmip_jax import processes
+from satmip_jax.bench.commands import bench
 from satmip_jax.sources import SOURCES
 from satmip_jax.studies import STUDIES
 
@@ -300,110 +300,7 @@ def study(
     run_study(name, given, out, recipes=recipes, seeds=seeds, eval_data=eval_data, options=options)
 
 
-@cli.group()
-def bench() -> None:
-    """Measure speed and memory; what is compared runs side by side."""
-
-
-@bench.command("loss")
-@click.option("--rows", default="1024,4096", show_default=True, help="Global batches.")
-@click.option("--width", default=512, show_default=True, help="Of the embeddings.")
-@click.option("--losses", default="info_nce,nt_xent,sigmoid", show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Of timing; 0: memory alone.")
-@click.option("--devices", type=click.IntRange(1), help="So many virtual CPU devices.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
-def bench_loss(
-    rows: str, width: int, losses: str, rounds: int, devices: int | None, out: str | None
-) -> None:
-    """Naive formula, gather and ring: temporary memory of a device and time of a pair."""
-    from rich.console import Console
-
-    from satmip_jax import memory
-    from satmip_jax.bench import loss, measure
-    from satmip_jax.doctor import plan_for
-
-    if devices:
-        plan_for(devices)
-    found = loss.bench(
-        [int(n) for n in rows.split(",")],
-        width=width,
-        rounds=rounds,
-        limit=memory.device_limit() // 3,
-        losses=losses.split(","),
-    )
-    measure.write(found, Path(out) if out else None, Console())
-
-
-@bench.command("step", context_settings={"ignore_unknown_options": True})
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
-@click.option(
-    "--methods",
-    default="simclr,satmip,satmips",
-    show_default=True,
-    help="The others are compared with the first.",
-)
-@click.option("--rounds", default=5, show_default=True, help="How often each takes its turn.")
-@click.option("--steps", default=3, show_default=True, help="Timed steps of a turn.")
-@click.option("--torch", is_flag=True, help="Also the first method's step in PyTorch and timm.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def bench_step(
-    config: str,
-    methods: str,
-    rounds: int,
-    steps: int,
-    torch: bool,
-    out: str | None,
-    overrides: tuple[str, ...],
-) -> None:
-    """The training step of some methods: time, FLOP/s, memory; real batches with --config.data.dir.
-
-    Each method is measured as the config file has it for that method: FILE:ARG,METHOD.
-    """
-    from rich.console import Console
-
-    from satmip_jax.bench import measure, step
-    from satmip_jax.config import load_recipes
-
-    peers: dict[str, Any] = {}
-    if torch:
-        from satmip_jax.bench.torch_step import TorchStep
-
-        peers["torch"] = partial(TorchStep, compiled=False)
-        peers["torch.compile"] = partial(TorchStep, compiled=True)
-    recipes = load_recipes(config, overrides, methods.split(","))
-    found = step.bench(recipes, rounds=rounds, steps=steps, peers=peers)
-    measure.write(found, Path(out) if out else None, Console())
-
-
-@bench.command("growth", context_settings={"ignore_unknown_options": True})
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="What is turned up and down.")
-@click.option("--rounds", default=3, show_default=True, help="How often all take their turn.")
-@click.option("--devices", type=click.IntRange(1), help="So many virtual CPU devices.")
-@click.option("--plot", type=click.Path(dir_okay=False), help="Draw it: growth.png or .svg.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def bench_growth(
-    config: str,
-    rounds: int,
-    devices: int | None,
-    plot: str | None,
-    out: str | None,
-    overrides: tuple[str, ...],
-) -> None:
-    """A step's time against batch, image size, depth, number of fields and devices."""
-    from rich.console import Console
-
-    from satmip_jax.bench import growth, measure
-    from satmip_jax.config import load_config
-    from satmip_jax.doctor import plan_for
-
-    if devices:
-        plan_for(devices)
-    found = growth.bench(load_config(config, overrides), rounds=rounds)
-    measure.write(found, Path(out) if out else None, Console())
-    if plot:
-        growth.draw(found, Path(plot), f"Step time of {config}")
+cli.add_command(bench)
 
 
 @cli.command()

@@ -165,8 +165,14 @@ def decode(data: bytes, *, reduce: int = 1, max_pixels: int = MAX_PIXELS) -> np.
 def _decode(data: bytes, header: Header, reduce: int = 1) -> np.ndarray:
     """Decodes to BGR, the order that opencv keeps."""
     cv2 = _cv2()
-    # libjpeg fills what a truncated file lacks with grey and calls it a warning.
-    if header.format == "JPEG" and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
+    # libjpeg fills what a truncated file lacks with grey and calls it a warning. Most files end
+    # with the marker; to search for it takes a twentieth of the time of decoding.
+    end = b"\xff\xd9"
+    if (
+        header.format == "JPEG"
+        and not data.endswith(end)
+        and data.find(end, data.rfind(b"\xff\xda")) < 0
+    ):
         raise ImageError("truncated JPEG")
     if header.format == "PNG" and b"IEND" not in data[-64:]:
         raise ImageError("truncated PNG")

@@ -20,7 +20,7 @@ from absl import flags
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from satmip_jax import images, parallel
+from satmip_jax import images, lent_memory, parallel
 from satmip_jax.bad_records import BadRecords, Found, stand_ins
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.shards import ShardDataset, ShardError
@@ -28,6 +28,7 @@ from satmip_jax.workers import PATIENCE, WatchedBatches, start_worker
 
 Batch = dict[str, Any]
 MAX_IN_MEMORY = 64 << 30  # bytes
+SMALL = 1 << 20  # bytes: what is smaller comes from a worker by its pipe, without shared memory
 
 
 def index_batches(
@@ -67,10 +68,12 @@ class ReadBatch:
     dataset: ShardDataset
     schema: tabular.Schema  # whose vocabularies encode the metadata; a trained model's, say
     captions: bool = False
+    lend: bool = False  # "image" is a `lent_memory.Lent`; in worker processes
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
         side = self.dataset.schema.image_size
-        pixels = np.empty((len(numbers), side, side, 3), np.uint8)
+        shape = (len(numbers), side, side, 3)
+        pixels, sent = lent_memory.lend(shape) if self.lend else (np.empty(shape, np.uint8), None)
         bad: Found = []
         examples = [self._read(int(n), row, bad) for n, row in zip(numbers, pixels, strict=True)]
         records = [example["metadata"] for example in examples]
@@ -78,7 +81,7 @@ class ReadBatch:
         if self.captions:
             metadata["caption"] = caption.fragments(records)
         return {
-            "image": pixels,
+            "image": sent or pixels,
             "label": np.array([example["label"] for example in examples], np.int32),
             "index": np.array([example["index"] for example in examples], np.int32),
             "metadata": metadata,
@@ -132,7 +135,8 @@ class TrainBatches:
         self._bad = BadRecords(dataset.split) if bad_records is None else bad_records
         threads = os.cpu_count() or 1
         read = grain.ReadOptions(num_threads=1 if workers else threads, prefetch_buffer_size=4)
-        reader = ReadBatch(dataset, dataset.schema, captions)
+        lend = workers > 0 and lent_memory.available()
+        reader = ReadBatch(dataset, dataset.schema, captions, lend)
 
         def batches_from(position: int) -> Any:
             order = index_batches(
@@ -143,8 +147,11 @@ class TrainBatches:
                 return iter(batches)
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
                 flags.FLAGS.mark_as_parsed()
+            few = grain.experimental.DatasetOptions(min_shm_size=SMALL)
+            batches = grain.experimental.WithOptionsIterDataset(batches, few)
             options = grain.MultiprocessingOptions(num_workers=workers)
-            return iter(batches.mp_prefetch(options, worker_init_fn=start_worker))
+            batches = batches.mp_prefetch(options, worker_init_fn=start_worker)
+            return iter(batches.map(lent_memory.Borrower()))
 
         self._iterator = (
             WatchedBatches(batches_from, patience=patience) if workers else batches_from(0)

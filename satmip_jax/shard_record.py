@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
+import operator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
-from satmip_jax.metadata.fields import field as field_named
 from satmip_jax.metadata.record import Metadata, Value
 
 MAX_ID = 1024  # bytes
@@ -51,13 +51,14 @@ def decode(feature: Any, classes: int, where: str) -> dict[str, Any]:
     if not -1 <= label < classes:
         raise ShardError(f"{where}: label {label}, of {classes} classes")
     values: dict[str, Value] = {}
-    for field in FIELDS:
-        if is_text(field):
-            value = _checked_text(field, _text(feature, field.name, where, 4 * MAX_TEXT))
+    for name, field, text, low, high in _fields():
+        if text:
+            value = _checked_text(field, _text(feature, name, where, 4 * MAX_TEXT), low, high)
         else:
-            value = _checked_numbers(field, _numbers(feature, field, where))
+            numbers = _numbers(feature, name, field.size, where)
+            value = _checked_numbers(name, numbers, low, high)
         if value is not None:
-            values[field.name] = value
+            values[name] = value
     return {
         "image": _bytes(feature, "image", where),
         "metadata": Metadata(values),
@@ -77,7 +78,7 @@ def is_id(text: str) -> bool:
 
 
 def _bytes(feature: Any, key: str, where: str) -> bytes:
-    values: Any = feature[key].bytes_list.value if key in feature else ()
+    values: Any = feature[key].bytes_list.value  # of a feature that is not there: none
     if len(values) != 1:
         raise ShardError(f"{where}: {key!r} holds {len(values)} byte strings instead of 1")
     return values[0]
@@ -103,13 +104,11 @@ def _integer(feature: Any, key: str, where: str) -> int:
     return values[0]
 
 
-def _numbers(feature: Any, field: Field, where: str) -> tuple[float, ...]:
-    values = feature[field.name].float_list.value if field.name in feature else ()
-    if len(values) != field.size:
-        raise ShardError(
-            f"{where}: {field.name!r} holds {len(values)} numbers instead of {field.size}"
-        )
-    return tuple(values)
+def _numbers(feature: Any, key: str, size: int, where: str) -> tuple[float, ...]:
+    values = tuple(feature[key].float_list.value)
+    if len(values) != size:
+        raise ShardError(f"{where}: {key!r} holds {len(values)} numbers instead of {size}")
+    return values
 
 
 # Shards may come from anywhere, so values are checked as on the way in: what `Metadata.parse` would
@@ -121,16 +120,19 @@ def _parsed(name: str, value: str | tuple[float, ...]) -> Value | None:
     return Metadata.parse({name: value}).values.get(name)
 
 
-def _checked_numbers(field: Field, values: tuple[float, ...]) -> Value | None:
+def _checked_numbers(
+    name: str, values: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]
+) -> Value | None:
     if values[0] != values[0]:  # NaN: missing
         return None
-    low, high = _bounds(field.name)
-    if all(a < v < b for a, v, b in zip(low, values, high, strict=True)):
+    if all(map(operator.lt, low, values)) and all(map(operator.lt, values, high)):
         return values
-    return _parsed(field.name, values)
+    return _parsed(name, values)
 
 
-def _checked_text(field: Field, text: str) -> Value | None:
+def _checked_text(
+    field: Field, text: str, low: tuple[float, ...], high: tuple[float, ...]
+) -> Value | None:
     if not text:
         return None
     if field.kind == "time":  # few are alike, so a cache does not help
@@ -138,12 +140,12 @@ def _checked_text(field: Field, text: str) -> Value | None:
             moment = datetime.fromisoformat(text)
         except ValueError:
             return None
-        low, high = _bounds(field.name)
         if moment.tzinfo is UTC and low[0] <= moment.year <= high[0]:
             return moment
     return _parsed(field.name, text)
 
 
 @functools.cache
-def _bounds(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return field_named(name).bounds()
+def _fields() -> tuple[tuple[str, Field, bool, tuple[float, ...], tuple[float, ...]], ...]:
+    """What `decode` asks of the fields of every record: name, field, is_text, bounds."""
+    return tuple((f.name, f, is_text(f), *f.bounds()) for f in FIELDS)

@@ -13,8 +13,8 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from satmip_jax import compilation_cache, parallel, processes
 from satmip_jax import config as configs
-from satmip_jax import parallel, processes
 from satmip_jax.bad_records import BadRecords, BadRecordsError
 from satmip_jax.checkpoint import Checkpoints
 from satmip_jax.evaluation.evaluate import knn_accuracy
@@ -56,6 +56,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     configs.validate(config)
+    compilation_cache.enable()
     mesh = parallel.make_mesh(fsdp=config.parallel.fsdp)
     claim_workdir(workdir, config)
     dataset = open_split(config, config.data.train_split)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from satmip_jax import images
 from satmip_jax.logbook import say
 from satmip_jax.pool import end_with_parent
 
@@ -28,6 +29,7 @@ def start_worker(worker: int, workers: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    images.use_one_thread()
 
 
 class WatchedBatches:

@@ -1,5 +1,6 @@
 """The order of samples, and the ways that batches come to the device."""
 
+import gc
 from itertools import chain
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from satmip_jax import images, parallel
+from satmip_jax import images, lent_memory, parallel
 from satmip_jax.metadata import tabular
 from satmip_jax.pipeline import InMemoryBatches, ReadBatch, TrainBatches, index_batches
 from satmip_jax.shards import ShardError
@@ -102,3 +103,30 @@ def test_images_that_are_all_broken_are_named(tiny_shards):
 
     with pytest.raises(ShardError, match=r"train record 7 .*\n.*" + tiny_shards[7]["id"]):
         ReadBatch(Broken(), tiny_shards.schema)([7])
+
+
+def test_lent_memory_is_used_again_only_when_it_is_given_back():
+    shape = (2, 3, 4)
+    borrower = lent_memory.Borrower()
+
+    def send(value):
+        pixels, lent = lent_memory.lend(shape)
+        pixels[...] = value
+        del pixels
+        return lent, borrower({"image": lent, "label": 7})
+
+    first, batch = send(1)
+    kept = batch["image"][1:, :2]  # a view
+    array = jax.device_put(batch["image"])
+    del batch
+    second, other = send(2)
+    assert second.descriptor != first.descriptor
+    assert (kept == 1).all()
+    assert (np.asarray(array) == 1).all()
+    assert (other["image"] == 2).all()
+    assert other["label"] == 7
+    del kept, array
+    gc.collect()  # jax lets go of what it borrowed a little later
+    third, again = send(3)
+    assert third == first
+    assert (again["image"] == 3).all()

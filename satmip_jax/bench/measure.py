@@ -26,7 +26,7 @@ class Measurement:
     Attributes:
         bench, variant, metric, unit: what was measured, of what, in what.
         value: the median, where there were several rounds.
-        low, high: the fastest and the slowest round.
+        low, high: the least and the greatest of the rounds.
         rounds: how many there were.
         facts: what it depends on, such as {"rows": 4096}.
     """
@@ -88,7 +88,7 @@ def write(measurements: Sequence[Measurement], path: Path | None, console: Conso
     table = Table(title=title, box=None)
     for name in ("variant", *facts, "metric"):
         table.add_column(name, no_wrap=True)
-    for name in ("median", "fastest", "slowest", "unit"):
+    for name in ("median", "lowest", "highest", "unit"):
         table.add_column(name, justify="right" if name != "unit" else "left")
     for m in measurements:
         numbers = [f"{x:.4g}" if x is not None else "" for x in (m.value, m.low, m.high)]
