@@ -2,11 +2,15 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # nothing in the user's cache
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # tests compile the same programs again and again
+    _cache = tempfile.TemporaryDirectory(prefix="satmip-xla-")  # until this process ends
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name  # for workers and subprocesses as well
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest
