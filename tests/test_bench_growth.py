@@ -1,0 +1,53 @@
+"""What `satmip bench growth` turns up, and the powers that it reads off."""
+
+import jax
+import pytest
+
+from satmip_jax import config as configs
+from satmip_jax import memory
+from satmip_jax.bench import growth
+from satmip_jax.bench.measure import Measurement
+from satmip_jax.metadata.fields import FIELDS, select_fields
+from satmip_jax.parallel import make_mesh
+from satmip_jax.train_step import build_program
+
+
+def test_one_thing_is_turned_at_a_time(tiny_config):
+    config = tiny_config("satmips", "--config.image.encoder=64x4x2/8")
+    found = growth.variants(config, 8)
+    assert list(found["batch"]) == [4, 8, 16, 32]
+    assert list(found["side"]) == [8, 16, 32, 64]
+    assert list(found["depth"]) == [1, 2, 4, 8]
+    assert list(found["fields"]) == [1, 2, 4, 8, len(FIELDS)]
+    assert list(found["devices"]) == [1, 2, 4, 8]
+    keys = {
+        "batch": ["optimizer.batch_size"],
+        "side": ["image.size"],
+        "depth": ["image.encoder"],
+        "fields": ["metadata.fields"],
+        "devices": [],
+    }
+    for axis, values in found.items():
+        for value, changed in values.items():
+            configs.validate(changed)
+            differing = [line.partition(":")[0] for line in configs.differences(config, changed)]
+            assert differing in ([], keys[axis]), (axis, value)
+    assert len(select_fields(found["fields"][4].metadata.fields)) == 4
+    schema, examples = memory.schema_of(config, None)
+    program = build_program(found["depth"][8], schema, examples, make_mesh(jax.devices()[:1]))
+    blocks = program.abstract.params["image_encoder"]["encoder"]["blocks"]
+    assert blocks["mlp"]["fc1"]["kernel"].shape == (8, 64, 256)
+
+
+def test_powers_are_of_the_last_doubling(tmp_path):
+    def line(axis, value, seconds):
+        facts = {"axis": axis, "value": value}
+        return Measurement("growth", axis, "step", seconds, "s", seconds, seconds, facts=facts)
+
+    found = [line("batch", b, 0.5 + b) for b in (1, 2, 4)] + [line("side", s, s**4) for s in (1, 2)]
+    found.append(Measurement("growth", "side", "memory", 7.0, "MiB/device", facts={"value": 2}))
+    powers = growth.exponents(found)
+    assert powers["side"] == pytest.approx(4)
+    assert 0.8 < powers["batch"] < 1
+    growth.draw(found, tmp_path / "growth.png", "toy")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
