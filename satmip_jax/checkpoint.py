@@ -31,6 +31,9 @@ from satmip_jax.metadata.tabular import Schema
 
 PyTree = Any
 
+# What orbax trips over in damaged files; not RuntimeError, which is a device's want of memory.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+
 
 class CheckpointError(ValueError):
     """A checkpoint that does not fit; the message names each missing or misshapen leaf."""
@@ -269,7 +272,7 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         try:
             return self._manager.restore(step, args=args)["state"]
-        except (OSError, ValueError, KeyError) as error:  # files beside the leaves are damaged
+        except UNREADABLE as error:  # files beside the leaves are damaged
             raise verify.DamagedError(f"cannot be restored: {_reason(error)}") from error
 
     def _record(self, folder: Path, step: int) -> verify.Record:
@@ -278,7 +281,7 @@ class Checkpoints:
         if isinstance(run, dict) and "leaves" not in run:  # written by satmip before 0.2
             try:
                 stored = verify.leaves(self._manager.item_metadata(step)["state"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except UNREADABLE as error:
                 raise verify.DamagedError(f"cannot be read: {_reason(error)}") from error
             return {name: [str(x.dtype), [*x.shape], ""] for name, x in stored.items()}
         return verify.checked_record(run)

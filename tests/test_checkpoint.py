@@ -96,6 +96,12 @@ def lie(folder):
     path.write_text(json.dumps(run))
 
 
+def rename_a_key(folder):
+    """One bit of orbax's own notes on the leaves."""
+    path = folder / "state" / "array_metadatas" / "process_0"
+    path.write_text(path.read_text().replace('"array_metadata":', '"array_metadatb":', 1))
+
+
 DAMAGES = {
     "torn": (tear, "params.b cannot be read"),
     "bit": (flip_a_bit, "params.b (has changed|cannot be read)"),
@@ -105,6 +111,7 @@ DAMAGES = {
         lambda folder: (folder / "state/_METADATA").write_text('{"tree'),
         "_METADATA cannot be read",
     ),
+    "notes changed": (rename_a_key, "cannot be restored"),
     "no run": (lambda folder: shutil.rmtree(folder / "run"), "run/metadata is missing"),
     "another record": (lie, "params.b has changed: its checksum differs"),
 }
