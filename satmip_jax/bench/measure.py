@@ -87,9 +87,9 @@ def write(measurements: Sequence[Measurement], path: Path | None, console: Conso
     facts = list(dict.fromkeys(name for m in measurements for name in m.facts))
     table = Table(title=title, box=None)
     for name in ("variant", *facts, "metric"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in ("median", "lowest", "highest", "unit"):
-        table.add_column(name, justify="right" if name != "unit" else "left")
+        table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
     for m in measurements:
         numbers = [f"{x:.4g}" if x is not None else "" for x in (m.value, m.low, m.high)]
         cells = [str(m.facts.get(name, "")) for name in facts]
