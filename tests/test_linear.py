@@ -86,8 +86,9 @@ def test_minimum_is_scikit_learns(data):
         problem = features, labels, strength
         minimum = objective(theirs.coef_, theirs.intercept_, *problem)
         ours = objective(probe.coefficients[i], probe.intercepts[i], *problem)
-        assert ours == pytest.approx(minimum, rel=1e-3)
-        assert probe.objective[i] == pytest.approx(ours, rel=1e-3)
+        # 3e-7 is the rounding of a mean of losses in float32; the smallest minimum is 4e-4
+        assert ours == pytest.approx(minimum, rel=1e-5, abs=3e-7)
+        assert probe.objective[i] == pytest.approx(ours, rel=1e-5, abs=3e-7)
         assert np.mean(answers[i] == theirs.predict(features)) > 0.995
 
 

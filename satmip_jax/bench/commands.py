@@ -193,11 +193,18 @@ def bench_step(
 
     peers: dict[str, Any] = {}
     if torch:
-        from satmip_jax.bench.torch_step import TorchStep
-
+        try:
+            from satmip_jax.bench.torch_step import TorchStep
+        except ImportError as error:
+            raise click.ClickException(
+                f"--torch: {error.name} is not installed: pip install torch timm"
+            ) from error
         peers["torch"] = partial(TorchStep, compiled=False)
         peers["torch.compile"] = partial(TorchStep, compiled=True)
-    recipes = load_recipes(config, overrides, methods.split(","))
+    names = methods.split(",")
+    recipes = load_recipes(config, overrides, names)
+    if missing := [name for name in names if name not in recipes]:
+        raise click.ClickException(f"--methods: {config} has no recipe for {', '.join(missing)}")
     found = step.bench(recipes, rounds=rounds, steps=steps, peers=peers)
     measure.write(found, Path(out) if out else None, Console())
 

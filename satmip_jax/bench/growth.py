@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from satmip_jax import memory, parallel
 from satmip_jax.bench.measure import Measurement, spread
-from satmip_jax.bench.step import Step, compile_step, noise
+from satmip_jax.bench.step import compile_step, noise, take_turns
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.models.vit import parse_vit, shape_of
+from satmip_jax.studies.base import vary
 from satmip_jax.train_step import build_program
 
 FACTORS = (0.25, 0.5, 1, 2)  # of the config's own batch, side and depth
@@ -34,29 +35,23 @@ def variants(config: ConfigDict, devices: int) -> dict[str, dict[float, ConfigDi
     """
     variant, patch = parse_vit(config.image.encoder)
     width, depth, heads = shape_of(variant)
-    found: dict[str, dict[float, ConfigDict]] = {}
-
-    def add(axis: str, value: float, **changes: object) -> None:
-        changed = config.copy_and_resolve_references()
-        changed.update_from_flattened_dict(
-            {key.replace("__", "."): new for key, new in changes.items()}
-        )
-        found.setdefault(axis, {})[value] = changed
-
+    found: dict[str, dict[float, ConfigDict]] = {
+        axis: {} for axis in ("batch", "side", "depth", "fields", "devices")
+    }
     for factor in FACTORS:
         batch = int(factor * config.optimizer.batch_size)
-        if batch >= 4:
-            add("batch", batch, optimizer__batch_size=batch)
-        side = int(factor * config.image.size) // patch * patch
-        if side:
-            add("side", side, image__size=side)
+        if batch > 1:  # a batch norm of one example is none
+            found["batch"][batch] = vary(config, {"optimizer.batch_size": batch})
+        if side := int(factor * config.image.size) // patch * patch:
+            found["side"][side] = vary(config, {"image.size": side})
         if layers := int(factor * depth):
-            add("depth", layers, image__encoder=f"{width}x{layers}x{heads}/{patch}")
+            encoder = f"{width}x{layers}x{heads}/{patch}"
+            found["depth"][layers] = vary(config, {"image.encoder": encoder})
     for count in sorted({1, 2, 4, 8, len(FIELDS)}):
         names = "+".join(field.name for field in FIELDS[:count])
-        add("fields", count, metadata__fields=names)
-    for exponent in range(int(math.log2(devices)) + 1):
-        add("devices", 2**exponent)
+        found["fields"][count] = vary(config, {"metadata.fields": names})
+    for exponent in range(devices.bit_length()):
+        found["devices"][2**exponent] = config
     return found
 
 
@@ -64,22 +59,18 @@ def bench(config: ConfigDict, *, rounds: int) -> list[Measurement]:
     """Time one step of every variant, all of an axis in turn; noise instead of data."""
     found = []
     for axis, configs in variants(config, jax.device_count()).items():
-        steps: dict[float, tuple[Step, dict]] = {}
+        steps, batches = {}, {}
         for value, changed in tqdm(configs.items(), desc=f"compiling: {axis}", leave=False):
             mesh = parallel.make_mesh(jax.devices()[: int(value) if axis == "devices" else 1])
             schema, examples = memory.schema_of(changed, None)
             program = build_program(changed, schema, examples, mesh)
-            steps[value] = compile_step(program), noise(program)
-        seconds: dict[float, list[float]] = {value: [] for value in steps}
-        turns = [value for _ in range(rounds) for value in steps]
-        for value in tqdm(turns, desc=f"timing: {axis}", unit=" turns", leave=False):
-            step, batch = steps[value]
-            seconds[value] += step.time(batch, 1)
+            steps[value], batches[value] = compile_step(program), noise(program)
+        seconds = take_turns(steps, batches, rounds=rounds, steps=1)
         for value, times in seconds.items():
             facts = {"axis": axis, "value": value}
-            numbers = spread(times)
+            numbers = spread([second for turn in times for second in turn])
             found.append(Measurement("growth", axis, "step", unit="s", facts=facts, **numbers))
-            size = steps[value][0].bytes
+            size = steps[value].bytes
             if size is not None:
                 found.append(
                     Measurement("growth", axis, "memory", size / 2**20, "MiB/device", facts=facts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from satmip_jax.pipeline import TrainBatches
 from satmip_jax.shards import ShardDataset
 from satmip_jax.train import open_split
 from satmip_jax.train_step import Program, TrainState, build_program
+
+Name = TypeVar("Name")
 
 MATMUL = 2048  # side of the square product that shows what the device can do
 
@@ -45,7 +47,6 @@ class Step:
       bytes: device memory of the compiled step: arguments, results and what lies between, per
         device; None where the compiler does not tell.
       peak: bytes in use at most on the first device, where it tells and this step set the mark.
-      rounds: seconds of the timed steps of each round.
       dispatch: seconds until the host was free again, of each timed step.
     """
 
@@ -53,7 +54,6 @@ class Step:
     run: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, jax.Array]]]
     bytes: int | None
     peak: int | None = None
-    rounds: list[list[float]] = field(default_factory=list)
     dispatch: list[float] = field(default_factory=list)
 
     def time(self, batch: dict[str, Any], steps: int) -> list[float]:
@@ -78,6 +78,25 @@ class Step:
         self.time(batch, 1)
         after = _highest_mark()
         self.peak = after if after > before else None
+
+
+def take_turns(
+    rivals: Mapping[Name, Timed], batches: Mapping[Name, Any], *, rounds: int, steps: int
+) -> dict[Name, list[list[float]]]:
+    """Seconds of the steps of every turn, by rival: a slow minute of the machine hits all alike.
+
+    Args:
+        rivals: name -> what is timed.
+        batches: name -> what it is given.
+        rounds: turns of each.
+        steps: of a turn.
+    """
+    seconds: dict[Name, list[list[float]]] = {name: [] for name in rivals}
+    turns = [name for _ in range(rounds) for name in rivals]
+    quiet = not parallel.is_main_process()
+    for name in tqdm(turns, desc="timing", unit=" turns", leave=False, disable=quiet):
+        seconds[name].append(rivals[name].time(batches.get(name), steps))
+    return seconds
 
 
 def compile_step(program: Program) -> Step:
@@ -130,20 +149,16 @@ def bench(
         schema, examples = memory.schema_of(config, dataset)
         programs[name] = build_program(config, schema, examples, mesh)
         timed[name] = compile_step(programs[name])
-    batch = one_batch(first, dataset, mesh) if dataset else noise(programs[next(iter(programs))])
+    batch = one_batch(first, dataset, mesh) if dataset else noise(next(iter(programs.values())))
     for name in sorted(timed, key=lambda name: timed[name].bytes or 0):
         timed[name].mark_peak(batch)
         timed[name].dispatch.clear()
 
     rivals: dict[str, Timed] = dict(timed) | {"matmul": _Matmul(jnp.dtype(first.dtype))}
     rivals |= {name: make(first) for name, make in (peers or {}).items()}
-    seconds: dict[str, list[list[float]]] = {name: [] for name in rivals}
-    turns = [name for _ in range(rounds) for name in rivals]
-    for name in tqdm(turns, desc="timing", unit=" turns", leave=False):
-        seconds[name].append(rivals[name].time(batch, steps))
-    return _results(programs, timed, seconds) + (
-        _stalls(programs, timed, dataset) if dataset else []
-    )
+    seconds = take_turns(rivals, dict.fromkeys(timed, batch), rounds=rounds, steps=steps)
+    found = _results(programs, timed, seconds)
+    return found + _stalls(programs, timed, dataset) if dataset else found
 
 
 def _results(
@@ -153,7 +168,8 @@ def _results(
 ) -> list[Measurement]:
     reference = next(iter(programs))
     ceiling = [_Matmul.flops / s for turn in seconds["matmul"] for s in turn]
-    found = [Measurement("step", "matmul", "achieved", unit="TFLOP/s", **_scaled(ceiling, 1e-12))]
+    best = spread([flops / 1e12 for flops in ceiling])
+    found = [Measurement("step", "matmul", "achieved", unit="TFLOP/s", **best)]
     for name, turns in seconds.items():
         if name == "matmul":
             continue
@@ -234,10 +250,6 @@ def _batches(config: ConfigDict, dataset: ShardDataset, mesh: Mesh) -> TrainBatc
 
 def _highest_mark() -> int:
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-
-
-def _scaled(values: Sequence[float], factor: float) -> dict[str, Any]:
-    return spread([factor * value for value in values])
 
 
 class _Matmul:

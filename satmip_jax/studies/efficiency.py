@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from satmip_jax import parallel
-from satmip_jax.bench.step import Step, compile_step, one_batch
+from satmip_jax.bench.step import Step, compile_step, one_batch, take_turns
 from satmip_jax.evaluation.results import Row
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.shards import ShardDataset
@@ -70,19 +69,22 @@ def measure(book: Book) -> None:
         with book.attempt(unit):
             step.mark_peak(fed[unit.name])
             steps[unit.name] = step
-    turns = [unit for _ in range(ROUNDS) for unit in book.units if unit.name in steps]
-    for unit in tqdm(turns, desc="timing", unit=" turns", disable=not parallel.is_main_process()):
-        step = steps[unit.name]
-        step.rounds.append(step.time(fed[unit.name], STEPS))
-    reference = steps.get(book.units[0].name)
+    seconds = take_turns(steps, fed, rounds=ROUNDS, steps=STEPS)
+    reference = book.units[0].name
     for unit in book.units:
         if unit.name in steps:
-            rows = table_rows(unit, steps[unit.name], reference, dataset)
+            rows = table_rows(unit, reference, steps, seconds, dataset)
             book.keep(unit, dataset.schema.name, rows)
             book.finish(unit)
 
 
-def table_rows(unit: Unit, step: Step, reference: Step | None, dataset: ShardDataset) -> list[Row]:
+def table_rows(
+    unit: Unit,
+    reference: str,
+    steps: Mapping[str, Step],
+    seconds: Mapping[str, Sequence[Sequence[float]]],
+    dataset: ShardDataset,
+) -> list[Row]:
     """Medians with their quartiles, absolute and relative to the reference, round by round."""
     config = unit.config
     assert config is not None
@@ -102,18 +104,21 @@ def table_rows(unit: Unit, step: Step, reference: Step | None, dataset: ShardDat
             **spread,
         )
 
-    rows = [row("timed", "step_seconds", [second for part in step.rounds for second in part])]
-    if reference is not None:
-        medians = [[float(np.median(part)) for part in s.rounds] for s in (step, reference)]
-        ratios = [mine / other for mine, other in zip(*medians, strict=True)]
+    mine = seconds[unit.name]
+    rows = [row("timed", "step_seconds", [second for part in mine for second in part])]
+    if reference in steps:
+        medians = [
+            [float(np.median(part)) for part in parts] for parts in (mine, seconds[reference])
+        ]
+        ratios = [one / other for one, other in zip(*medians, strict=True)]
         rows.append(row("timed", "relative_step_time", ratios))
     for protocol, name in (("compiled", "bytes"), ("allocated", "peak")):
-        mine = getattr(step, name)
-        if mine is None:
+        size = getattr(steps[unit.name], name)
+        if size is None:
             continue
-        rows.append(row(protocol, f"{protocol}_bytes", [mine]))
-        if reference is not None and (other := getattr(reference, name)):
-            rows.append(row(protocol, f"relative_{protocol}_memory", [mine / other]))
+        rows.append(row(protocol, f"{protocol}_bytes", [size]))
+        if reference in steps and (other := getattr(steps[reference], name)):
+            rows.append(row(protocol, f"relative_{protocol}_memory", [size / other]))
     return rows
 
 
