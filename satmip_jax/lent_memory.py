@@ -62,15 +62,24 @@ class Borrower:
         self._opened: dict[tuple[int, int], mmap.mmap] = {}
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with arrays; each gives its memory back when nothing refers to it any more."""
+        """The batch with arrays; each gives its memory back when nothing refers to it any more.
+
+        Raises:
+            RuntimeError: the process that lent it has ended; its memory is gone with it.
+        """
         return {k: self._open(v) if isinstance(v, Lent) else v for k, v in batch.items()}
 
     def _open(self, lent: Lent) -> np.ndarray:
         key = lent.process, lent.descriptor
         if key not in self._opened:
             path = f"/proc/{lent.process}/fd/{lent.descriptor}"
-            with open(path, "r+b", buffering=0) as file:
-                self._opened[key] = mmap.mmap(file.fileno(), HEADER + math.prod(lent.shape))
+            try:
+                with open(path, "r+b", buffering=0) as file:
+                    self._opened[key] = mmap.mmap(file.fileno(), HEADER + math.prod(lent.shape))
+            except FileNotFoundError:  # it was killed between sending and now
+                raise RuntimeError(
+                    f"worker process {lent.process} ended before its pixels were taken"
+                ) from None
         memory = self._opened[key]
         pixels = _pixels(memory, lent.shape)
         # views, and what JAX makes of it without a copy, keep the array that owns the buffer

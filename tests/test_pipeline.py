@@ -1,6 +1,8 @@
 """The order of samples, and the ways that batches come to the device."""
 
 import gc
+import subprocess
+import sys
 from itertools import chain
 
 import jax
@@ -103,6 +105,14 @@ def test_images_that_are_all_broken_are_named(tiny_shards):
 
     with pytest.raises(ShardError, match=r"train record 7 .*\n.*" + tiny_shards[7]["id"]):
         ReadBatch(Broken(), tiny_shards.schema)([7])
+
+
+def test_memory_of_a_process_that_ended_is_named():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    lent = lent_memory.Lent(process.pid, 7, (2, 3))
+    with pytest.raises(RuntimeError, match=f"process {process.pid} ended before its pixels"):
+        lent_memory.Borrower()({"image": lent})
 
 
 def test_lent_memory_is_used_again_only_when_it_is_given_back():

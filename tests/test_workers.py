@@ -1,6 +1,7 @@
 """Decoding processes that die, hang, or lose their trainer."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,7 +45,9 @@ def test_workers_that_die_or_hang_are_started_again_at_the_same_batch(tiny_shard
         taken = [jax.device_get(next(batches))]
         os.kill(children()[0], signal.SIGKILL)
         taken += [jax.device_get(next(batches)) for _ in range(14)]  # more than are read ahead
-        assert "terminated unexpectedly with exit code -9; started again" in capsys.readouterr().out
+        # said by grain, or by us where a batch of the dead process was still on its way
+        said = "(terminated unexpectedly with exit code -9|ended before its pixels were taken)"
+        assert re.search(f"process.* {said}; started again", capsys.readouterr().out)
         hanging = children()[0]
         os.kill(hanging, signal.SIGSTOP)
         taken += [jax.device_get(next(batches)) for _ in range(15)]
