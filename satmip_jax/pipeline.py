@@ -8,10 +8,11 @@ processes or hosts sees the same batches.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import grain
 import jax
@@ -31,28 +32,44 @@ MAX_IN_MEMORY = 64 << 30  # bytes
 SMALL = 1 << 20  # bytes: what is smaller comes from a worker by its pipe, without shared memory
 
 
-def index_batches(
-    examples: int,
-    *,
-    batch_size: int,
-    seed: int,
-    start: int,
-    process: int | None = None,
-    processes: int | None = None,
-) -> grain.MapDataset:
-    """Record numbers of a process's rows of each global batch, from step `start` on.
+@functools.lru_cache(maxsize=2)  # a batch may hold the end of one epoch and the start of the next
+def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
+    """An epoch's order; numpy has frozen what `RandomState` draws (NEP 19)."""
+    bits = np.random.MT19937(np.random.SeedSequence([seed, epoch]))
+    return np.random.RandomState(bits).permutation(examples)
 
-    The process is this one, unless `process` of `processes` says otherwise.
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """The record numbers of a process's rows of each global batch, a sequence as good as endless.
+
     Element i is the list of the `batch_size // processes` rows of step `start + i`. No example
     is left out: a batch may hold the end of one epoch and the beginning of the next.
+
+    Example:
+        >>> BatchOrder(examples=4, batch_size=3, seed=0)[1]
+        [0, 1, 0]
     """
-    process = jax.process_index() if process is None else process
-    processes = jax.process_count() if processes is None else processes
-    # As good as endless; grain takes the length as a float, exact below 2^53.
-    epochs = max(1, 2**52 // examples)
-    order = grain.MapDataset.range(examples).seed(seed).shuffle().repeat(epochs)
-    rows = order.batch(batch_size // processes, batch_fn=list)
-    return rows[process::processes][start:]
+
+    examples: int
+    batch_size: int
+    seed: int
+    start: int = 0
+    process: int = 0
+    processes: int = 1
+
+    def __len__(self) -> int:
+        return 2**52  # grain takes the length as a float, exact below 2^53
+
+    def __getitem__(self, index: SupportsIndex) -> list[int]:
+        rows = self.batch_size // self.processes
+        first = (self.start + index.__index__()) * self.batch_size + self.process * rows
+        numbers: list[int] = []
+        while len(numbers) < rows:
+            epoch, place = divmod(first + len(numbers), self.examples)
+            order = _permutation(self.examples, self.seed, epoch)
+            numbers += order[place : place + rows - len(numbers)].tolist()
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -134,15 +151,14 @@ class TrainBatches:
         self.mesh = mesh
         self._bad = BadRecords(dataset.split) if bad_records is None else bad_records
         threads = os.cpu_count() or 1
+        this_process = jax.process_index(), jax.process_count()
         read = grain.ReadOptions(num_threads=1 if workers else threads, prefetch_buffer_size=4)
         lend = workers > 0 and lent_memory.available()
         reader = ReadBatch(dataset, dataset.schema, captions, lend)
 
         def batches_from(position: int) -> Any:
-            order = index_batches(
-                len(dataset), batch_size=batch_size, seed=seed, start=start + position
-            )
-            batches = order.map(reader).to_iter_dataset(read)
+            order = BatchOrder(len(dataset), batch_size, seed, start + position, *this_process)
+            batches = grain.MapDataset.source(order).map(reader).to_iter_dataset(read)
             if not workers:
                 return iter(batches)
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
@@ -187,7 +203,8 @@ class InMemoryBatches:
         bad_records: BadRecords | None = None,
     ) -> None:
         self.mesh = mesh
-        self._rows = index_batches(len(dataset), batch_size=batch_size, seed=seed, start=start)
+        this_process = jax.process_index(), jax.process_count()
+        self._rows = BatchOrder(len(dataset), batch_size, seed, start, *this_process)
         self._step = 0
         # each process reads its part; the devices pass the parts around
         numbers = process_slice(range(len(dataset)), mesh)

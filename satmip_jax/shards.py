@@ -35,7 +35,9 @@ from satmip_jax.shard_record import Record, ShardError, decode, decode_id, is_te
 
 SCHEMA_FILE = "schema.json"
 MAX_RECORD_BYTES = 64 << 20  # a square of 4096 pixels takes about 16 MB
-_WRITER_OPTIONS = "group_size:1"  # one record per chunk: what random access wants
+# One record per chunk is what random access wants. JPEGs do not compress: the default, zstd, takes
+# 180 us longer to find that out than snappy does, which leaves 1 % more of the text around them.
+_WRITER_OPTIONS = "group_size:1,snappy"
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SHARD = re.compile(r"\d{5}-of-\d{5}")

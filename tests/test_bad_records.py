@@ -10,7 +10,7 @@ import pytest
 from satmip_jax import parallel
 from satmip_jax.bad_records import BadRecords, BadRecordsError
 from satmip_jax.evaluation.features import extract
-from satmip_jax.pipeline import InMemoryBatches, TrainBatches, index_batches
+from satmip_jax.pipeline import BatchOrder, InMemoryBatches, TrainBatches
 from satmip_jax.shard_record import Record
 from satmip_jax.shards import ShardDataset, shard_file, write_shard
 from satmip_jax.train_step import build_program
@@ -62,7 +62,7 @@ def test_every_loader_puts_the_same_records_in_place_of_bad_ones(spoilt, tiny_sh
     assert tiny_shards[30]["id"] in listed[30]["reason"]
     assert "record 3" in listed[3]["reason"]
 
-    asked = index_batches(64, start=0, process=0, processes=1, **options)
+    asked = BatchOrder(64, **options)
     for i, batch in enumerate(threads):
         replaced = {n for n, m in zip(asked[i], batch["index"], strict=True) if n != m}
         assert replaced == set(BAD) & set(asked[i])

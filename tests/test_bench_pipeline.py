@@ -8,7 +8,7 @@ import pytest
 from satmip_jax import images, parallel
 from satmip_jax.bench import pictures, pipeline, prepare, torch_peers
 from satmip_jax.metadata.record import Problems
-from satmip_jax.pipeline import TrainBatches, index_batches
+from satmip_jax.pipeline import BatchOrder, TrainBatches
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_decoding_alone_decodes_every_file(job, monkeypatch):
 
 def test_records_of_the_peer_are_ours(job):
     """The data set that PyTorch's DataLoader is given, without PyTorch."""
-    order = index_batches(len(job.dataset), batch_size=8, seed=0, start=0)
+    order = BatchOrder(len(job.dataset), batch_size=8, seed=0)
     records = torch_peers.Records(job.dataset)
     with TrainBatches(job.dataset, parallel.make_mesh(), batch_size=8, seed=0) as batches:
         ours = next(batches)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from satmip_jax import images, parallel
 from satmip_jax.bench import torch_peers
 from satmip_jax.bench.measure import Measurement, spread
-from satmip_jax.pipeline import TrainBatches, index_batches
+from satmip_jax.pipeline import BatchOrder, TrainBatches
 from satmip_jax.shards import ShardDataset
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -144,7 +144,7 @@ def _ours(job: Job, workers: int) -> Iterator[Iterator[Any]]:
 @contextmanager
 def _torch(job: Job, data: Any) -> Iterator[Iterator[Any]]:
     mesh = parallel.make_mesh()
-    order = index_batches(len(job.dataset), batch_size=job.batch_size, seed=0, start=0)
+    order = BatchOrder(len(job.dataset), job.batch_size, seed=0)
     # a single long epoch: at the end of one DataLoader's workers pause
     numbers = [order[i] for i in range(1 + TORCH_AHEAD * job.workers + job.batches)]
     with torch_peers.loader(data, numbers, job.workers) as batches:
