@@ -6,8 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from satmip_jax.models.layers import Encoder, LayerNorm, attend, gelu, resolve_attention
+from satmip_jax.models.layers import (
+    Encoder,
+    LayerNorm,
+    attend,
+    dense,
+    gelu,
+    resolve_attention,
+)
 
 KEY = jax.random.key(0)
 
@@ -124,4 +132,24 @@ def test_loop_and_recomputation_change_nothing():
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
             run(**options),
             reference,
+        )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 4, 5)])
+def test_dense_has_the_gradients_of_jaxs_own_rule(shape, dtype):
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
+    target = jax.random.normal(jax.random.key(1), (*shape[:-1], 7), dtype)
+    ours, theirs = dense(7, dtype=dtype), nn.Dense(7, dtype=dtype)
+    variables = theirs.init(jax.random.key(2), x)
+
+    def loss(layer):
+        return lambda v, x: (layer.apply(v, x) * target).astype(jnp.float32).sum()
+
+    got, expected = (jax.grad(loss(m), argnums=(0, 1))(variables, x) for m in (ours, theirs))
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == jnp.float32 else {"rtol": 0.02}
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(
+            np.asarray(a, np.float32), np.asarray(b, np.float32), **tolerance
         )

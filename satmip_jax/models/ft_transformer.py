@@ -20,6 +20,7 @@ from satmip_jax.models.layers import (
     DType,
     Implementation,
     LayerNorm,
+    dense,
     uniform,
 )
 
@@ -105,7 +106,7 @@ class ReGLU(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         width = x.shape[-1]
-        gates = nn.Dense(
+        gates = dense(
             2 * self.hidden,
             kernel_init=TORCH_LINEAR,
             bias_init=uniform(width**-0.5),
@@ -114,7 +115,7 @@ class ReGLU(nn.Module):
         )(x)
         a, b = jnp.split(gates, 2, axis=-1)
         y = nn.Dropout(self.dropout, deterministic=not train)(a * nn.relu(b))
-        return nn.Dense(
+        return dense(
             width,
             kernel_init=TORCH_LINEAR,
             bias_init=uniform(self.hidden**-0.5),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from satmip_jax.models.layers import TORCH_LINEAR, Array, DType, LayerNorm
+from satmip_jax.models.layers import TORCH_LINEAR, Array, DType, LayerNorm, dense
 
 
 class BatchNorm(nn.Module):
@@ -69,7 +69,7 @@ class MLPProjector(nn.Module):
         if self.layers < 1:
             raise ValueError(f"a projector needs at least one layer, not {self.layers}")
         for i in range(1, self.layers):
-            x = nn.Dense(
+            x = dense(
                 self.hidden,
                 use_bias=self.norm == "none",
                 kernel_init=TORCH_LINEAR,
@@ -81,7 +81,7 @@ class MLPProjector(nn.Module):
             elif self.norm == "layer":
                 x = LayerNorm(dtype=self.dtype, name=f"norm{i}")(x)
             x = nn.relu(x)
-        x = nn.Dense(
+        x = dense(
             self.out, kernel_init=TORCH_LINEAR, dtype=self.dtype, name=f"linear{self.layers}"
         )(x)
         return x.astype(jnp.float32)
@@ -96,7 +96,5 @@ class LinearProjector(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        y = nn.Dense(self.out, use_bias=False, kernel_init=normal, dtype=self.dtype, name="linear")(
-            x
-        )
+        y = dense(self.out, use_bias=False, kernel_init=normal, dtype=self.dtype, name="linear")(x)
         return y.astype(jnp.float32)

@@ -19,6 +19,7 @@ from satmip_jax.models.layers import (
     Encoder,
     Implementation,
     LayerNorm,
+    dense,
 )
 
 # name: width, depth, heads. The MLP is four times as wide as the tokens.
@@ -88,7 +89,7 @@ class ViT(nn.Module):
         if self.pool not in ("cls", "mean"):
             raise ValueError(f'pool must be "cls" or "mean", not {self.pool!r}')
         x = self._patches(images)
-        x = nn.Dense(self.width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name="patch_embed")(x)
+        x = dense(self.width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name="patch_embed")(x)
         if self.pool == "cls":
             cls = self.param("cls", nn.initializers.normal(1e-6), (self.width,), jnp.float32)
             cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
