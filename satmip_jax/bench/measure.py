@@ -83,15 +83,21 @@ def write(measurements: Sequence[Measurement], path: Path | None, console: Conso
                 row = asdict(m)
                 facts = row.pop("facts")
                 file.write(json.dumps(row | facts | machine) + "\n")
-    title = ", ".join(f"{name} {value}" for name, value in machine.items())
-    facts = list(dict.fromkeys(name for m in measurements for name in m.facts))
+    names = list(dict.fromkeys(name for m in measurements for name in m.facts))
+    values = {name: [m.facts.get(name, "") for m in measurements] for name in names}
+    varying = [name for name in names if len(set(map(str, values[name]))) > 1]
+    same = {name: values[name][0] for name in names if name not in varying}
+    title = ", ".join(f"{name} {value}" for name, value in {**machine, **same}.items())
     table = Table(title=title, box=None)
-    for name in ("variant", *facts, "metric"):
+    for name in ("variant", *varying, "metric"):
         table.add_column(name, overflow="fold")
-    for name in ("median", "lowest", "highest", "unit"):
+    for name in ("median", "lowest to highest", "unit"):
         table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
+    before = None
     for m in measurements:
-        numbers = [f"{x:.4g}" if x is not None else "" for x in (m.value, m.low, m.high)]
-        cells = [str(m.facts.get(name, "")) for name in facts]
-        table.add_row(m.variant, *cells, m.metric, *numbers, m.unit)
+        what = (m.variant, *(str(m.facts.get(name, "")) for name in varying))
+        span = "" if m.low is None or m.high is None else f"{m.low:.4g} to {m.high:.4g}"
+        shown = what if what != before else ("",) * len(what)  # said once
+        table.add_row(*shown, m.metric, f"{m.value:.4g}", span, m.unit)
+        before = what
     console.print(table)
