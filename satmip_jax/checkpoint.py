@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -207,8 +208,12 @@ class Checkpoints:
                     aside.parent.mkdir(exist_ok=True)
                     shutil.rmtree(aside, ignore_errors=True)
                     (self.folder / str(step)).rename(aside)
-            for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for _ in range(50):  # writers that have not failed may go on for a moment
+                if not (left := list(self.folder.glob("*.orbax-checkpoint-tmp*"))):
+                    break
+                for unfinished in left:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                time.sleep(0.1)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager = self._open()

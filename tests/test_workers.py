@@ -20,13 +20,16 @@ from tests.conftest import REPOSITORY
 
 def children():
     """Process ids of grain's workers."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"spawn_main" in line:
-                found.append(int(pid))
-    return found
+
+    def read(path):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, ProcessLookupError):  # a thread or process that ended meanwhile
+            return b""
+
+    tasks = Path("/proc/self/task").iterdir()
+    pids = [int(pid) for task in tasks for pid in read(task / "children").split()]
+    return [pid for pid in pids if b"spawn_main" in read(Path(f"/proc/{pid}/cmdline"))]
 
 
 needs_proc = pytest.mark.skipif(
