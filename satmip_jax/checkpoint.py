@@ -401,5 +401,9 @@ class _ReadingBack:
 
 
 def _reason(error: Exception) -> str:
-    """The message of an error on one line, without tensorstore's specifications."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    """The message of an error on one line, without tensorstore's specifications.
+
+    The middle of a long one is left out: the system's reason stands at its end.
+    """
+    text = " ".join(str(error).split()).split(" [", 1)[0] or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:150]} ... {text[-345:]}"

@@ -104,7 +104,8 @@ def rename_a_key(folder):
 
 DAMAGES = {
     "torn": (tear, "params.b cannot be read"),
-    "bit": (flip_a_bit, "params.b (has changed|cannot be read)"),
+    # in the middle of the file lies a leaf, or what leads to one: their order there varies
+    "bit": (flip_a_bit, "(has changed|cannot be read|cannot be restored)"),
     "lost": (lambda folder: newest_data(folder).unlink(), "params.b cannot be read"),
     "index lost": (lambda folder: (folder / "state/manifest.ocdbt").unlink(), "step is missing"),
     "description torn": (
