@@ -102,8 +102,7 @@ class Job:
                     yield record
                 tick()
 
-        size, classes = self.options.image_size, self.source.classes
-        length = write_shard(self.shard(task), records(), size, classes)
+        length = write_shard(self.shard(task), records())
         write_json(
             self.mark(task),
             {

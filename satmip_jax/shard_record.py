@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
 
 from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
 from satmip_jax.metadata.record import Metadata, Value
@@ -31,6 +34,30 @@ class Record:
 def is_text(field: Field) -> bool:
     """Whether a field is stored as text (categories and times) rather than as numbers."""
     return field.kind in ("category", "time")
+
+
+def encode(record: Record) -> bytes:
+    """The tf.train.Example of a record, as TFDS would write it (see `shards.tfds_features`).
+
+    Its features are sorted, so that the same record gives the same bytes: protobuf's own order is
+    random. What is missing is NaN among numbers and "" among texts.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(record.image)
+    feature["label"].int64_list.value.append(record.label)
+    feature["id"].bytes_list.value.append(record.id.encode())
+    known = record.metadata.to_json()
+    for field in FIELDS:
+        value: Any = known.get(field.name)
+        if is_text(field):
+            feature[field.name].bytes_list.value.append((value or "").encode())
+        else:
+            numbers = (math.nan,) * field.size if value is None else np.ravel(value)
+            feature[field.name].float_list.value.extend(numbers)
+    return example.SerializeToString(deterministic=True)
 
 
 def decode(feature: Any, classes: int, where: str) -> dict[str, Any]:

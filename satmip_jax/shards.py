@@ -16,7 +16,6 @@ are float32, NaN where missing; categories and times (ISO 8601, UTC) are text, "
 from __future__ import annotations
 
 import bisect
-import io
 import itertools
 import os
 import re
@@ -31,7 +30,7 @@ from etils import epath
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.mirror import is_remote, mirror, replace_durably
-from satmip_jax.shard_record import Record, ShardError, decode, decode_id, is_text
+from satmip_jax.shard_record import Record, ShardError, decode, decode_id, encode, is_text
 
 SCHEMA_FILE = "schema.json"
 MAX_RECORD_BYTES = 64 << 20  # a square of 4096 pixels takes about 16 MB
@@ -84,23 +83,18 @@ def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
 def write_shard(
     path: str | os.PathLike[str],
     records: Iterable[Record],
-    image_size: int,
-    classes: Sequence[str],
 ) -> int:
     """Writes one shard; the file appears under its name only when it is whole.
 
     Args:
       path: Where it goes; on a local disk.
-      records: Examples whose images are JPEGs of `image_size` pixels; consumed one at a time.
-      image_size: Side in pixels.
-      classes: Class names in label order.
+      records: Examples; consumed one at a time.
 
     Returns:
       How many records it holds.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    features = tfds_features(image_size, classes)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     count = 0
@@ -108,7 +102,7 @@ def write_shard(
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         try:
             for record in records:
-                writer.write(_in_order(features.serialize_example(_to_features(record))))
+                writer.write(encode(record))
                 count += 1
         finally:
             writer.close()
@@ -116,29 +110,6 @@ def write_shard(
     finally:
         temporary.unlink(missing_ok=True)
     return count
-
-
-def _in_order(example: bytes) -> bytes:
-    """The same tf.train.Example with its features sorted: protobuf's own order is random."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
-
-
-def _to_features(record: Record) -> dict[str, Any]:
-    known = record.metadata.to_json()
-    row: dict[str, Any] = {
-        "image": io.BytesIO(record.image),  # a file object: TFDS stores its bytes as they are
-        "label": record.label,
-        "id": record.id,
-    }
-    for field in FIELDS:
-        if is_text(field):
-            row[field.name] = known.get(field.name, "")
-        else:
-            missing = np.nan if field.size == 1 else (np.nan,) * field.size
-            row[field.name] = np.asarray(known.get(field.name, missing), np.float32)
-    return row
 
 
 def finish(

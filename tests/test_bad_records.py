@@ -36,7 +36,7 @@ def spoilt(tiny_shards_dir, tiny_shards, tmp_path_factory):
     records = [tiny_shards[number] for number in range(24, 48)]
     records[30 - 24]["image"] = records[30 - 24]["image"][:200] + b"\0" * 200
     kept = [Record(r["id"], r["image"], r["metadata"], r["label"]) for r in records]
-    write_shard(second, kept, schema.image_size, schema.classes)
+    write_shard(second, kept)
     spoil(folder / shard_file(schema.name, "train", 0, 3), tiny_shards[3]["image"])
     spoil(second, tiny_shards[41]["image"])
     return ShardDataset(folder, "train")

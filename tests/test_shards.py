@@ -22,7 +22,7 @@ from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema, StatsAccumulator
 from satmip_jax.shard_record import Record, ShardError
-from satmip_jax.shards import ShardDataset, finish, shard_file, write_shard
+from satmip_jax.shards import ShardDataset, finish, shard_file, tfds_features, write_shard
 
 FULL = {
     "gsd": [11.4546, 9.1344],
@@ -76,8 +76,8 @@ def schema(classes=("barn", "zoo"), **splits: int) -> Schema:
 def prepared(tmp_path):
     """train: shards of 4, 0 and 3 records; val: one of 2."""
     for i, rows in enumerate([records(4), [], records(3, 4)]):
-        write_shard(tmp_path / shard_file("tiny", "train", i, 3), rows, 16, ["barn", "zoo"])
-    write_shard(tmp_path / shard_file("tiny", "val", 0, 1), records(2, 7), 16, ["barn", "zoo"])
+        write_shard(tmp_path / shard_file("tiny", "train", i, 3), rows)
+    write_shard(tmp_path / shard_file("tiny", "val", 0, 1), records(2, 7))
     finish(tmp_path, schema(train=7, val=2), {"train": [4, 0, 3], "val": [2]})
     return tmp_path
 
@@ -93,6 +93,20 @@ def close(a: Metadata, b: Metadata) -> bool:
 
 
 # --- round trips ----------------------------------------------------------------------------------
+
+
+def test_a_record_is_written_as_tfds_writes_it():
+    features = tfds_features(16, ["barn", "zoo"])
+    for record in records(3):
+        known = record.metadata.to_json()
+        row = {"image": io.BytesIO(record.image), "label": record.label, "id": record.id}
+        for field in FIELDS:
+            shape = () if field.size == 1 else (field.size,)
+            missing = "" if shard_record.is_text(field) else np.full(shape, np.nan)
+            value = known.get(field.name, missing)
+            row[field.name] = value if isinstance(value, str) else np.asarray(value, np.float32)
+        theirs = tf_example_pb2.Example.FromString(features.serialize_example(row))
+        assert shard_record.encode(record) == theirs.SerializeToString(deterministic=True)
 
 
 def test_round_trip(prepared):
@@ -146,7 +160,7 @@ def test_tfds_data_source_finds_it_by_name(prepared, tmp_path_factory):
 
 
 def test_without_classes(tmp_path):
-    write_shard(tmp_path / shard_file("tiny", "train", 0, 1), records(1), 16, [])
+    write_shard(tmp_path / shard_file("tiny", "train", 0, 1), records(1))
     finish(tmp_path, schema(classes=(), train=1), {"train": [1]})
     assert ShardDataset(tmp_path, "train")[0]["label"] == -1
 
@@ -364,7 +378,7 @@ def test_a_failed_shard_leaves_nothing(tmp_path):
         raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError, match="disk on fire"):
-        write_shard(tmp_path / "x", rows(), 16, ["barn", "zoo"])
+        write_shard(tmp_path / "x", rows())
     assert list(tmp_path.iterdir()) == []
 
 
