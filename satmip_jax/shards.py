@@ -80,10 +80,7 @@ def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def write_shard(
-    path: str | os.PathLike[str],
-    records: Iterable[Record],
-) -> int:
+def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
     """Writes one shard; the file appears under its name only when it is whole.
 
     Args:
