@@ -55,11 +55,11 @@ def test_one_thing_is_turned_at_a_time(tiny_config):
 
 def test_powers_are_of_the_last_doubling(tmp_path):
     def line(axis, value, seconds):
-        facts = {"axis": axis, "value": value}
+        facts = {"axis": axis, "at": value}
         return Measurement("growth", axis, "step", seconds, "s", seconds, seconds, facts=facts)
 
     found = [line("batch", b, 0.5 + b) for b in (1, 2, 4)] + [line("side", s, s**4) for s in (1, 2)]
-    found.append(Measurement("growth", "side", "memory", 7.0, "MiB/device", facts={"value": 2}))
+    found.append(Measurement("growth", "side", "memory", 7.0, "MiB/device", facts={"at": 2}))
     powers = growth.exponents(found)
     assert powers["side"] == pytest.approx(4)
     assert 0.8 < powers["batch"] < 1

@@ -67,7 +67,7 @@ def bench(config: ConfigDict, *, rounds: int) -> list[Measurement]:
             steps[value], batches[value] = compile_step(program), noise(program)
         seconds = take_turns(steps, batches, rounds=rounds, steps=1)
         for value, times in seconds.items():
-            facts = {"axis": axis, "value": value}
+            facts = {"axis": axis, "at": value}
             numbers = spread([second for turn in times for second in turn])
             found.append(Measurement("growth", axis, "step", unit="s", facts=facts, **numbers))
             size = steps[value].bytes
@@ -85,7 +85,7 @@ def exponents(found: Sequence[Measurement]) -> Mapping[str, float]:
     """
     result = {}
     for axis in dict.fromkeys(m.variant for m in found):
-        points = [(m.facts["value"], m.value) for m in found if _is_time(m, axis)]
+        points = [(m.facts["at"], m.value) for m in found if _is_time(m, axis)]
         if len(points) > 1:
             (x0, y0), (x1, y1) = points[-2:]
             result[axis] = math.log(y1 / y0) / math.log(x1 / x0)
@@ -101,7 +101,7 @@ def draw(found: Sequence[Measurement], path: Path, title: str) -> None:
     panels = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
     for panel, axis in zip(panels, axes, strict=True):
         times = [m for m in found if _is_time(m, axis)]
-        x = np.array([m.facts["value"] for m in times], float)
+        x = np.array([m.facts["at"] for m in times], float)
         y = np.array([m.value for m in times])
         low, high = (np.array([getattr(m, end) for m in times]) for end in ("low", "high"))
         panel.plot(x, y[-1] * x / x[-1], color="#bbbbbb", lw=1, ls="--", label="linear")

@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ class Measurement:
         value: the median, where there were several rounds.
         low, high: the least and the greatest of the rounds.
         rounds: how many there were.
-        facts: what it depends on, such as {"rows": 4096}.
+        facts: what it depends on, such as {"rows": 4096}; beside the other names on its line.
+
+    Raises:
+        ValueError: a fact has the name of one of the others.
     """
 
     bench: str
@@ -40,6 +43,10 @@ class Measurement:
     high: float | None = None
     rounds: int = 1
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := self.facts.keys() & {f.name for f in fields(self)}:
+            raise ValueError(f"facts named as measurements are: {', '.join(sorted(taken))}")
 
 
 def in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
