@@ -9,6 +9,7 @@ not restored: it is moved to `<workdir>/damaged`, and the newest whole one is ta
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -405,5 +406,5 @@ def _reason(error: Exception) -> str:
 
     The middle of a long one is left out: the system's reason stands at its end.
     """
-    text = " ".join(str(error).split()).split(" [", 1)[0] or type(error).__name__
+    text = re.sub(r" \[\w+='.*", "", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 500 else f"{text[:150]} ... {text[-345:]}"

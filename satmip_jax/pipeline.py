@@ -72,6 +72,12 @@ class BatchOrder:
         return numbers
 
 
+def train_order(dataset: ShardDataset, *, batch_size: int, seed: int, start: int) -> BatchOrder:
+    """This process's rows of each batch of a training on `dataset`, from step `start` on."""
+    this = jax.process_index(), jax.process_count()
+    return BatchOrder(len(dataset), batch_size, seed, start, *this)
+
+
 @dataclass(frozen=True)
 class ReadBatch:
     """Record numbers -> a batch: images decoded into one array, metadata as arrays.
@@ -151,13 +157,12 @@ class TrainBatches:
         self.mesh = mesh
         self._bad = BadRecords(dataset.split) if bad_records is None else bad_records
         threads = os.cpu_count() or 1
-        this_process = jax.process_index(), jax.process_count()
         read = grain.ReadOptions(num_threads=1 if workers else threads, prefetch_buffer_size=4)
         lend = workers > 0 and lent_memory.available()
         reader = ReadBatch(dataset, dataset.schema, captions, lend)
 
         def batches_from(position: int) -> Any:
-            order = BatchOrder(len(dataset), batch_size, seed, start + position, *this_process)
+            order = train_order(dataset, batch_size=batch_size, seed=seed, start=start + position)
             batches = grain.MapDataset.source(order).map(reader).to_iter_dataset(read)
             if not workers:
                 return iter(batches)
@@ -203,8 +208,7 @@ class InMemoryBatches:
         bad_records: BadRecords | None = None,
     ) -> None:
         self.mesh = mesh
-        this_process = jax.process_index(), jax.process_count()
-        self._rows = BatchOrder(len(dataset), batch_size, seed, start, *this_process)
+        self._rows = train_order(dataset, batch_size=batch_size, seed=seed, start=start)
         self._step = 0
         # each process reads its part; the devices pass the parts around
         numbers = process_slice(range(len(dataset)), mesh)

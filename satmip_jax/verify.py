@@ -202,9 +202,9 @@ def _leaf_problem(
     except ValueError as error:
         return f"cannot be read: {_short(error)}"
     sums = _sums(np.asarray(values), [0] * len(shape), shape).tolist()
-    if sums[1]:
-        return f"holds {sums[1]} values that are not finite"
-    return "has changed: its checksum differs" if checksum not in ("", f"{sums[0]:016x}") else ""
+    if checksum not in ("", f"{sums[0]:016x}"):
+        return "has changed: its checksum differs"
+    return f"holds {sums[1]} values that are not finite" if sums[1] else ""
 
 
 def _short(error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from satmip_jax import parallel, verify
+from satmip_jax import checkpoint, parallel, verify
 from satmip_jax.checkpoint import CheckpointError, Checkpoints, SaveError
 from satmip_jax.config import default_config
 from satmip_jax.logbook import Logbook, read_rows
@@ -104,8 +104,7 @@ def rename_a_key(folder):
 
 DAMAGES = {
     "torn": (tear, "params.b cannot be read"),
-    # in the middle of the file lies a leaf, or what leads to one: their order there varies
-    "bit": (flip_a_bit, "(has changed|cannot be read|cannot be restored)"),
+    "bit": (flip_a_bit, "params.b (has changed|cannot be read)"),
     "lost": (lambda folder: newest_data(folder).unlink(), "params.b cannot be read"),
     "index lost": (lambda folder: (folder / "state/manifest.ocdbt").unlink(), "step is missing"),
     "description torn": (
@@ -188,6 +187,21 @@ class Full:
 
     def __exit__(self, *_):
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Failed to write: File too large [os_error_code='27'] [spec='{}']", "File too large"),
+        (f"OUT_OF_RANGE: {'x' * 900}: File too large [os_error_code='27']", "File too large"),
+        ("while saving: [Errno 28] No space left on device: '/a'", "No space left on device: '/a'"),
+    ],
+)
+def test_the_systems_reason_stands_at_the_end_of_what_is_told(message, shown):
+    told = checkpoint._reason(ValueError(message))
+    assert told.endswith(shown)
+    assert told.startswith(message[:14])
+    assert len(told) <= 500
 
 
 # tensorstore reports to an event loop that orbax has closed by then
