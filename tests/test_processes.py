@@ -70,8 +70,21 @@ def train_two(workdir: Path, data: Path, cache: Path) -> list[subprocess.Popen]:
 
 def finish(pair: list[subprocess.Popen], timeout: float = 300) -> list[str]:
     """Wait for both and return what they printed, without the notes of XLA's CPU collectives."""
-    printed = [run.communicate(timeout=timeout)[0] for run in pair]
-    return [re.sub(r"\[Gloo\].*\n", "", text) for text in printed]
+    return [without_gloo(run.communicate(timeout=timeout)[0]) for run in pair]
+
+
+def without_gloo(text: str) -> str:
+    """What is left of `text` when Gloo's notes are taken out, but for their numbers.
+
+    The collectives' threads write them piece by piece and all at once: a line may hold parts of two
+    notes, the next one the rest.
+    """
+    return re.sub(
+        r"\[Gloo\] Rank | is connected to | peer ranks\. "
+        r"|Expected number of connected peer ranks is : ",
+        "",
+        text,
+    )
 
 
 def load(workdir: Path):
@@ -126,7 +139,7 @@ def test_only_the_first_process_writes(pair_run):
     workdir, printed = pair_run
     assert "8 cpu device(s) of 2 process(es)" in printed[0]
     assert "images/s" in printed[0]
-    assert printed[1] == ""
+    assert re.fullmatch(r"[\d\s]*", printed[1])  # the numbers of Gloo's notes
     assert [row["step"] for row in metrics(workdir)] == [0, 1, 2, 3, 4]
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
