@@ -1,13 +1,16 @@
 """What the benchmarks of views, kNN and start-up measure, and the lines that they write."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
-from satmip_jax.bench import augment, knn, startup, torch_peers
+from satmip_jax.bench import augment, knn, measure, startup, torch_peers
 from satmip_jax.bench.commands import bench
+from satmip_jax.bench.measure import Measurement
 
 
 def test_views_are_measured_by_operation(monkeypatch):
@@ -39,6 +42,19 @@ def test_lines_of_the_command(tmp_path):
     assert all(row["bank"] == 100 and row["queries"] == 20 for row in rates)
     assert all(row["unit"] == "queries/s" and row["value"] > 0 for row in rates)
     assert all(row["value"] == 0 for row in rows if row["metric"] == "other answers")
+
+
+def test_what_was_measured_before_a_stop_is_kept(tmp_path):
+    def stopped():
+        yield Measurement("growth", "batch", "step", 0.125, "s", facts={"at": 8})
+        raise KeyboardInterrupt
+
+    out, shown = tmp_path / "lines.jsonl", Console(file=io.StringIO(), width=200)
+    with pytest.raises(KeyboardInterrupt):
+        measure.write(stopped(), out, shown)
+    (line,) = out.read_text().splitlines()
+    assert json.loads(line).items() >= {"variant": "batch", "at": 8, "value": 0.125}.items()
+    assert "0.125" in shown.file.getvalue()
 
 
 def test_commands_are_run_in_processes_of_their_own(monkeypatch):

@@ -139,11 +139,11 @@ def bench_knn(banks: str, queries: int, widths: str, rounds: int, out: str | Non
     from satmip_jax.bench import knn, measure
 
     rows = [int(n) for n in banks.split(",")]
-    found = [
+    found = (
         measurement
         for width in widths.split(",")
         for measurement in knn.bench(rows, queries=queries, width=int(width), rounds=rounds)
-    ]
+    )
     measure.write(found, Path(out) if out else None, Console())
 
 
@@ -233,7 +233,7 @@ def bench_growth(
 
     if devices:
         plan_for(devices)
-    found = growth.bench(load_config(config, overrides), rounds=rounds)
-    measure.write(found, Path(out) if out else None, Console())
+    measured = growth.bench(load_config(config, overrides), rounds=rounds)
+    found = measure.write(measured, Path(out) if out else None, Console())
     if plot:
         growth.draw(found, Path(plot), f"Step time of {config}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -55,9 +55,8 @@ def variants(config: ConfigDict, devices: int) -> dict[str, dict[float, ConfigDi
     return found
 
 
-def bench(config: ConfigDict, *, rounds: int) -> list[Measurement]:
+def bench(config: ConfigDict, *, rounds: int) -> Iterator[Measurement]:
     """Time one step of every variant, all of an axis in turn; noise instead of data."""
-    found = []
     for axis, configs in variants(config, jax.device_count()).items():
         steps, batches = {}, {}
         for value, changed in tqdm(configs.items(), desc=f"compiling: {axis}", leave=False):
@@ -69,13 +68,10 @@ def bench(config: ConfigDict, *, rounds: int) -> list[Measurement]:
         for value, times in seconds.items():
             facts = {"axis": axis, "at": value}
             numbers = spread([second for turn in times for second in turn])
-            found.append(Measurement("growth", axis, "step", unit="s", facts=facts, **numbers))
+            yield Measurement("growth", axis, "step", unit="s", facts=facts, **numbers)
             size = steps[value].bytes
             if size is not None:
-                found.append(
-                    Measurement("growth", axis, "memory", size / 2**20, "MiB/device", facts=facts)
-                )
-    return found
+                yield Measurement("growth", axis, "memory", size / 2**20, "MiB/device", facts=facts)
 
 
 def exponents(found: Sequence[Measurement]) -> Mapping[str, float]:

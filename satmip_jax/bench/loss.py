@@ -6,7 +6,7 @@ The naive formula makes the whole matrix of scores on one device; it is measured
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ SCALE, BIAS = 10.0, -10.0
 
 def bench(
     rows: Sequence[int], *, width: int, rounds: int, limit: int, losses: Sequence[str] = ()
-) -> list[Measurement]:
+) -> Iterator[Measurement]:
     """Measure value and gradient of the losses between `rows` pairs of embeddings.
 
     Args:
@@ -32,7 +32,6 @@ def bench(
         losses: of "info_nce", "nt_xent", "sigmoid"; all by default.
     """
     mesh = parallel.make_mesh()
-    found = []
     for n in rows:
         shape = jax.ShapeDtypeStruct(
             (n, width), jnp.float32, sharding=parallel.batch_sharding(mesh)
@@ -49,14 +48,11 @@ def bench(
                 temporary = program.memory_analysis().temp_size_in_bytes / 2**20
                 facts = {"rows": n, "width": width}
                 name = f"{loss} {variant}"
-                found.append(
-                    Measurement("loss", name, "temporary", temporary, "MiB/device", facts=facts)
-                )
+                yield Measurement("loss", name, "temporary", temporary, "MiB/device", facts=facts)
                 if needed < limit:
                     fitting[variant] = program
             if rounds:
-                found += _time(fitting, loss, n, width, rounds, mesh)
-    return found
+                yield from _time(fitting, loss, n, width, rounds, mesh)
 
 
 def _time(

@@ -6,7 +6,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def write(measurements: Sequence[Measurement], path: Path | None, console: Console) -> None:
-    """Print a table, and append the lines to a JSON Lines file with device and versions."""
+def write(
+    measurements: Iterable[Measurement], path: Path | None, console: Console
+) -> list[Measurement]:
+    """Append each to a JSON Lines file, with device and versions, and print a table of all.
+
+    Measurements that are made as they are asked for are written at once: of a long benchmark that
+    is stopped the lines are there, and the table of them.
+    """
     machine = {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -84,14 +90,24 @@ def write(measurements: Sequence[Measurement], path: Path | None, console: Conso
         "python": platform.python_version(),
         "satmip_jax": satmip_jax.__version__,
     }
-    if path is not None:
-        with path.open("a", encoding="utf-8") as file:
-            for m in measurements:
+    found: list[Measurement] = []
+    try:
+        for m in measurements:
+            found.append(m)
+            if path is not None:
                 row = asdict(m)
                 facts = row.pop("facts")
-                file.write(json.dumps(row | facts | machine) + "\n")
-    names = list(dict.fromkeys(name for m in measurements for name in m.facts))
-    values = {name: [m.facts.get(name, "") for m in measurements] for name in names}
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row | facts | machine) + "\n")
+    finally:
+        console.print(_table(found, machine))
+    return found
+
+
+def _table(found: Sequence[Measurement], machine: Mapping[str, Any]) -> Table:
+    """What all have in common is said in the title, once."""
+    names = list(dict.fromkeys(name for m in found for name in m.facts))
+    values = {name: [m.facts.get(name, "") for m in found] for name in names}
     varying = [name for name in names if len(set(map(str, values[name]))) > 1]
     same = {name: values[name][0] for name in names if name not in varying}
     title = ", ".join(f"{name} {value}" for name, value in {**machine, **same}.items())
@@ -101,10 +117,10 @@ def write(measurements: Sequence[Measurement], path: Path | None, console: Conso
     for name in ("median", "lowest to highest", "unit"):
         table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
     before = None
-    for m in measurements:
+    for m in found:
         what = (m.variant, *(str(m.facts.get(name, "")) for name in varying))
         span = "" if m.low is None or m.high is None else f"{m.low:.4g} to {m.high:.4g}"
         shown = what if what != before else ("",) * len(what)  # said once
         table.add_row(*shown, m.metric, f"{m.value:.4g}", span, m.unit)
         before = what
-    console.print(table)
+    return table
