@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import satmip_jax
-from satmip_jax import processes
+from satmip_jax import huge_pages, processes
 from satmip_jax.bench.commands import bench
 from satmip_jax.sources import SOURCES
 from satmip_jax.studies import STUDIES
@@ -316,6 +316,7 @@ def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
 
 def main() -> None:
     """Run the command; what a user can mend is one message, not a traceback."""
+    huge_pages.use()
     code: Any = 1
     try:
         cli(standalone_mode=True)
