@@ -107,9 +107,9 @@ def write(
 def _table(found: Sequence[Measurement], machine: Mapping[str, Any]) -> Table:
     """What all have in common is said in the title, once."""
     names = list(dict.fromkeys(name for m in found for name in m.facts))
-    values = {name: [m.facts.get(name, "") for m in found] for name in names}
-    varying = [name for name in names if len(set(map(str, values[name]))) > 1]
-    same = {name: values[name][0] for name in names if name not in varying}
+    values = {name: {str(m.facts[name]) for m in found if name in m.facts} for name in names}
+    varying = [name for name in names if len(values[name]) > 1]
+    same = {name: next(iter(values[name])) for name in names if name not in varying}
     title = ", ".join(f"{name} {value}" for name, value in {**machine, **same}.items())
     table = Table(title=title, box=None)
     for name in ("variant", *varying, "metric"):
