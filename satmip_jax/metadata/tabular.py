@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 Arrays = dict[str, jax.Array]
+_DAY = 86_400_000_000  # microseconds
 
 
 # --- where a field lies in the arrays -------------------------------------------------------------
@@ -78,30 +80,31 @@ def encode(records: Sequence[Metadata], schema: Schema) -> dict[str, np.ndarray]
     categories = np.zeros((len(records), len(columns)), np.int32)
     present = np.zeros((len(records), len(FIELDS)), np.bool_)
     for i, f in enumerate(FIELDS):
-        for row, record in enumerate(records):
-            value = record.values.get(f.name)
-            if value is None:
-                continue
-            if isinstance(value, str):
-                number = schema.category_ids[f.name].get(value)
-                if number is None:
-                    continue
-                categories[row, columns[f.name]] = number
-            else:
-                numbers = _clock(value) if isinstance(value, datetime) else value
-                values[row, slices[f.name]] = numbers
-            present[row, i] = True
+        known: list[Any] = [record.values.get(f.name) for record in records]
+        if f.kind == "category":
+            ids = schema.category_ids[f.name]
+            known = [ids.get(value) for value in known]
+        elif f.kind == "time":
+            known = [value and _clock(value) for value in known]
+        rows = [row for row, value in enumerate(known) if value is not None]
+        if rows:  # a field at a time: an assignment to an array takes as long as all else
+            array, column = (
+                (categories, columns[f.name]) if f.kind == "category" else (values, slices[f.name])
+            )
+            array[rows, column] = [known[row] for row in rows]
+            present[rows, i] = True
     return {"values": values, "categories": categories, "present": present}
 
 
 def _clock(moment: datetime) -> tuple[float, float, float]:
     """A time as (year, fraction of the year, fraction of the day); fractions stay below 1."""
-    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    day = (moment - midnight).total_seconds() / 86_400
-    january, next_january = (midnight.replace(year=moment.year + y, month=1, day=1) for y in (0, 1))
-    year = (moment - january) / (next_january - january)
-    below_one = float(np.nextafter(np.float32(1), np.float32(0)))
-    return float(moment.year), min(year, below_one), min(day, below_one)
+    second = 3600 * moment.hour + 60 * moment.minute + moment.second
+    micro = 1_000_000 * second + moment.microsecond
+    january, next_january = (date(moment.year + y, 1, 1).toordinal() for y in (0, 1))
+    since = (moment.toordinal() - january) * _DAY + micro
+    below_one = 1 - 2.0**-24  # the last float32 before 1
+    year = since / ((next_january - january) * _DAY)
+    return float(moment.year), min(year, below_one), min(micro / _DAY, below_one)
 
 
 def only(meta: dict[str, np.ndarray], fields: Sequence[Field]) -> dict[str, np.ndarray]:
