@@ -152,8 +152,7 @@ class PixelSums:
         """Adds an image, uint8 (h, w, 3)."""
         values = np.arange(256)
         self.count += pixels.size // 3
-        for channel in range(3):  # by histogram: a tenth of the time of sums of int64
-            counts = np.bincount(pixels[:, :, channel].ravel(), minlength=256)
+        for channel, counts in enumerate(images.histogram(pixels)):
             self.total[channel] += int(counts @ values)
             self.squares[channel] += int(counts @ values**2)
 

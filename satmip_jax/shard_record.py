@@ -175,4 +175,4 @@ def _checked_text(
 @functools.cache
 def _fields() -> tuple[tuple[str, Field, bool, tuple[float, ...], tuple[float, ...]], ...]:
     """What `decode` asks of the fields of every record: name, field, is_text, bounds."""
-    return tuple((f.name, f, is_text(f), *f.bounds()) for f in FIELDS)
+    return tuple((f.name, f, is_text(f), *f.bounds) for f in FIELDS)

@@ -106,7 +106,7 @@ def test_no_records_make_no_phrases():
 @pytest.mark.parametrize("end", [0, 1])
 def test_the_longest_phrases_of_numbers_are_whole(end):
     """At both ends of every valid range, with every digit the format shows."""
-    raw = {f.name: [v / 1.0001 for v in f.bounds()[end]] for f in FIELDS if f.kind != "category"}
+    raw = {f.name: [v / 1.0001 for v in f.bounds[end]] for f in FIELDS if f.kind != "category"}
     raw = {k: v if end else [x * 1.0003 for x in v] for k, v in raw.items()}
     raw |= {"location": [-179.99999, -89.99999], "timestamp": datetime(2100, 12, 31, 23, 59, 59)}
     metadata = Metadata.parse(raw)

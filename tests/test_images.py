@@ -341,3 +341,12 @@ def test_reduced_decoding_leaves_out_what_the_last_pixels_lack():
     assert square.source_size == (803, 611)
     square = make_square(encoded(scene(803, 611)), 32, box=(203, 11, 600, 600))
     assert square.region == (200, 8, 600, 600)
+
+
+@pytest.mark.parametrize("step", [1, -1])  # as it lies in memory, and as decoded: backwards
+def test_values_are_counted_by_channel(step):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 5, 3), np.uint8)[:, :, ::step]
+    expected = [np.bincount(pixels[:, :, channel].ravel(), minlength=256) for channel in range(3)]
+    counts = images.histogram(pixels)
+    np.testing.assert_array_equal(counts, expected)
+    assert counts.dtype == np.int64

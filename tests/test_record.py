@@ -45,7 +45,7 @@ def test_fields_are_the_fifteen_of_the_paper():
     assert set(GROUPS) == {"GSD", "Time", "Location", "Angles", "Other"}
     assert [f.name for f in FIELDS if f.leak] == SCALES
     for f in FIELDS:
-        low, high = f.bounds()
+        low, high = f.bounds
         assert len(low) == len(high) == f.size
         # a value stored in float32 must still be inside when it is read back
         assert all(float(np.float32(v)) == v for v in (*low, *high))

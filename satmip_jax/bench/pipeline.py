@@ -33,6 +33,7 @@ from satmip_jax.shards import ShardDataset
 
 SHARED_MEMORY = Path("/dev/shm")
 AHEAD, TORCH_AHEAD = 8, 3  # batches that a worker may hold ready: at least so many, of theirs
+BARE = "decoding alone"
 CLOSING = 5.0  # seconds for what a loader leaves to go away
 
 
@@ -112,6 +113,13 @@ def bench(job: Job, rounds: int) -> list[Measurement]:
                 found.append(
                     Measurement("pipeline", name, metric, unit=unit, facts=facts, **spread(values))
                 )
+        for field_name in ("rate", "rate_of_a_core"):
+            pairs = zip(measured, turns[BARE], strict=True)  # of a round: neighbours in time
+            shares = [100 * getattr(a, field_name) / getattr(b, field_name) for a, b in pairs]
+            metric = f"{field_name.replace('_', ' ')} / {BARE}"
+            found.append(
+                Measurement("pipeline", name, metric, unit="%", facts=facts, **spread(shares))
+            )
     return found
 
 
@@ -119,7 +127,7 @@ def loaders(job: Job) -> Mapping[str, Loader]:
     """What is compared, by name."""
     ours = AHEAD * job.workers
     found = {
-        "decoding alone": Loader(partial(_decoding_alone, job), 2 * job.workers),
+        BARE: Loader(partial(_decoding_alone, job), 2 * job.workers),
         "satmip, threads": Loader(partial(_ours, job, 0), ours),
         "satmip, processes": Loader(partial(_ours, job, job.workers), ours),
     }

@@ -51,17 +51,18 @@ def bench(source: Source, *, count: int, size: int, rounds: int) -> list[Measure
         }
         seconds = in_turn(functions, rounds)
     facts = {"images": len(refs), "size": size, "source side": _median_side(squares)}
-    return [
-        Measurement(
-            "prepare",
-            name,
-            "rate of a core",
-            unit="images/s",
-            facts=facts,
-            **spread([len(refs) / second for second in measured]),
-        )
-        for name, measured in seconds.items()
-    ]
+    found = []
+    for name, measured in seconds.items():
+        rates = [len(refs) / second for second in measured]
+        shares = [100 * a / b for a, b in zip(seconds["OpenCV alone"], measured, strict=True)]
+        for metric, unit, values in (
+            ("rate of a core", "images/s", rates),
+            ("of OpenCV alone", "%", shares),
+        ):
+            found.append(
+                Measurement("prepare", name, metric, unit=unit, facts=facts, **spread(values))
+            )
+    return found
 
 
 def make_square(example: Example, size: int, ratio: float | None) -> images.Square:

@@ -79,6 +79,7 @@ class Field:
             and self.high - self.low == self.period
         )
 
+    @functools.cached_property
     def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The valid range per component: ((low, ...), (high, ...)), `size` numbers each."""
 

@@ -343,7 +343,7 @@ _PARSERS: dict[str, Callable[[Field, object], Value]] = {
 
 
 def _in_range(f: Field, values: Iterable[float]) -> bool:
-    low, high = f.bounds()
+    low, high = f.bounds
     return all(a <= v <= b for a, v, b in zip(low, values, high, strict=True))
 
 

@@ -70,9 +70,10 @@ def read_file(path: str | Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes; raises `UnreadableExample`."""
     try:
         with open(path, "rb", opener=_open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise UnreadableExample("not a regular file")
-            data = file.read(limit + 1)
+            data = file.read(min(status.st_size, limit) + 1)  # room for `limit` costs, unused too
     except OSError as error:
         raise UnreadableExample(f"cannot be read: {error.strerror}") from error
     if len(data) > limit:
