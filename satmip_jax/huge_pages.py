@@ -14,7 +14,7 @@ def use() -> None:
     """Begin this process anew with huge pages, where Linux gives them to who asks.
 
     XLA takes the memory of a step on a CPU from the system and gives it back, step by step. In
-    small pages a step takes a quarter longer (docs/performance.md).
+    small pages a small ViT's step takes a third longer (docs/performance.md).
 
     The new beginning has the same process id, arguments and open files. It is for commands, before
     they do anything; a program that uses this library sets the variable itself. Where it is set
