@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -26,4 +27,5 @@ def use() -> None:
         return
     if on_request and TUNABLES not in os.environ:
         os.environ[TUNABLES] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, sys.orig_argv)
+        with contextlib.suppress(OSError):  # then in small pages
+            os.execv(sys.executable, sys.orig_argv)

@@ -78,6 +78,8 @@ def read_file(path: str | Path, limit: int) -> bytes:
         raise UnreadableExample(f"cannot be read: {error.strerror}") from error
     if len(data) > limit:
         raise UnreadableExample(f"more than {limit:,} bytes")
+    if len(data) > status.st_size:
+        raise UnreadableExample("grew while it was read")
     return data
 
 
