@@ -150,11 +150,10 @@ class PixelSums:
 
     def add(self, pixels: np.ndarray) -> None:
         """Adds an image, uint8 (h, w, 3)."""
-        values = np.arange(256)
+        totals, squares = images.channel_sums(pixels)
         self.count += pixels.size // 3
-        for channel, counts in enumerate(images.histogram(pixels)):
-            self.total[channel] += int(counts @ values)
-            self.squares[channel] += int(counts @ values**2)
+        self.total = [a + b for a, b in zip(self.total, totals, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, squares, strict=True)]
 
     def merge(self, other: PixelSums) -> None:
         """Adds the sums of another."""

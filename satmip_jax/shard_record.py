@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
 from satmip_jax.metadata.record import Metadata, Value
 
@@ -55,8 +53,11 @@ def encode(record: Record) -> bytes:
         if is_text(field):
             feature[field.name].bytes_list.value.append((value or "").encode())
         else:
-            numbers = (math.nan,) * field.size if value is None else np.ravel(value)
-            feature[field.name].float_list.value.extend(numbers)
+            if value is None:
+                value = [math.nan] * field.size
+            elif field.size == 1:
+                value = [value]
+            feature[field.name].float_list.value.extend(value)
     return example.SerializeToString(deterministic=True)
 
 

@@ -343,10 +343,23 @@ def test_reduced_decoding_leaves_out_what_the_last_pixels_lack():
     assert square.region == (200, 8, 600, 600)
 
 
-@pytest.mark.parametrize("step", [1, -1])  # as it lies in memory, and as decoded: backwards
-def test_values_are_counted_by_channel(step):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 5, 3), np.uint8)[:, :, ::step]
-    expected = [np.bincount(pixels[:, :, channel].ravel(), minlength=256) for channel in range(3)]
-    counts = images.histogram(pixels)
-    np.testing.assert_array_equal(counts, expected)
-    assert counts.dtype == np.int64
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255), st.integers(0, 255))
+def test_sums_of_pixels_are_exact(height, width, low, high):
+    rng = np.random.default_rng(height * width)
+    low, high = min(low, high), max(low, high) + 1
+    for step in (1, -1):  # as it lies in memory, and as decoded: backwards
+        pixels = rng.integers(low, high, (height, width, 3), np.uint8)[:, :, ::step]
+        wide = pixels.reshape(-1, 3).astype(np.int64)
+        expected = wide.sum(0).tolist(), (wide**2).sum(0).tolist()
+        assert images.channel_sums(pixels) == expected
+
+
+def test_sums_of_the_largest_squares_are_exact():
+    rng = np.random.default_rng(0)
+    for low in (0, 254, 255):
+        pixels = rng.integers(low, 256, (4096, 4096, 3), np.uint8)
+        sums = images.channel_sums(pixels)
+        for channel in range(3):  # by another way: how often each value occurs
+            counts = np.bincount(pixels[:, :, channel].ravel(), minlength=256)
+            values = np.arange(256)
+            assert [part[channel] for part in sums] == [counts @ values, counts @ values**2]
