@@ -69,7 +69,7 @@ class Field:
         """
         return self.scales_with is not None
 
-    @property
+    @functools.cached_property
     def cyclic(self) -> bool:
         """Whether the valid range is one whole turn, so that its end is its beginning."""
         return (

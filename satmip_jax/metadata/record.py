@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -254,6 +255,8 @@ def _empty(raw: object) -> bool:
 
 def _number(raw: object) -> float:
     """A finite float of a number or a numeric string."""
+    if type(raw) is float and math.isfinite(raw):  # nearly all of them
+        return raw
     if _empty(raw):
         raise _BadValueError("missing")
     if isinstance(raw, str):
@@ -342,9 +345,9 @@ _PARSERS: dict[str, Callable[[Field, object], Value]] = {
 # --- small parts ----------------------------------------------------------------------------------
 
 
-def _in_range(f: Field, values: Iterable[float]) -> bool:
+def _in_range(f: Field, values: Sequence[float]) -> bool:
     low, high = f.bounds
-    return all(a <= v <= b for a, v, b in zip(low, values, high, strict=True))
+    return all(map(operator.le, low, values)) and all(map(operator.le, values, high))
 
 
 def _wrap(longitude: float) -> float:
