@@ -182,7 +182,7 @@ def test_a_split_can_be_drawn(folder):
 
 
 def test_a_name_never_becomes_a_path(folder, tmp_path):
-    write_zip(folder / "evil.zip", ["Forest/Forest_5.jpg"], "../../../../tmp/x/")
+    write_zip(folder / "evil.zip", ["Forest/Forest_5.jpg"], "../../../../outside/")
     (folder / "meta.csv").write_text(
         HEADER + ROWS + "Forest/Forest_5.jpg,Forest,train,1,1,FRA,train\n"
     )
