@@ -334,10 +334,11 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
     """Exact sums of the values, and of their squares: uint8 (height, width, 3), by channel."""
-    # What this module decodes is opencv's BGR seen backwards; backwards again it needs no copy.
     # Its means and deviations come from integers, in float64: of up to 2^24 pixels these sums are
-    # off by less than 2^-10, so that rounding makes them the integers again.
-    mean, deviation = (x[::-1, 0] for x in _cv2().meanStdDev(pixels[:, :, ::-1]))
+    # off by less than 2^-10, so that rounding makes them the integers again. Of four channels they
+    # take a third of the time; what this module decodes is BGR seen backwards, back it is no copy.
+    four = _cv2().cvtColor(pixels[:, :, ::-1], _cv2().COLOR_BGR2BGRA)
+    mean, deviation = (x[2::-1, 0] for x in _cv2().meanStdDev(four))
     count = pixels.shape[0] * pixels.shape[1]
     totals, squares = count * mean, count * (deviation**2 + mean**2)
     return [round(x) for x in totals.tolist()], [round(x) for x in squares.tolist()]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from satmip_jax.metadata.schema import StatsAccumulator
 from satmip_jax.mirror import replace_durably
 from satmip_jax.shard_record import Record, is_id
 from satmip_jax.shards import shard_file, write_shard
-from satmip_jax.sources import Ref, Source, UnreadableExample
+from satmip_jax.sources import Example, Ref, Source, UnreadableExample
 
 WORK = ".prepare"  # the plan, a lock, and a mark per finished shard
+AHEAD = 16  # examples read before the first is decoded, at most,
+AHEAD_BYTES = 32 << 20  # and no other after so many bytes
 
 
 class PrepareError(ValueError):
@@ -69,6 +72,10 @@ class Job:
     options: Options
     out: Path
 
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.source.classes)}
+
     def shard(self, task: Task) -> Path:
         return self.out / shard_file(self.name, task.split, task.index, task.count)
 
@@ -86,21 +93,31 @@ class Job:
     def run(self, task: Task, tick: Callable[[], None]) -> None:
         """Writes one shard, then its mark."""
         problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
-        bad: list[tuple[str, str]] = []
-        labels = {name: i for i, name in enumerate(self.source.classes)}
+        bad: dict[str, str] = {}
+        train = task.split == "train"
+
+        def refuse(ref: Ref, error: Exception) -> None:
+            bad[ref.id] = str(error)
+            tick()
 
         def records() -> Iterator[Record]:
-            for ref in task.refs:
-                try:
-                    record, pixels = self._record(ref, labels, problems)
-                except (UnreadableExample, images.ImageError) as error:
-                    bad.append((ref.id, str(error)))
-                else:
-                    if task.split == "train":
+            for group in self._read_ahead(task.refs, refuse):
+                cut = []
+                for item in group:
+                    try:
+                        cut.append((item, square := self._cut(item.example)))
+                    except images.ImageError as error:
+                        refuse(item.ref, error)
+                    else:
+                        if train:
+                            sums.add(square.pixels)
+                for item, square in cut:
+                    record = self._record(item, square)
+                    problems.merge(item.problems)
+                    if train:
                         stats.add(record.metadata)
-                        sums.add(pixels)
                     yield record
-                tick()
+                    tick()
 
         length = write_shard(self.shard(task), records())
         write_json(
@@ -108,23 +125,47 @@ class Job:
             {
                 "bytes": self.shard(task).stat().st_size,
                 "length": length,
-                "bad": bad,
+                "bad": [(ref.id, bad[ref.id]) for ref in task.refs if ref.id in bad],
                 "problems": problems.to_json(),
                 "stats": stats.to_json(),
                 "pixels": asdict(sums),
             },
         )
 
-    def _record(
-        self, ref: Ref, labels: Mapping[str, int], problems: Problems
-    ) -> tuple[Record, np.ndarray]:
+    def _read_ahead(
+        self, refs: Sequence[Ref], refuse: Callable[[Ref, Exception], None]
+    ) -> Iterator[list[_Read]]:
+        """Reads examples in small groups: steps that are repeated stay in the caches."""
+        group: list[_Read] = []
+        size = 0
+        for ref in refs:
+            own = Problems()  # counted only if the example is kept
+            try:
+                example, label = self._read(ref, own)
+            except UnreadableExample as error:
+                refuse(ref, error)
+                continue
+            group.append(_Read(ref, example, label, own))
+            size += len(example.image)
+            if len(group) == AHEAD or size > AHEAD_BYTES:
+                yield group
+                group, size = [], 0
+        yield group
+
+    def _read(self, ref: Ref, problems: Problems) -> tuple[Example, int]:
+        """An example and the number of its class, -1 without one."""
         if not is_id(ref.id):
             raise UnreadableExample("its id is too long or cannot be printed")
-        own = Problems()  # counted only if the example is kept
-        example = self.source.read(ref, own)
-        if example.label is not None and example.label not in labels:
-            raise UnreadableExample(f"unknown class {example.label[:40]!r}")
-        square = images.make_square(
+        example = self.source.read(ref, problems)
+        if example.label is None:
+            return example, -1
+        try:
+            return example, self._labels[example.label]
+        except KeyError:
+            raise UnreadableExample(f"unknown class {example.label[:40]!r}") from None
+
+    def _cut(self, example: Example) -> images.Square:
+        return images.make_square(
             example.image,
             self.options.image_size,
             box=example.box,
@@ -132,12 +173,22 @@ class Job:
             quality=self.options.jpeg_quality,
             max_pixels=self.options.max_pixels,
         )
-        metadata = example.metadata.crop_resize(
-            square.region, square.source_size, self.options.image_size, own
+
+    def _record(self, item: _Read, square: images.Square) -> Record:
+        metadata = item.example.metadata.crop_resize(
+            square.region, square.source_size, self.options.image_size, item.problems
         )
-        problems.merge(own)
-        label = -1 if example.label is None else labels[example.label]
-        return Record(ref.id, square.data, metadata, label), square.pixels
+        return Record(item.ref.id, square.data, metadata, item.label)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An example on its way into a shard, and what was found in it."""
+
+    ref: Ref
+    example: Example
+    label: int  # number of its class, -1 without one
+    problems: Problems
 
 
 @dataclass

@@ -1,91 +1,23 @@
-"""Preparation: what is stored, what is counted, and that nothing interrupts it for good."""
+"""Preparation: what is stored, what is counted, and what is refused."""
 
 import io
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
-from satmip_jax import pool
-from satmip_jax.metadata.record import Metadata, Problems
+from satmip_jax import prepare_shard
+from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.schema import Schema, StatsAccumulator
 from satmip_jax.prepare import PrepareError, prepare
 from satmip_jax.prepare_shard import PixelSums
 from satmip_jax.shards import ShardDataset
-from satmip_jax.sources import Example, Ref, UnreadableExample
+from satmip_jax.sources import Ref, UnreadableExample
 from satmip_jax.sources.eurosat import EuroSAT
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def jpeg(seed: int, width: int = 24, height: int = 24) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
-
-
-class Made:
-    """A source made here: example i is given by `make(i)`."""
-
-    name = "made"
-    classes: tuple[str, ...] = ("barn", "zoo")
-    license = "none"
-    homepage = "https://example.org"
-    context_ratio: float | None = None
-
-    def __init__(self, train: int = 10, val: int = 3, **changes: dict[int, object]) -> None:
-        self.options = {"train": train}
-        self.skipped = Counter({"left out": 2})
-        self.counts = {"train": train, "val": val}
-        self.changes = changes.get("changes", {})
-
-    def refs(self) -> list[Ref]:
-        return [
-            Ref(f"{split}/{i:03d}", split, (i,))
-            for split, n in self.counts.items()
-            for i in range(n)
-        ]
-
-    def read(self, ref: Ref, problems: Problems) -> Example:
-        (i,) = ref.location
-        raw = {"gsd": 0.5 + i, "location": [10.0, 50.0], "country_code": "DEU" if i % 2 else None}
-        example = {
-            "image": jpeg(i, 30 + i, 40),
-            "metadata": Metadata.parse(raw, problems),
-            "label": "zoo" if i % 2 else "barn",
-            "box": None,
-        }
-        change = self.changes.get(i)
-        if isinstance(change, Exception):
-            raise change
-        return Example(ref.id, **{**example, **(change or {})})
-
-
-def make(out: Path, source=None, **options):
-    options = {"image_size": 16, "shard_size": 4, "workers": 0, "progress": False, **options}
-    return prepare(source or Made(), out, **options)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Everything that the folder offers; the report tells its time, so not that."""
-    return {
-        p.name: p.read_bytes()
-        for p in sorted(folder.iterdir())
-        if p.is_file() and p.name != "prepare_report.json"
-    }
-
+from tests.made import Made, contents, jpeg, make
 
 # --- what is stored -------------------------------------------------------------------------------
 
@@ -225,6 +157,31 @@ def test_bad_examples_are_counted_and_named(tmp_path, capsys):
         assert text in shown
 
 
+def test_reading_ahead_changes_nothing(tmp_path, monkeypatch):
+    """Groups of any size give the same shards and marks; a group ends after so many bytes."""
+    found, steps = [], []
+    read, cut = Made.read, prepare_shard.Job._cut
+    monkeypatch.setattr(Made, "read", lambda *a: (steps.append("r"), read(*a))[1])
+    monkeypatch.setattr(prepare_shard.Job, "_cut", lambda *a: (steps.append("c"), cut(*a))[1])
+    for ahead, size, order in (
+        (1, 1 << 20, "rc" * 12),
+        (3, 1 << 20, "rrrccc" * 4),
+        (16, 1 << 20, "r" * 12 + "c" * 12),
+        (16, 0, "rc" * 12),
+    ):
+        monkeypatch.setattr(prepare_shard, "AHEAD", ahead)
+        monkeypatch.setattr(prepare_shard, "AHEAD_BYTES", size)
+        out = tmp_path / f"{ahead}-{size}"
+        steps.clear()
+        changes = {3: {"image": b"GIF89a"}, 5: {"box": (40.0, 2.0, 5.0, 5.0)}}
+        make(out, Made(12, 0, changes=changes), shard_size=12)
+        assert "".join(steps) == order
+        marks = {p.name: p.read_bytes() for p in (out / ".prepare").glob("*-of-*.json")}
+        found.append((contents(out), marks))
+    assert len(found[0][1]) == 1
+    assert all(result == found[0] for result in found)
+
+
 def test_problems_are_counted_for_what_is_stored(tmp_path):
     report = make(tmp_path / "out", Made(changes={1: UnreadableExample("gone")}))
     # train 0, 2, 4, 6, 8 and val 0, 2 have no country; example 1 is not stored
@@ -357,158 +314,6 @@ def test_one_process_at_a_time(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(PrepareError, match="another process is preparing"):
             make(tmp_path / "out")
-
-
-# --- interruptions --------------------------------------------------------------------------------
-
-
-def test_a_second_run_does_nothing(tmp_path, monkeypatch):
-    make(tmp_path / "out")
-    before = contents(tmp_path / "out")
-    monkeypatch.setattr(Made, "read", None)  # would fail if called
-    report = make(tmp_path / "out")
-    assert report.resumed == 13
-    assert report.splits == {"train": 10, "val": 3}
-    assert contents(tmp_path / "out") == before
-
-
-def test_unfinished_shards_are_done_again(tmp_path):
-    make(tmp_path / "whole")
-    expected = contents(tmp_path / "whole")
-    out = tmp_path / "out"
-    make(out)
-    marks = sorted(p for p in (out / ".prepare").glob("*.json") if p.name != "plan.json")
-    shards = sorted(out.glob("*.array_record-*"))
-    assert len(marks) == len(shards) == 4
-    marks[0].unlink()  # killed after the shard, before its mark
-    marks[1].write_text(marks[1].read_text()[:50])  # a torn mark
-    shards[2].write_bytes(shards[2].read_bytes()[:-9])  # a torn shard
-    (out / f".{shards[3].name}.123.tmp").write_bytes(b"half")  # what a kill leaves
-    (out / "schema.json").unlink()
-    with pytest.raises(ValueError, match="no prepared data"):
-        ShardDataset(out, "train")
-    report = make(out)
-    assert report.resumed == 3  # val, the only one that was sound
-    assert contents(out) == expected
-
-
-@pytest.fixture(scope="module")
-def chips(tmp_path_factory):
-    """A small EuroSAT: 60 chips in folders."""
-    folder = tmp_path_factory.mktemp("chips")
-    rows = ["filename,label,split,longitude,latitude,country_code"]
-    for i in range(60):
-        label = ("Forest", "River", "SeaLake")[i % 3]
-        path = folder / "EuroSAT_RGB" / label / f"{label}_{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(jpeg(i, 64, 64) if i % 7 else jpeg(i, 80, 90))
-        split = "val" if i % 5 == 0 else "train"
-        rows.append(f"{label}/{path.name},{label},{split},{i},{i / 2},FRA")
-    (folder / "meta.csv").write_text("\n".join(rows))
-    return folder
-
-
-def test_workers_make_the_same_bytes(tmp_path, chips, capfd):
-    for workers in (0, 2):
-        report = prepare(
-            EuroSAT([chips]), tmp_path / str(workers), image_size=64, shard_size=7, workers=workers
-        )
-        assert report.splits == {"train": 48, "val": 12}
-    assert contents(tmp_path / "0") == contents(tmp_path / "2")
-    assert "60/60" in capfd.readouterr().err  # the bar
-
-
-SLOW = textwrap.dedent(
-    """
-    import sys, time
-    from satmip_jax.prepare import prepare
-    from satmip_jax.sources.eurosat import EuroSAT
-
-    class Slow(EuroSAT):
-        def read(self, ref, problems):
-            time.sleep(0.04)
-            return super().read(ref, problems)
-
-    if __name__ == "__main__":
-        prepare(Slow([sys.argv[1]]), sys.argv[2], image_size=64, shard_size=4, workers=2)
-    """
-)
-
-
-def children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(c) for c in path.read_text().split()] if path.exists() else []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to see processes")
-def test_kill_9_at_any_moment(tmp_path, chips):
-    prepare(EuroSAT([chips]), tmp_path / "whole", image_size=64, shard_size=4, workers=0)
-    expected = contents(tmp_path / "whole")
-    script, out = tmp_path / "slow.py", tmp_path / "out"
-    script.write_text(SLOW)
-    environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
-    rng = random.Random(0)
-
-    def marks() -> int:
-        return len(list((out / ".prepare").glob("*-of-*.json")))
-
-    for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, script, chips, out], env=environment, stderr=subprocess.DEVNULL
-        )
-        before, deadline = marks(), time.monotonic() + 60
-        while marks() < before + 2 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
-        workers = children(process.pid)
-        assert process.poll() is None, "it ended before it could be killed"
-        process.kill()
-        process.wait()
-        deadline = time.monotonic() + 20
-        while any(Path(f"/proc/{w}").exists() for w in workers) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not [w for w in workers if Path(f"/proc/{w}").exists()], "workers were left behind"
-        assert not (out / "schema.json").exists()
-        for path in out.glob("eurosat-*"):  # what has its name is whole
-            assert path.read_bytes() == expected[path.name]
-
-    report = prepare(EuroSAT([chips]), out, image_size=64, shard_size=4, workers=0)
-    assert report.resumed >= 6 * 4 - 4
-    assert contents(out) == expected
-
-
-def work(task: str, tick) -> None:
-    tick()
-    if task == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if task == "fail":
-        raise ValueError("this one failed")
-
-
-class Bar:
-    n = 0
-
-    def update(self, n: int = 1) -> None:
-        self.n += n
-
-
-@pytest.mark.parametrize(
-    ("task", "error", "message"),
-    [("die", pool.WorkerDiedError, "a worker process died"), ("fail", ValueError, "this one")],
-)
-def test_workers_that_die_or_fail(task, error, message):
-    with pytest.raises(error, match=message):
-        pool.run(work, ["ok", task, "ok"], workers=1, bar=Bar())
-
-
-def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
-    def run(*_, **__):
-        raise pool.WorkerDiedError("a worker process died")
-
-    monkeypatch.setattr(pool, "run", run)
-    with pytest.raises(PrepareError, match="died: try fewer --workers; finished shards are kept"):
-        make(tmp_path / "out")
 
 
 # --- the real thing -------------------------------------------------------------------------------
