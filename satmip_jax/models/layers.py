@@ -131,7 +131,7 @@ def attend(
       lengths: int32 (b,), the number of leading keys that are real; None for all of them.
       implementation: "cudnn" and "xla" are those of `jax.nn.dot_product_attention`; "einsum" is
         the same mathematics with the heads moved to the batch first, which XLA runs faster on
-        CPU; "auto" chooses.
+        CPU; "auto" chooses. JAX refuses "cudnn" an odd t or s where a gradient is taken.
       dropout: applied to the attention weights (b, heads, t, s); only "einsum" can.
 
     Returns:
@@ -141,9 +141,7 @@ def attend(
     if lengths is not None:  # a row without keys would be 0/0: let it see its first one
         lengths = jnp.maximum(lengths.astype(jnp.int32), jnp.int32(1))
     if dropout is None and chosen != "einsum":
-        # All queries are real. Without being told cuDNN's wrapper makes up a constant, which lacks
-        # the axis of a `vmap` around; made from the keys' lengths it has that.
-        asking = None if lengths is None else 0 * lengths + query.shape[1]
+        asking = None if lengths is None else _each(query, query.shape[1])  # all of them are real
         return jax.nn.dot_product_attention(
             query,
             key,
@@ -162,6 +160,15 @@ def attend(
     if dropout is not None:
         weights = dropout(weights)
     return jnp.einsum("bhts,bshd->bthd", weights, value)  # (b, h, t, s) . (b, s, h, d)
+
+
+def _each(x: Array, number: int) -> Array:
+    """`number` for each row of x, int32 (b,).
+
+    cuDNN's call needs it cut over the devices like x, and with the axis of a `vmap` around. A
+    constant has neither, nor has what XLA sees to be one: so it is computed from x.
+    """
+    return jnp.maximum((x.reshape(x.shape[0], -1)[:, 0] > 0).astype(jnp.int32), jnp.int32(number))
 
 
 class Attention(nn.Module):
@@ -193,22 +200,33 @@ class Attention(nn.Module):
         b, n, width = x.shape
         if width % self.heads:
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}")
-        qkv = dense(3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(b, n, 3, self.heads, width // self.heads)
-        query, key, value = qkv[:, :queries, 0], qkv[:, :, 1], qkv[:, :, 2]
+        head_width = width // self.heads
         dropout = None
         if train and self.dropout:
             dropout = nn.Dropout(self.dropout, deterministic=False)
+        asking = n if queries is None else queries
+        even = asking
+        if dropout is None:
+            chosen = resolve_attention(self.implementation, self.dtype, head_width)
+            if chosen == "cudnn" and (n % 2 or asking % 2):
+                # JAX refuses cuDNN an odd number of tokens in training: one more, which none sees.
+                # Here and not in `attend`, where it would have to be copied.
+                x = jnp.pad(x, ((0, 0), (0, n % 2), (0, 0)))
+                lengths = _each(x, n) if lengths is None else lengths
+                even += asking % 2
+        qkv = dense(3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv")(x)
+        qkv = qkv.reshape(b, -1, 3, self.heads, head_width)
         y = attend(
-            query,
-            key,
-            value,
+            qkv[:, :even, 0],
+            qkv[:, :, 1],
+            qkv[:, :, 2],
             lengths=lengths,
             implementation=self.implementation,
             dropout=dropout,
         )
-        y = y.reshape(b, -1, width)
-        return dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")(y)
+        y = y.reshape(b, even, width)
+        y = dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")(y)
+        return y[:, :asking]
 
 
 class MLP(nn.Module):
