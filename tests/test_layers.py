@@ -48,6 +48,39 @@ def test_attention_is_the_formula(implementation, masked):
     np.testing.assert_allclose(out, naive_attention(q, k, v, lengths), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_does_not_depend_on_the_implementation(masked):
+    """XLA's computes the weights again for it, also under `vmap`, where captions are encoded."""
+    q, k, v, g = jax.random.normal(KEY, (4, 3, 5, 2, 8))
+    lengths = jnp.array([5, 1, 4], jnp.int32) if masked else None
+
+    def run(implementation):
+        def one(q, k, v, lengths):
+            lengths = None if lengths is None else lengths[None]
+            return attend(
+                q[None], k[None], v[None], lengths=lengths, implementation=implementation
+            )[0]
+
+        mapped = jax.vmap(one, (0, 0, 0, 0 if masked else None))
+        return jax.vjp(lambda *qkv: mapped(*qkv, lengths), q, k, v)[1](g)
+
+    for ours, reference in zip(run("xla"), run("einsum"), strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_keep_little_for_the_gradient():
+    """In bfloat16: what goes into products, nothing in float32, and no attention weights."""
+    model = Encoder(2, 2, 64, attention="xla", unroll=1, dtype=jnp.bfloat16)
+    x = jnp.ones((3, 20, 16), jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):  # JAX's attention needs it
+        variables = model.init(KEY, x)
+        _, back = jax.vjp(model.apply, variables, x)
+    kept = jax.tree.leaves(back)
+    assert sum(a.size for a in kept) > 2 * 3 * 20 * (16 + 48 + 16 + 64 + 64)
+    assert all(a.dtype == jnp.bfloat16 or a.size == 2 * 16 for a in kept)  # the norms' scales
+    assert not [a.shape for a in kept if a.shape[-2:] == (20, 20)]
+
+
 def test_a_row_without_keys_is_finite():
     x = np.random.default_rng(0).standard_normal((2, 3, 1, 4), np.float32)
     lengths = np.array([0, 3], np.int32)
