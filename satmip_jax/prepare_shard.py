@@ -142,7 +142,7 @@ class Job:
             own = Problems()  # counted only if the example is kept
             try:
                 example, label = self._read(ref, own)
-            except UnreadableExample as error:
+            except (UnreadableExample, images.ImageError) as error:
                 refuse(ref, error)
                 continue
             group.append(_Read(ref, example, label, own))
