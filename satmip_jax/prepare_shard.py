@@ -102,18 +102,18 @@ class Job:
 
         def records() -> Iterator[Record]:
             for group in self._read_ahead(task.refs, refuse):
-                cut = []
+                made = []  # without pixels, which may be large
                 for item in group:
                     try:
-                        cut.append((item, square := self._cut(item.example)))
+                        square = self._cut(item.example)
                     except images.ImageError as error:
                         refuse(item.ref, error)
-                    else:
-                        if train:
-                            sums.add(square.pixels)
-                for item, square in cut:
-                    record = self._record(item, square)
+                        continue
+                    if train:
+                        sums.add(square.pixels)
+                    made.append(self._record(item, square))
                     problems.merge(item.problems)
+                for record in made:
                     if train:
                         stats.add(record.metadata)
                     yield record

@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY, TINY
 
 GPU = jax.default_backend() == "gpu"
 KEY = jax.random.key(0)
+TOLERANCE = 0.03 if GPU else 0.02  # of the largest; bfloat16 alone 0.013, a key too many 0.037
 
 
 def kernel(query, key, value, asking, real, scale, mask_type):
@@ -46,8 +47,8 @@ def calls(monkeypatch):
     seen: list[tuple[str, tuple[int, ...]]] = []
     if GPU:
         return seen
-    fused = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
-    mlir = pytest.importorskip("jax.interpreters.mlir")
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+    from jax.interpreters import mlir
 
     def forward(q, k, v, bias, asking, real, *_, scale, mask_type, is_training, **__):
         seen.append(("forward", q.shape))
@@ -87,7 +88,7 @@ def test_attention_agrees_with_einsum(calls, masked):
 
     assert resolve_attention("auto", jnp.bfloat16, 64) == "cudnn"
     for ours, reference in zip(run("cudnn"), run("einsum"), strict=True):
-        np.testing.assert_allclose(ours, reference, atol=0.03 * np.abs(reference).max())
+        np.testing.assert_allclose(ours, reference, atol=TOLERANCE * np.abs(reference).max())
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_any_number_of_tokens(calls, tokens, masked, queries, mapped):
     assert GPU or {name for name, _ in calls} == {"forward", "backward"}
     assert ours[0].shape == (4, queries or tokens, 32)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=0.03 * np.abs(b).max()),
+        lambda a, b: np.testing.assert_allclose(a, b, atol=TOLERANCE * np.abs(b).max()),
         ours,
         run("einsum"),
     )

@@ -136,26 +136,26 @@ BAD = {
     6: ({"box": (0, float("nan"), 50, 50)}, "box is not finite"),
     7: ({"label": "volcano"}, "unknown class 'volcano'"),
     8: ({"image": jpeg(0, 90, 80)}, "90x80 pixels, more than the limit of 5,000"),
-    9: (ImageError("cannot be encoded as PNG"), "cannot be encoded as PNG"),  # of arrays
+    10: (ImageError("cannot be encoded as PNG"), "cannot be encoded as PNG"),  # of arrays
 }
 
 
 def test_bad_examples_are_counted_and_named(tmp_path, capsys):
-    source = Made(val=0, changes={i: change for i, (change, _) in BAD.items()})
+    source = Made(train=11, val=0, changes={i: change for i, (change, _) in BAD.items()})
     report = make(tmp_path / "out", source, max_pixels=5000)
-    assert report.splits == {"train": 1}
+    assert report.splits == {"train": 2}
     expected = [("train", f"train/{i:03d}", reason) for i, (_, reason) in BAD.items()]
     assert report.bad == expected
     written = json.loads((tmp_path / "out" / "prepare_report.json").read_text())
     assert [tuple(row.values()) for row in written["bad"]] == expected
-    assert written["splits"] == {"train": 1}
+    assert written["splits"] == {"train": 2}
     assert written["skipped"] == {"left out": 2}
     data = ShardDataset(tmp_path / "out", "train")
-    assert data.ids(range(1)) == ["train/004"]
+    assert data.ids(range(2)) == ["train/004", "train/009"]
 
     report.show(Console(width=100))
     shown = capsys.readouterr().out
-    for text in ("1 example", "truncated JPEG", "train/002", "left out", "country_code", "train"):
+    for text in ("2 examples", "truncated JPEG", "train/002", "left out", "country_code", "train"):
         assert text in shown
 
 

@@ -154,11 +154,18 @@ def attend(
     chosen = resolve_attention(implementation, query.dtype, query.shape[-1])
     if lengths is not None:  # a row without keys would be 0/0: let it see its first one
         lengths = jnp.maximum(lengths.astype(jnp.int32), jnp.int32(1))
-    if dropout is None and chosen != "einsum":
-        asking = None if lengths is None else _each(query, query.shape[1])  # all of them are real
-        run: Any = functools.partial(jax.nn.dot_product_attention, implementation=chosen)
-        run = _recomputed(run) if chosen == "xla" else run  # cuDNN keeps no weights
-        return run(query, key, value, query_seq_lengths=asking, key_value_seq_lengths=lengths)
+    if dropout is None and chosen == "xla":
+        run = _recomputed(functools.partial(jax.nn.dot_product_attention, implementation="xla"))
+        return run(query, key, value, key_value_seq_lengths=lengths)
+    if dropout is None and chosen == "cudnn":  # which keeps no weights for the gradient
+        return jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            query_seq_lengths=None if lengths is None else _each(query, query.shape[1]),
+            key_value_seq_lengths=lengths,
+            implementation="cudnn",
+        )
     # (b, t, h, d) . (b, s, h, d) -> (b, h, t, s)
     logits = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
     logits = logits * np.float32(query.shape[-1] ** -0.5)
