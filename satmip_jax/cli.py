@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 import satmip_jax
-from satmip_jax import huge_pages, processes
-from satmip_jax.bench.commands import bench
+from satmip_jax.bench.cli import bench
+from satmip_jax.distributed import multihost
 from satmip_jax.sources import SOURCES
 from satmip_jax.studies import STUDIES
 
@@ -111,7 +111,7 @@ def prepare(
     **source_options: str | int | None,
 ) -> None:
     """Convert a data set into shards; the same command goes on where it stopped."""
-    from satmip_jax.prepare import prepare
+    from satmip_jax.prepare.run import prepare
     from satmip_jax.sources import open_source
 
     options = {name: value for name, value in source_options.items() if value is not None}
@@ -143,7 +143,7 @@ def prepare(
 @click.option(
     "--heartbeat",
     type=click.IntRange(5),
-    default=processes.HEARTBEAT,
+    default=multihost.HEARTBEAT,
     show_default=True,
     help="Several hosts: seconds of silence after which one counts as dead.",
 )
@@ -162,10 +162,10 @@ def train(
     On several hosts give each the same command. Cloud TPU, SLURM, Open MPI and Kubernetes are
     recognised; elsewhere --coordinator, --processes and --process say it.
     """
-    processes.start(coordinator, count, process, heartbeat=heartbeat)
+    multihost.start(coordinator, count, process, heartbeat=heartbeat)
 
-    from satmip_jax.config import load_config
-    from satmip_jax.train import train
+    from satmip_jax.config.defaults import load_config
+    from satmip_jax.training.loop import train
 
     train(load_config(config, overrides), workdir)
 
@@ -192,8 +192,8 @@ def doctor(
     """Say what a training needs and what is wrong with it, without running it."""
     from rich.console import Console
 
-    from satmip_jax.config import load_config
-    from satmip_jax.doctor import diagnose, plan_for
+    from satmip_jax.config.defaults import load_config
+    from satmip_jax.planning.dry_run import diagnose, plan_for
 
     if devices:
         plan_for(devices)
@@ -290,7 +290,7 @@ def study(
 
     Each method is trained as the config file has it for that method: FILE:ARG,METHOD.
     """
-    from satmip_jax.config import load_config, load_recipes
+    from satmip_jax.config.defaults import load_config, load_recipes
     from satmip_jax.objectives import METHODS
     from satmip_jax.studies.runner import run_study
 
@@ -316,7 +316,6 @@ def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
 
 def main() -> None:
     """Run the command; what a user can mend is one message, not a traceback."""
-    huge_pages.use()
     code: Any = 1
     try:
         cli(standalone_mode=True)
@@ -330,7 +329,7 @@ def main() -> None:
             traceback.print_exc()
         if type(error).__name__ == "Interrupted":
             code = INTERRUPTED
-    processes.leave(code, together=code in (None, 0, INTERRUPTED))
+    multihost.leave(code, together=code in (None, 0, INTERRUPTED))
 
 
 if __name__ == "__main__":

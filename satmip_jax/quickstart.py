@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from satmip_jax import config as configs
+from satmip_jax.config import defaults as configs
+from satmip_jax.data.shard_dataset import SCHEMA_FILE
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.results import print_rows, write_rows
-from satmip_jax.prepare import prepare
+from satmip_jax.prepare.run import prepare
 from satmip_jax.report.page import write_report
-from satmip_jax.shards import SCHEMA_FILE
 from satmip_jax.sources import Source, SourceError, open_source
-from satmip_jax.train import train
+from satmip_jax.training.loop import train
 
 TRAIN, VAL = 3000, 800  # synthetic scenes
 

@@ -36,11 +36,22 @@ def import_torchvision() -> None:
 
 def forward_of_views(towers, params, mesh, schema, batch):
     """A Forward whose stored images are views already: (batch, views, s, s, 3)."""
-    from satmip_jax.augment import keys_of_images
+    from satmip_jax.augmentation.views import keys_of_images
     from satmip_jax.objectives import Forward
 
     keys = keys_of_images(jax.random.key(1), batch)
     return Forward(towers, params, keys, lambda images, _, view: images[:, view], mesh, schema)
+
+
+def use_one_device(patch: pytest.MonkeyPatch) -> None:
+    """Let every module that makes a mesh make one of a single device."""
+    from satmip_jax.distributed import sharding
+    from satmip_jax.studies import runner  # noqa: F401  # so that all who make one are imported
+
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    for name, module in list(sys.modules.items()):
+        if name.startswith("satmip_jax.") and hasattr(module, "make_mesh"):
+            patch.setattr(module, "make_mesh", lambda *_, **__: mesh)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +66,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_shards_dir(tmp_path_factory) -> Path:
     """Synthetic scenes as shards of 32 px: 64 to train, 24 to validate."""
-    from satmip_jax.prepare import prepare
+    from satmip_jax.prepare.run import prepare
     from satmip_jax.sources import open_source
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -67,7 +78,7 @@ def tiny_shards_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_shards(tiny_shards_dir):
     """The train split of `tiny_shards_dir`."""
-    from satmip_jax.shards import ShardDataset
+    from satmip_jax.data.shard_dataset import ShardDataset
 
     return ShardDataset(tiny_shards_dir, "train")
 
@@ -92,7 +103,7 @@ TINY = (
 @pytest.fixture(scope="session")
 def tiny_config(tiny_shards_dir):
     """Make the config of a run of 4 steps: `tiny_config("simclr", "--config.seed=1")`."""
-    from satmip_jax.config import load_config
+    from satmip_jax.config.defaults import load_config
 
     def make(method="satmips", *overrides):
         data = f"--config.data.dir={tiny_shards_dir}"
@@ -105,7 +116,7 @@ def tiny_config(tiny_shards_dir):
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config, tmp_path_factory) -> Path:
     """Workdir of a finished run of 4 steps on 8 devices, with kNN scores at the end."""
-    from satmip_jax.train import train
+    from satmip_jax.training.loop import train
 
     workdir = tmp_path_factory.mktemp("run")
     train(tiny_config("satmips", "--config.eval.every=4"), workdir)

@@ -28,7 +28,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from satmip_jax import verify
+from satmip_jax.checkpoints import integrity
 from tests.conftest import REPOSITORY, TINY
 
 STEPS = 24
@@ -310,7 +310,7 @@ class Drill:
         ]
         different = [name for name in records[1] if records[0].get(name) != records[1][name]]
         for name in records[1]:
-            a, b = (verify.open_leaf(f / "state", name).read().result() for f in (mine, whole))
+            a, b = (integrity.open_leaf(f / "state", name).read().result() for f in (mine, whole))
             if np.asarray(a).tobytes() != np.asarray(b).tobytes() and name not in different:
                 different.append(name)
         rows = [_rows(folder) for folder in (workdir, self.out / "whole")]

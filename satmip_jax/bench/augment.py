@@ -1,4 +1,4 @@
-"""Two views of images: made on the device by `satmip_jax.augment`, on the host by torchvision."""
+"""Two views of images: made on the device by `augmentation.views`, on the host by torchvision."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from satmip_jax import augment
-from satmip_jax.augment import AugmentConfig
-from satmip_jax.bench import torch_peers
-from satmip_jax.bench.measure import Measurement, in_turn, spread
+from satmip_jax.augmentation.views import AugmentConfig, augment
+from satmip_jax.bench import torch_loader
+from satmip_jax.bench.timing import Measurement, in_turn, spread
 
 HOST_IMAGES = 16  # one after another, so that a batch would say no more
 
@@ -34,7 +33,7 @@ def bench(batches: Sequence[int], *, stored: int, size: int, rounds: int) -> lis
             for name, cfg in configs(size).items()
         }
         counts = dict.fromkeys(functions, batch)
-        if torch_peers.installed():
+        if torch_loader.installed():
             functions["torchvision, one core"] = _torchvision(pixels[:HOST_IMAGES], size)
             counts["torchvision, one core"] = min(batch, HOST_IMAGES)
         for name, seconds in in_turn(functions, rounds).items():
@@ -62,14 +61,14 @@ def configs(size: int) -> dict[str, AugmentConfig]:
 def two_views(key: jax.Array, images: jax.Array, cfg: AugmentConfig) -> tuple[jax.Array, ...]:
     """As training makes them: both views of a batch in one program."""
     first, second = jax.random.split(key)
-    return augment.augment(first, images, cfg)[0], augment.augment(second, images, cfg)[0]
+    return augment(first, images, cfg)[0], augment(second, images, cfg)[0]
 
 
 def _torchvision(pixels: np.ndarray, size: int) -> Callable[[], None]:
     import torch
     from PIL import Image
 
-    transform = torch_peers.simclr(size)
+    transform = torch_loader.simclr(size)
     pictures = [Image.fromarray(image) for image in pixels]
 
     def views() -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
-from satmip_jax.bench.measure import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, in_turn, spread
 from satmip_jax.evaluation.knn import knn_predict
 
 CLASSES, K = 10, 5

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from satmip_jax import memory, parallel
-from satmip_jax.bench.measure import Measurement, in_turn, spread
-from satmip_jax.objectives.contrastive import EXCHANGES, info_nce, normalize, nt_xent, sigmoid_loss
+from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.distributed.sharding import batch_sharding, make_mesh
+from satmip_jax.losses.contrastive import EXCHANGES, info_nce, normalize, nt_xent, sigmoid_loss
+from satmip_jax.planning import memory
 
 SCALE, BIAS = 10.0, -10.0
 
@@ -31,11 +32,9 @@ def bench(
         limit: bytes of a device: what needs more is compiled and not run.
         losses: of "info_nce", "nt_xent", "sigmoid"; all by default.
     """
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     for n in rows:
-        shape = jax.ShapeDtypeStruct(
-            (n, width), jnp.float32, sharding=parallel.batch_sharding(mesh)
-        )
+        shape = jax.ShapeDtypeStruct((n, width), jnp.float32, sharding=batch_sharding(mesh))
         for loss in losses or LOSSES:
             compiled = {}
             for variant in ("naive", *EXCHANGES):
@@ -59,7 +58,7 @@ def _time(
     programs: dict[str, Any], loss: str, n: int, width: int, rounds: int, mesh: Any
 ) -> list[Measurement]:
     keys = jax.random.split(jax.random.key(0))
-    sharding = parallel.batch_sharding(mesh)
+    sharding = batch_sharding(mesh)
     a, b = (jax.device_put(jax.random.normal(key, (n, width)), sharding) for key in keys)
     functions = {name: functools.partial(program, a, b) for name, program in programs.items()}
     pairs = n * n * (4 if loss == "nt_xent" else 1)

@@ -25,11 +25,12 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from satmip_jax import images, parallel
-from satmip_jax.bench import torch_peers
-from satmip_jax.bench.measure import Measurement, spread
-from satmip_jax.pipeline import BatchOrder, TrainBatches
-from satmip_jax.shards import ShardDataset
+from satmip_jax.bench import torch_loader
+from satmip_jax.bench.timing import Measurement, spread
+from satmip_jax.data import images
+from satmip_jax.data.loaders import BatchOrder, TrainBatches
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import make_mesh, to_devices
 
 SHARED_MEMORY = Path("/dev/shm")
 AHEAD, TORCH_AHEAD = 8, 3  # batches that a worker may hold ready: at least so many, of theirs
@@ -131,10 +132,10 @@ def loaders(job: Job) -> Mapping[str, Loader]:
         "satmip, threads": Loader(partial(_ours, job, 0), ours),
         "satmip, processes": Loader(partial(_ours, job, job.workers), ours),
     }
-    if torch_peers.installed():
+    if torch_loader.installed():
         theirs = TORCH_AHEAD * job.workers
-        records = torch_peers.Records(job.dataset)
-        views = torch_peers.TwoViews(job.dataset, job.view)
+        records = torch_loader.Records(job.dataset)
+        views = torch_loader.TwoViews(job.dataset, job.view)
         found["DataLoader, same decoder"] = Loader(partial(_torch, job, records), theirs)
         found["DataLoader, PIL, two views"] = Loader(partial(_torch, job, views), theirs)
     return found
@@ -142,7 +143,7 @@ def loaders(job: Job) -> Mapping[str, Loader]:
 
 @contextmanager
 def _ours(job: Job, workers: int) -> Iterator[Iterator[Any]]:
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     with TrainBatches(
         job.dataset, mesh, batch_size=job.batch_size, seed=0, workers=workers
     ) as batches:
@@ -151,12 +152,12 @@ def _ours(job: Job, workers: int) -> Iterator[Iterator[Any]]:
 
 @contextmanager
 def _torch(job: Job, data: Any) -> Iterator[Iterator[Any]]:
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     order = BatchOrder(len(job.dataset), job.batch_size, seed=0)
     # a single long epoch: at the end of one DataLoader's workers pause
     numbers = [order[i] for i in range(1 + TORCH_AHEAD * job.workers + job.batches)]
-    with torch_peers.loader(data, numbers, job.workers) as batches:
-        yield (parallel.to_devices(batch, mesh) for batch in batches)
+    with torch_loader.loader(data, numbers, job.workers) as batches:
+        yield (to_devices(batch, mesh) for batch in batches)
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from satmip_jax import images
-from satmip_jax.bench.measure import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.data import images
 from satmip_jax.metadata.record import Problems
-from satmip_jax.prepare_shard import WORK, Job, Options, Task
+from satmip_jax.prepare.shard_job import WORK, Job, Options, Task
 from satmip_jax.sources import Example, Source
 
 QUALITY = 95

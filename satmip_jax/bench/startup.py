@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from satmip_jax.bench import pictures
-from satmip_jax.bench.measure import Measurement, in_turn, spread
-from satmip_jax.config import config_folder
-from satmip_jax.logbook import METRICS_FILE
+from satmip_jax.bench import synthetic_data
+from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.config.defaults import config_folder
+from satmip_jax.training.metrics_log import METRICS_FILE
 
 SATMIP = ("-m", "satmip_jax.cli")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "python": ("-c", "pass"),
     "import satmip_jax": ("-c", "import satmip_jax"),
-    "import satmip_jax.train": ("-c", "import satmip_jax.train"),
+    "import satmip_jax.training.loop": ("-c", "import satmip_jax.training.loop"),
     "satmip --help": (*SATMIP, "--help"),
     "satmip train --help": (*SATMIP, "train", "--help"),
 }
@@ -62,7 +62,7 @@ def _run(command: tuple[str, ...]) -> None:
 def _trainings(rounds: int) -> list[Measurement]:
     seconds: dict[str, list[float]] = {}
     with TemporaryDirectory() as folder:
-        shards = pictures.draw_shards(Path(folder), 64, 32).data_dir
+        shards = synthetic_data.draw_shards(Path(folder), 64, 32).data_dir
         for number in range(rounds):
             for cache in ("empty", "filled"):
                 workdir = Path(folder) / f"{number}-{cache}"

@@ -18,13 +18,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from satmip_jax import memory, parallel
-from satmip_jax.bench.measure import Measurement, spread
-from satmip_jax.flops import peak_flops, step_flops
-from satmip_jax.pipeline import TrainBatches
-from satmip_jax.shards import ShardDataset
-from satmip_jax.train import open_split
-from satmip_jax.train_step import Program, TrainState, build_program
+from satmip_jax.bench.timing import Measurement, spread
+from satmip_jax.data.loaders import TrainBatches
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import is_main_process, make_mesh
+from satmip_jax.planning import memory
+from satmip_jax.planning.flops import peak_flops, step_flops
+from satmip_jax.training.loop import open_split
+from satmip_jax.training.step import Program, TrainState, build_program
 
 Name = TypeVar("Name")
 
@@ -93,7 +94,7 @@ def take_turns(
     """
     seconds: dict[Name, list[list[float]]] = {name: [] for name in rivals}
     turns = [name for _ in range(rounds) for name in rivals]
-    quiet = not parallel.is_main_process()
+    quiet = not is_main_process()
     for name in tqdm(turns, desc="timing", unit=" turns", leave=False, disable=quiet):
         seconds[name].append(rivals[name].time(batches.get(name), steps))
     return seconds
@@ -141,7 +142,7 @@ def bench(
         steps: timed steps of a turn.
         peers: name -> what makes a rival of the first method's step, in another library.
     """
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     first = next(iter(recipes.values()))
     dataset = open_split(first, first.data.train_split) if first.data.dir else None
     programs, timed = {}, {}

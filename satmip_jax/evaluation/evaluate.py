@@ -13,8 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from satmip_jax import parallel, pipeline
-from satmip_jax.checkpoint import Checkpoints
+from satmip_jax.checkpoints.manager import Checkpoints
+from satmip_jax.data.loaders import Batch, read_all
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import baselines
 from satmip_jax.evaluation.features import KINDS, Features, extract
 from satmip_jax.evaluation.protocols import BLOCK, PROTOCOLS, EvaluationError, score
@@ -23,8 +25,7 @@ from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.models import Towers, build_towers
 from satmip_jax.objectives import build_method
-from satmip_jax.shards import ShardDataset
-from satmip_jax.train_step import TrainState, init_state, make_optimizer
+from satmip_jax.training.step import TrainState, init_state, make_optimizer
 
 BANK = "train"  # the split whose labels are known, unless asked otherwise
 
@@ -67,7 +68,7 @@ def evaluate(
     shown = select_fields(fields)
     with Checkpoints(workdir, read_only=True) as checkpoints:
         config, schema = checkpoints.run()
-        mesh = parallel.make_mesh()
+        mesh = make_mesh()
         towers, state = load_model(checkpoints, config, schema, mesh, init=init)
     queries = ShardDataset(data, split)
     known = any(queries.schema.fields[field.name].count for field in shown)
@@ -113,7 +114,7 @@ def evaluate_baseline(
 
     def encode(part: str) -> Features:
         dataset = ShardDataset(data, part)
-        batch = pipeline.read_all(dataset)
+        batch = read_all(dataset)
         own = batch["index"] == np.arange(len(dataset))  # bad records are left out
         batch = jax.tree.map(lambda x: x[own], batch)
         by_kind = describe(batch, queries.schema, fields)
@@ -205,17 +206,17 @@ def load_model(
 # --- features that need no training: (kinds, function of a batch read whole) ----------------------
 
 
-def _colour(batch: pipeline.Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
+def _colour(batch: Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
     """Mean and standard deviation of each channel."""
     return {"image": baselines.colour_statistics(batch["image"])}
 
 
-def _patches(batch: pipeline.Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
+def _patches(batch: Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
     """Pooled random projections of patches."""
     return {"image": baselines.patch_projections(batch["image"])}
 
 
-def _fields(batch: pipeline.Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
+def _fields(batch: Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
     """The metadata fields themselves, for "both" beside colour statistics."""
     raw = partial(tabular.raw_features, schema=schema, fields=select_fields(fields))
     return _colour(batch, schema, fields) | {"metadata": np.asarray(raw(batch["metadata"]))}

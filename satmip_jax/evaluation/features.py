@@ -11,12 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from satmip_jax import augment, parallel, pipeline
-from satmip_jax.bad_records import BadRecords
+from satmip_jax.augmentation.views import center_view, normalize
+from satmip_jax.data.bad_records import BadRecords
+from satmip_jax.data.loaders import ReadBatch, process_slice, read_in_order
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.models import Towers
-from satmip_jax.shards import ShardDataset
 
 KINDS = ("image", "metadata", "both")
 
@@ -75,16 +77,16 @@ def extract(
     # each process reads and lays out its rows of each batch; the outputs come back whole
     batches = [numbers[first : first + size] for first in range(0, count, size)]
     batches[-1] += numbers[:1] * (size - len(batches[-1]))  # every batch has the same shape
-    rows = [number for batch in batches for number in pipeline.process_slice(batch, mesh)]
-    reader = pipeline.ReadBatch(dataset, schema, captions)
+    rows = [number for batch in batches for number in process_slice(batch, mesh)]
+    reader = ReadBatch(dataset, schema, captions)
     bad = BadRecords(dataset.split, budget=config.data.bad_records)
     each = size // jax.process_count()
     outputs = []
-    for batch in pipeline.read_in_order(reader, rows, size=each, bad_records=bad):
+    for batch in read_in_order(reader, rows, size=each, bad_records=bad):
         inputs = {"image": batch["image"], "metadata": tabular.only(batch["metadata"], fields)}
         known = {name: batch[name] for name in ("label", "index")}
         known["location"] = tabular.locations(batch["metadata"])
-        laid_out = parallel.to_devices(inputs | known, mesh)
+        laid_out = to_devices(inputs | known, mesh)
         outputs.append(jax.device_get(encode(params, laid_out)))
     table = {name: np.concatenate([out[name] for out in outputs])[:count] for name in outputs[0]}
     own = table.pop("index") == numbers  # and no other record that stands in for a bad one
@@ -102,8 +104,8 @@ def make_encoder(
     """
 
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        view = augment.center_view(batch["image"], config.image.size)
-        view = augment.normalize(view, schema.image_mean, schema.image_std)
+        view = center_view(batch["image"], config.image.size)
+        view = normalize(view, schema.image_mean, schema.image_std)
         variables = {"params": params}
         features = {"image": towers.apply(variables, view, method="encode_image")}
         if towers.has_metadata:
@@ -117,9 +119,9 @@ def make_encoder(
             features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
         return features | {name: batch[name] for name in ("label", "index", "location")}
 
-    everywhere = parallel.replicated(mesh)
+    everywhere = replicated(mesh)
     return jax.jit(
         encode,
-        in_shardings=(everywhere, parallel.batch_sharding(mesh)),
+        in_shardings=(everywhere, batch_sharding(mesh)),
         out_shardings=everywhere,
     )

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from satmip_jax.evaluation import blocks, fusion
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.evaluation import fusion, spatial_blocks
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.knn import knn_predict
-from satmip_jax.evaluation.linear import held_out_rows, linear_predict
+from satmip_jax.evaluation.linear_probe import held_out_rows, linear_predict
 from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
 from satmip_jax.evaluation.results import Row
-from satmip_jax.shards import ShardDataset
 from satmip_jax.sources import fmow
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def score(
         )
     if unlabelled := int((bank.labels < 0).sum()):
         log.warning("%d of the bank's %d examples have no label", unlabelled, len(bank.labels))
-    groups = [blocks.cells(part.locations, block or BLOCK) for part in (bank, queries)]
+    groups = [spatial_blocks.cells(part.locations, block or BLOCK) for part in (bank, queries)]
     placed = groups[0] if (groups[0] >= 0).any() else None
     held_out = held_out_rows(bank.labels, groups=placed) if tune is None else tune
     # groups of the bank that classify each other, and who is classified, to weigh the metadata
@@ -117,7 +117,7 @@ def score(
     everything = [(np.arange(len(bank.labels)), np.flatnonzero(known))]
     settings = [("", everything)]
     if block and placed is not None:
-        folds = blocks.folds(groups[0], np.where(known, groups[1], -1))
+        folds = spatial_blocks.folds(groups[0], np.where(known, groups[1], -1))
         if len(folds) > 1:
             settings.append((f" blocked {block:g}deg", folds))
 

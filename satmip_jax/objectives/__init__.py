@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from satmip_jax.losses.contrastive import EXCHANGES
 from satmip_jax.objectives.base import Forward, Method
-from satmip_jax.objectives.contrastive import EXCHANGES
 from satmip_jax.objectives.metapred import MetaPred
 from satmip_jax.objectives.satmip import LOSSES, SatMIP
 from satmip_jax.objectives.satmips import SatMIPS

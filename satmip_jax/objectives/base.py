@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from satmip_jax.distributed.sharding import BATCH
 from satmip_jax.metadata.tabular import Schema
-from satmip_jax.parallel import BATCH
 
 Array = jax.Array
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from satmip_jax.config import ConfigError
+from satmip_jax.config.defaults import ConfigError
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import Field, select_fields
 from satmip_jax.objectives.base import Array, Forward

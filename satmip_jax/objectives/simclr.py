@@ -7,9 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from satmip_jax.losses.contrastive import nt_xent
 from satmip_jax.metadata.tabular import Schema
 from satmip_jax.objectives.base import Array, Forward
-from satmip_jax.objectives.contrastive import nt_xent
 
 
 class SimCLR:

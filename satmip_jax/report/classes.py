@@ -9,7 +9,7 @@ import numpy as np
 
 from satmip_jax.evaluation.metrics import ClassScore, confusion_matrix, per_class
 from satmip_jax.report import figures
-from satmip_jax.report.encoded import Encoded, plain
+from satmip_jax.report.embeddings import Encoded, plain
 
 MAX_CLASSES = 70  # of a table
 MIN_POINTS = 10  # of a map

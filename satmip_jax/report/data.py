@@ -9,7 +9,7 @@ from typing import Any
 
 from satmip_jax.metadata.fields import FIELDS, select_fields
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.prepare_report import REPORT_FILE
+from satmip_jax.prepare.report import REPORT_FILE
 from satmip_jax.report.files import ReportError, read_object
 
 MAX_REASONS = 10

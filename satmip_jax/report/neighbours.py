@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from satmip_jax import images
+from satmip_jax.data import images
 from satmip_jax.evaluation.knn import nearest
-from satmip_jax.report.encoded import Encoded, Sample
+from satmip_jax.report.embeddings import Encoded, Sample
 from satmip_jax.report.figures import data_uri
 
 SHOWN, NEIGHBOURS = 8, 6  # queries, and images beside each

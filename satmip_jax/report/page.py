@@ -11,18 +11,18 @@ from pathlib import Path
 import jinja2
 
 import satmip_jax
-from satmip_jax.checkpoint import CheckpointError
-from satmip_jax.mirror import is_remote
-from satmip_jax.report import classes, matching, neighbours
+from satmip_jax.checkpoints.manager import CheckpointError
+from satmip_jax.data.remote_cache import is_remote
+from satmip_jax.data.shard_dataset import ShardError
+from satmip_jax.report import classes, neighbours, retrieval
 from satmip_jax.report import data as data_parts
 from satmip_jax.report import run as runs
-from satmip_jax.report.encoded import Encoded, encode
+from satmip_jax.report.embeddings import Encoded, encode
 from satmip_jax.report.files import ReportError
 from satmip_jax.report.run import CONFIG_FILE, Run, read_run
 from satmip_jax.report.scores import scores
 from satmip_jax.report.section import Part, Section
 from satmip_jax.report.study import STUDY_FILE, read_study
-from satmip_jax.shards import ShardError
 
 
 def write_report(
@@ -156,7 +156,7 @@ def _pictures(encoded: Encoded) -> list[Part]:
         parts.append(Part("Classes", "classes", (found, encoded)))
     near = neighbours.neighbours(encoded)
     parts.append(Part("Nearest neighbours", "neighbours", (near, encoded)))
-    if matched := matching.retrieval(encoded):
+    if matched := retrieval.retrieval(encoded):
         parts.append(Part("Images and metadata", "retrieval", matched))
     if maps := classes.feature_maps(encoded):
         parts.append(Part("Map of the features", "maps", maps))

@@ -10,18 +10,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from satmip_jax import config as configs
+from satmip_jax.config import defaults as configs
 from satmip_jax.evaluation.results import Row, read_rows
-from satmip_jax.logbook import METRICS_FILE, STARTS_FILE
-from satmip_jax.logbook import read_rows as read_log
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
 from satmip_jax.report.figures import Line, Picture, curves
 from satmip_jax.report.files import ReportError, read_text
-from satmip_jax.report.machine import history as machines
+from satmip_jax.report.hardware import history as machines
 from satmip_jax.report.section import Part
-from satmip_jax.train_step import total_steps
+from satmip_jax.training.metrics_log import METRICS_FILE, STARTS_FILE
+from satmip_jax.training.metrics_log import read_rows as read_log
+from satmip_jax.training.step import total_steps
 
 CONFIG_FILE = "config.json"
 NAMES = {"simclr": "SimCLR", "satmip": "SatMIP", "satmips": "SatMIPS"}

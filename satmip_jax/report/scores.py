@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from satmip_jax.evaluation.features import KINDS
 from satmip_jax.evaluation.results import FRACTIONS, Row
-from satmip_jax.report.paper import LABEL, Published, published
+from satmip_jax.report.published import LABEL, Published, published
 
 MAX_LINES = 200
 

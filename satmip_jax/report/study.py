@@ -14,8 +14,8 @@ from typing import Any
 
 from satmip_jax.report.figures import Picture, data_uri
 from satmip_jax.report.files import ReportError, as_text, read_object, read_text
-from satmip_jax.report.machine import hardware, versions
-from satmip_jax.report.paper import LABEL, published
+from satmip_jax.report.hardware import hardware, versions
+from satmip_jax.report.published import LABEL, published
 from satmip_jax.report.scores import shown
 from satmip_jax.report.section import Part, Section
 

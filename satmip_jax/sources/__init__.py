@@ -1,7 +1,7 @@
 """Data sets as they lie on disk: a source is one file in this folder and one line in `SOURCES`.
 
 A source lists its examples (`refs`, cheap, in a fixed order) and reads them one at a time
-(`read`). It parses metadata but never decodes pixels: that is left to `satmip_jax.images`.
+(`read`). It parses metadata but never decodes pixels: that is left to `satmip_jax.data.images`.
 Nothing heavy is imported here, so that the command can name the sources at once.
 """
 
@@ -141,7 +141,7 @@ SOURCES: dict[str, str] = {
     "fgsc23": "satmip_jax.sources.fgsc23:FGSC23",
     "so2sat": "satmip_jax.sources.so2sat:So2Sat",
     "folder": "satmip_jax.sources.folder:Folder",
-    "synthetic": "satmip_jax.sources.synthetic:Synthetic",
+    "synthetic": "satmip_jax.sources.synthetic.dataset:Synthetic",
 }
 
 

@@ -1,7 +1,7 @@
 """Any folder or zip of images, with a table that says what is known of them.
 
 sensor       whatever the table says
-bands        whatever `satmip_jax.images` decodes: JPEG, PNG, TIFF and WebP, as RGB
+bands        whatever `satmip_jax.data.images` decodes: JPEG, PNG, TIFF and WebP, as RGB
 labels       a column of the table, or none
 metadata     columns of the table, a CSV, JSON Lines or Parquet file; fields without one are missing
 splits       a column of the table, or shares drawn by the hash of the id

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from satmip_jax import images
+from satmip_jax.data import images
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ml_collections import ConfigDict
 
-from satmip_jax import config as configs
+from satmip_jax.config import defaults as configs
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import StudyError
@@ -17,8 +17,8 @@ from satmip_jax.studies import StudyError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from satmip_jax.studies.book import Book
     from satmip_jax.studies.table import Summary
+    from satmip_jax.studies.tracker import Book
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from satmip_jax import memory, parallel
+from satmip_jax.distributed.sharding import check_batch_size, make_mesh
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.planning import memory
 from satmip_jax.studies import StudyError, plot
 from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, vary
 
@@ -43,7 +44,7 @@ def plan(
             skipped[name] = f"the train split has {examples:,} images: some would meet themselves"
             continue
         try:
-            parallel.check_batch_size(size, parallel.make_mesh(fsdp=config.parallel.fsdp).size)
+            check_batch_size(size, make_mesh(fsdp=config.parallel.fsdp).size)
             fitted, needed = memory.fit(vary(config, changes), schema, examples, limit)
         except (MemoryError, ValueError) as error:
             skipped[name] = str(error)

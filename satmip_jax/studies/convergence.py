@@ -5,7 +5,7 @@ from __future__ import annotations
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
 from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
-from satmip_jax.train_step import total_steps
+from satmip_jax.training.step import total_steps
 
 METHODS = ("simclr", "satmip", "satmips")
 LENGTHS = {"eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2, "full": 1.0}  # of the config's

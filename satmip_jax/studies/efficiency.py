@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from satmip_jax import parallel
 from satmip_jax.bench.step import Step, compile_step, one_batch, take_turns
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation.results import Row
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.shards import ShardDataset
 from satmip_jax.studies import plot
 from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
-from satmip_jax.studies.book import Book, Unit
-from satmip_jax.train import claim_workdir, open_split, run_schema
-from satmip_jax.train_step import build_program
+from satmip_jax.studies.tracker import Book, Unit
+from satmip_jax.training.loop import claim_workdir, open_split, run_schema
+from satmip_jax.training.step import build_program
 
 ROUNDS, STEPS = 7, 4  # every round takes so many timed steps of every variant in turn
 
@@ -46,7 +46,7 @@ def measure(book: Book) -> None:
     if len(book.rows) == len(book.units):
         return
     dataset = open_split(book.config, book.config.data.train_split)
-    mesh = parallel.make_mesh()
+    mesh = make_mesh()
     batches: dict[str, Any] = {}  # metadata encoder -> a batch as it wants it
     fed: dict[str, Any] = {}
     steps: dict[str, Step] = {}

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from satmip_jax import config as configs
-from satmip_jax import parallel
-from satmip_jax.shards import ShardDataset
+from satmip_jax.config import defaults as configs
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import is_main_process
 from satmip_jax.studies import StudyError, open_study, table
 from satmip_jax.studies.base import Recipes
-from satmip_jax.studies.book import Book
 from satmip_jax.studies.scoring import train_and_score
-from satmip_jax.train import open_split
+from satmip_jax.studies.tracker import Book
+from satmip_jax.training.loop import open_split
 
 
 def run_study(
@@ -50,7 +50,7 @@ def run_study(
     Example:
       >>> run_study("fields", load_config("configs/eurosat.py:satmip,cpu"), "studies/fields")
     """
-    console = console or Console(quiet=not parallel.is_main_process())
+    console = console or Console(quiet=not is_main_process())
     study = open_study(name)
     configs.validate(config)
     dataset = open_split(config, config.data.train_split)

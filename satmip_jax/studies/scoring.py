@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
-from satmip_jax.studies.book import Book
-from satmip_jax.train import train
+from satmip_jax.studies.tracker import Book
+from satmip_jax.training.loop import train
 
 
 def train_and_score(book: Book) -> None:

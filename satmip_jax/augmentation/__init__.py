@@ -1,0 +1,1 @@
+"""Augmented views, cut and coloured on the device inside the jitted step."""

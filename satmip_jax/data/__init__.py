@@ -1,0 +1,1 @@
+"""Shards to batches: the path of a record from an ArrayRecord file to the devices."""

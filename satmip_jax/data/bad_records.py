@@ -1,0 +1,103 @@
+"""Records that cannot be read: named, counted, stood in for by others, up to a budget.
+
+A bad record must not end a run of days, nor go unseen. Which record stands in for it is a function
+of its number alone: so every epoch, worker process and kind of loader puts the same one in its
+place, and a resumed run sees the batches of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from satmip_jax.training.metrics_log import say
+
+BUDGET = 100
+STAND_INS = 16  # tried in turn
+
+Found = list[tuple[int, str]]  # number of a record, and what is wrong with it
+
+
+class BadRecordsError(ValueError):
+    """More records than the budget allows cannot be read; the message lists them."""
+
+
+def stand_ins(number: int, records: int) -> Iterator[int]:
+    """The record itself, then those that stand in for it in turn, drawn from all `records`.
+
+    Example:
+        >>> list(stand_ins(5, 1000))[:3]
+        [5, 673, 811]
+    """
+    yield number
+    yield from np.random.default_rng(number).integers(records, size=STAND_INS).tolist()
+
+
+class BadRecords:
+    """The bad records of one split that a run, or one reading of the split, has met.
+
+    Args:
+        split: name of the split.
+        budget: more than so many raise `BadRecordsError`.
+        path: JSON file of the list; what it holds already counts. None keeps no file.
+
+    Example:
+        >>> bad = BadRecords("train", budget=100, path=workdir / "bad_records.json")
+        >>> bad.add(batch.pop("bad"))
+    """
+
+    def __init__(self, split: str, *, budget: int = BUDGET, path: Path | None = None) -> None:
+        self.split, self.budget = split, budget
+        if path is not None and jax.process_index():  # each process reads rows of its own
+            path = path.with_name(f"{path.stem}.{jax.process_index()}{path.suffix}")
+        self.path = path
+        self.reasons: dict[int, str] = _load(path, split) if path is not None else {}
+
+    def add(self, found: Iterable[tuple[int, str]]) -> None:
+        """Note the bad records of a batch; those that are known already are passed over.
+
+        Raises:
+            BadRecordsError: they are more than the budget now.
+        """
+        new = {number: reason for number, reason in found if number not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        self._save()
+        for number, reason in new.items():
+            say(f"{self.split} record {number} is bad, another stands in for it: {reason}")
+        if len(self.reasons) > self.budget:
+            raise BadRecordsError(
+                f"{len(self.reasons)} records of {self.split} cannot be read, more than "
+                f"config.data.bad_records={self.budget}:\n  "
+                + "\n  ".join(f"{n}: {self.reasons[n]}" for n in [*self.reasons][:50])
+                + ("\n  ..." if len(self.reasons) > 50 else "")
+                + "\nCopy or prepare the data again, or raise config.data.bad_records"
+                + (f" (the list is {self.path}; delete it to count anew)." if self.path else ".")
+            )
+
+    def _save(self) -> None:
+        if self.path is None:
+            return
+        rows = [{"split": self.split, "record": n, "reason": r} for n, r in self.reasons.items()]
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(self.path)
+        except OSError as error:
+            say(f"{self.path} could not be written: {error}")
+
+
+def _load(path: Path, split: str) -> dict[int, str]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {int(row["record"]): str(row["reason"]) for row in rows if row["split"] == split}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        say(f"{path} cannot be read, bad records are counted anew: {error}")
+        return {}

@@ -1,0 +1,308 @@
+"""Prepared data: ArrayRecord shards in TFDS layout with a `schema.json` beside them.
+
+    <name>-<split>.array_record-00000-of-00010    one tf.train.Example per record
+    schema.json                                   classes, image size, statistics of the train split
+    dataset_info.json, features.json, ...         what makes it a TFDS data set
+
+It is read by `ShardDataset` here, and by TFDS, with or without TensorFlow:
+
+    builder = tfds.builder_from_directory("prepared/eurosat")
+    source = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
+
+Features: `image` (JPEG bytes), `label` (-1: unlabelled), `id`, and one per metadata field: numbers
+are float32, NaN where missing; categories and times (ISO 8601, UTC) are text, "" where missing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+from etils import epath
+
+from satmip_jax.data.remote_cache import is_remote, mirror, replace_durably
+from satmip_jax.data.shard_format import Record, ShardError, decode, decode_id, encode, is_text
+from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.metadata.schema import Schema, SchemaError
+
+SCHEMA_FILE = "schema.json"
+MAX_RECORD_BYTES = 64 << 20  # a square of 4096 pixels takes about 16 MB
+# One record per chunk is what random access wants. JPEGs do not compress: the default, zstd, takes
+# 180 us longer to find that out than snappy does, which leaves 1 % more of the text around them.
+_WRITER_OPTIONS = "group_size:1,snappy"
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_SHARD = re.compile(r"\d{5}-of-\d{5}")
+
+
+# --- layout ---------------------------------------------------------------------------------------
+
+
+def shard_file(name: str, split: str, index: int, count: int) -> str:
+    """The file name of a shard: "eurosat-train.array_record-00003-of-00019"."""
+    for text in (name, split):
+        if not _NAME.fullmatch(text) or split == "all":  # TFDS keeps "all" for itself
+            raise ValueError(f"{text!r} cannot name a data set or split: letters, digits and _")
+    return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
+    """The `tfds.features.FeaturesDict` of a prepared data set."""
+    import tensorflow_datasets as tfds
+
+    features: dict[str, Any] = {
+        "image": tfds.features.Image(
+            shape=(image_size, image_size, 3), dtype=np.uint8, encoding_format="jpeg"
+        ),
+        "label": tfds.features.ClassLabel(names=list(classes))
+        if classes
+        else tfds.features.Scalar(dtype=np.int64),
+        "id": tfds.features.Text(),
+    }
+    for field in FIELDS:
+        if is_text(field):
+            features[field.name] = tfds.features.Text(doc=field.unit)
+        else:
+            shape = () if field.size == 1 else (field.size,)
+            features[field.name] = tfds.features.Tensor(
+                shape=shape, dtype=np.float32, doc=field.unit
+            )
+    return tfds.features.FeaturesDict(features)
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Writes one shard; the file appears under its name only when it is whole.
+
+    Args:
+      path: Where it goes; on a local disk.
+      records: Examples; consumed one at a time.
+
+    Returns:
+      How many records it holds.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    count = 0
+    try:
+        writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
+        try:
+            for record in records:
+                writer.write(encode(record))
+                count += 1
+        finally:
+            writer.close()
+        replace_durably(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def finish(
+    out: str | os.PathLike[str], schema: Schema, lengths: Mapping[str, Sequence[int]]
+) -> None:
+    """Writes `schema.json` and the TFDS metadata beside finished shards.
+
+    Args:
+      out: Folder of the shards.
+      schema: Its `name` is that of the shard files.
+      lengths: Split -> number of records of each of its shards, in order.
+    """
+    import tensorflow_datasets as tfds
+
+    out = Path(out)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=epath.Path(out), dataset_name=schema.name, filetype_suffix="array_record"
+    )
+    infos = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=list(shards),
+            num_bytes=sum(
+                (out / shard_file(schema.name, split, i, len(shards))).stat().st_size
+                for i in range(len(shards))
+            ),
+            filename_template=template.replace(split=split),
+        )
+        for split, shards in lengths.items()
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=out,
+        features=tfds_features(schema.image_size, schema.classes),
+        split_infos=infos,
+        filename_template=template,
+        description=f"{schema.name}: images with metadata, prepared by satmip_jax",
+        homepage=str(schema.provenance.get("homepage", "")),
+        license=str(schema.provenance.get("license", "")),
+        check_data=False,  # its check needs TensorFlow
+    )
+    schema.save(out / SCHEMA_FILE)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class ShardDataset:
+    """Random access to one split of prepared data.
+
+    Picklable (worker processes open the files again) and safe to read from several threads.
+
+    Args:
+      data_dir: Folder made by `satmip prepare`. ArrayRecord needs local files: a remote folder
+        (gs://, s3://) is copied once to a local cache, see `mirror`.
+      split: Name of the split.
+
+    Attributes:
+      schema: The `Schema` beside the shards.
+
+    Raises:
+      ShardError: No such folder or split, shards missing or cut short, or not what the schema says.
+
+    Example:
+      >>> data = ShardDataset("prepared/eurosat", "train")
+      >>> record = data[0]  # {"image": bytes, "metadata": Metadata, "label": int, "id": str, ...}
+      >>> data.schema.classes[record["label"]]
+      'AnnualCrop'
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str], split: str) -> None:
+        _import_readers()
+        self.data_dir = epath.Path(data_dir)
+        self.split = split
+        self.schema = _load_schema(self.data_dir, split)
+        folder, names = self.data_dir, _shard_names(self.data_dir, self.schema.name, split)
+        if is_remote(folder):
+            folder = mirror(folder, names, version=(folder / SCHEMA_FILE).read_bytes())
+        self._files = [os.fspath(folder / name) for name in names]
+        self._readers: dict[int, Any] = {}
+        lengths = [self._reader(i).num_records() for i in range(len(self._files))]
+        self._ends = list(itertools.accumulate(lengths))
+        stated = self.schema.splits[split]
+        if len(self) != stated:
+            raise ShardError(
+                f"{self.data_dir}: the shards of {split!r} hold {len(self)} records, "
+                f"{SCHEMA_FILE} states {stated}: copy or prepare it again"
+            )
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_readers": {}}  # open files do not travel between processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _import_readers()
+        self.__dict__.update(state)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """Reads one record.
+
+        Returns:
+          "image" (JPEG bytes), "metadata" (`Metadata`), "label" (int, -1: none), "id" (str) and
+          "index" (int, the number of the record in the split).
+
+        Raises:
+          IndexError: There is no such record.
+          ShardError: The record is damaged or not what the schema says.
+        """
+        index = index.__index__()
+        feature, where = self._features(index)
+        return {**decode(feature, len(self.schema.classes), where), "index": index}
+
+    def ids(self, indices: Iterable[SupportsIndex]) -> list[str]:
+        """The ids of some records."""
+        found = []
+        for index in indices:
+            feature, where = self._features(index.__index__())
+            found.append(decode_id(feature, where))
+        return found
+
+    def _reader(self, shard: int) -> Any:
+        # Two threads may both open a file here; one handle wins, and nothing is lost.
+        if shard not in self._readers:
+            from array_record.python.array_record_module import ArrayRecordReader
+
+            path = self._files[shard]
+            try:
+                reader = ArrayRecordReader(path, _READER_OPTIONS)
+                whole = reader.ok()
+            except (RuntimeError, ValueError) as error:
+                raise ShardError(f"{path}: cannot be opened: {error}") from error
+            if not whole:
+                raise ShardError(f"{path}: damaged or cut short: copy or prepare it again")
+            self._readers[shard] = reader
+        return self._readers[shard]
+
+    def _features(self, index: int) -> tuple[Any, str]:
+        """The raw features of a record, and where they lie, for messages."""
+        from google.protobuf.message import DecodeError
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.split!r} has {len(self)} records, there is no number {index}")
+        shard = bisect.bisect_right(self._ends, index)
+        position = index - (self._ends[shard - 1] if shard else 0)
+        where = f"{self._files[shard]}, record {position}"
+        try:
+            (data,) = self._reader(shard).read([position])
+        except (RuntimeError, ValueError) as error:
+            raise ShardError(f"{where}: damaged: {error}") from error
+        if len(data) > MAX_RECORD_BYTES:
+            raise ShardError(f"{where}: {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}")
+        try:
+            return tf_example_pb2.Example.FromString(data).features.feature, where
+        except DecodeError as error:
+            raise ShardError(f"{where}: not a tf.train.Example") from error
+
+
+def _import_readers() -> None:
+    """Import what reads records: several threads that do it at once may wait for each other."""
+    import array_record.python.array_record_module  # noqa: F401
+    from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
+
+
+def _load_schema(data_dir: epath.Path, split: str) -> Schema:
+    if not (data_dir / SCHEMA_FILE).exists():
+        raise ShardError(
+            f"no prepared data in {data_dir}: {SCHEMA_FILE} is not there; "
+            "make it with `satmip prepare`"
+        )
+    try:
+        schema = Schema.load(data_dir / SCHEMA_FILE)
+    except SchemaError as error:
+        raise ShardError(str(error)) from error
+    if split not in schema.splits:
+        raise ShardError(f"{data_dir} has no split {split!r}: it has {', '.join(schema.splits)}")
+    return schema
+
+
+def _shard_names(folder: epath.Path, name: str, split: str) -> list[str]:
+    """File names of a split's shards, in order; all of them, or `ShardError`."""
+    prefix = f"{name}-{split}.array_record-"
+    found = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name.startswith(prefix) and _SHARD.fullmatch(path.name.removeprefix(prefix))
+    )
+    count = int(found[0][-5:]) if found else 0
+    expected = [shard_file(name, split, i, count) for i in range(count)]
+    if not found or found != expected:
+        missing = sorted(set(expected) - set(found)) or [f"{prefix}*"]
+        surplus = sorted(set(found) - set(expected))
+        raise ShardError(
+            f"{folder}: "
+            + (f"{surplus[0]} does not belong to {count} shards" if surplus else f"no {missing[0]}")
+            + ": copy or prepare it again"
+        )
+    return found

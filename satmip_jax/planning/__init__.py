@@ -1,0 +1,1 @@
+"""Dry runs: what a training needs before it is started."""

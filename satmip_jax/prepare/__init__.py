@@ -1,0 +1,1 @@
+"""Sources to shards: crop, resize, encode, and a report of everything that was bad."""

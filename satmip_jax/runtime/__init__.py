@@ -1,0 +1,1 @@
+"""Files, console, processes and the machine: what every other folder may use."""

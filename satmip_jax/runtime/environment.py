@@ -1,0 +1,50 @@
+"""What computes: devices and versions of packages, to be kept beside what was computed."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import satmip_jax
+from satmip_jax.runtime import process_pool
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """The devices of all processes, this one's processor, and versions; plain JSON.
+
+    No name of a machine or of its user is in it.
+
+    Example:
+        >>> environment()
+        {'device_kind': 'NVIDIA H100 80GB HBM3', 'devices': 8, 'processes': 1, 'processor':
+        'Intel(R) Xeon(R) Platinum 8481C', 'cores': 208, 'versions': {'satmip_jax': '0.1.0', ...}}
+    """
+    return {
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "processor": processor(),
+        "cores": process_pool.cores(),
+        "versions": {
+            "satmip_jax": satmip_jax.__version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+    }
+
+
+def processor() -> str:
+    """The CPU's name as its maker gives it; on some systems only its architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except (OSError, UnicodeDecodeError):
+        pass  # not Linux
+    return platform.processor() or platform.machine()

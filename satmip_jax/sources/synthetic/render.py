@@ -1,0 +1,296 @@
+"""Paints a synthetic scene as the metadata has it.
+
+What each field does to the pixels:
+  gsd: metres a pixel, so the size of every object and the grain of the ground;
+  sun azimuth and elevation: direction and length of shadows, lit and unlit slopes, brightness;
+  off-nadir and target azimuth: tall things lean away from the satellite and show a wall, haze;
+  latitude, day of year, aridity: snow, green, straw or sand;
+  cloud cover: that share of the image is under clouds, which cast shadows;
+  sensor: colour response, contrast, sharpness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from satmip_jax.sources.synthetic.layouts import WORLD, Layout, layout_of
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+# The numbers that end a seed below keep the random streams apart; none is 0, for numpy takes a
+# seed and the same seed followed by zeros for one.
+
+OVERSAMPLING = 2  # drawn so much finer, then averaged: smooth edges
+SUBPIXEL_BITS = 4  # of OpenCV's drawing coordinates
+CLOUD_HEIGHT = 55.0  # metres; far too low, so that clouds and their shadows share an image
+
+# (gain of red, green, blue), contrast, blur in pixels
+SENSORS: dict[str, tuple[tuple[float, float, float], float, float]] = {
+    "QUICKBIRD02": ((0.92, 0.98, 1.08), 0.84, 0.65),
+    "GEOEYE01": ((1.07, 1.00, 0.90), 1.00, 0.45),
+    "WORLDVIEW02": ((0.99, 1.01, 0.97), 1.08, 0.35),
+    "WORLDVIEW03_VNIR": ((1.03, 0.98, 1.00), 1.22, 0.0),
+}
+
+# material -> (red, green, blue of the bare material), share of it that snow can hide
+MATERIALS: dict[str, tuple[tuple[int, int, int], float]] = {
+    "asphalt": ((84, 84, 88), 0.35),
+    "concrete": ((168, 164, 156), 0.6),
+    "paint": ((225, 225, 215), 0.3),
+    "soil": ((158, 134, 104), 0.85),
+    "water": ((44, 66, 74), 0.55),
+    "pool": ((86, 168, 190), 0.5),
+    "panel": ((46, 52, 78), 0.15),
+    "steel": ((232, 232, 232), 0.0),
+    "aircraft": ((238, 238, 240), 0.1),
+    "car": ((205, 205, 208), 0.2),
+    "seats": ((150, 140, 140), 0.6),
+    "track": ((170, 96, 74), 0.7),
+    "roof_red": ((160, 92, 70), 0.7),
+    "roof_grey": ((130, 130, 134), 0.7),
+    "roof_white": ((224, 222, 216), 0.4),
+    "roof_brown": ((122, 98, 80), 0.7),
+    "roof_blue": ((104, 124, 150), 0.7),
+}
+LUSH, STRAW, SAND = (66, 98, 46), (164, 144, 98), (206, 178, 134)
+SNOW = (236, 240, 246)
+SHADE = np.array([0.36, 0.40, 0.49], np.float32)  # skylight, bluish, as a share of full light
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One view of one place. Angles in degrees, azimuths clockwise from north.
+
+    Attributes:
+      category: Class, a key of `layouts.LAYOUTS`.
+      place: Seed of what is there: the same numbers give the same objects.
+      visit: Seed of what passes: shapes of clouds, noise.
+      width: Columns of the image, pixels.
+      height: Rows of the image, pixels.
+      gsd: Metres a pixel.
+      latitude: Degrees north.
+      day: Day of the year, from 1.
+      aridity: 0 (rain forest) to 1 (desert).
+      sun_azimuth: Where the sun stands, seen from the ground.
+      sun_elevation: Its height above the horizon.
+      off_nadir: Angle of the line of sight off the vertical.
+      target_azimuth: Direction in which the satellite looks, seen from above.
+      cloud_cover: Percent of the image under clouds.
+      sensor: A key of `SENSORS`.
+    """
+
+    category: str
+    place: tuple[int, ...]
+    visit: tuple[int, ...]
+    width: int = 96
+    height: int = 96
+    gsd: float = 2.0
+    latitude: float = 45.0
+    day: float = 180.0
+    aridity: float = 0.2
+    sun_azimuth: float = 150.0
+    sun_elevation: float = 45.0
+    off_nadir: float = 10.0
+    target_azimuth: float = 90.0
+    cloud_cover: float = 0.0
+    sensor: str = "WORLDVIEW02"
+
+
+def climate(latitude: float, day: float, aridity: float) -> tuple[float, float]:
+    """Shares of the ground that are green and under snow, each 0..1, from a seasonal temperature.
+
+    The yearly mean falls by half a degree Celsius a degree of latitude, the swing grows with it.
+    """
+    peak = 200 if latitude >= 0 else 17  # warmest day
+    season = np.cos(2 * np.pi * (day - peak) / 365.25)
+    swing = min(abs(latitude) * 0.32, 18)
+    celsius = 29 - 0.5 * max(abs(latitude) - 8, 0) + swing * season
+    snow = 1 / (1 + np.exp((celsius + 1.0) / 1.5))
+    growth = 1 / (1 + np.exp(-(celsius - 9) / 2.5))
+    # Away from the equator rain has its season too; it greens the drier places for a while.
+    rain = 1 - aridity * (1.0 + (0.45 if abs(latitude) > 10 else 0.0) * season)
+    return float(growth * np.clip(rain, 0, 1)), float(snow)
+
+
+def _palette(scene: Scene) -> tuple[dict[str, Floats], Floats, Floats, float]:
+    """Colours by material on that day, bare ground, green ground, and the share of green.
+
+    Materials differ from place to place, so that no class has a colour of its own.
+    """
+    green, snow = climate(scene.latitude, scene.day, scene.aridity)
+    rng = np.random.default_rng([*scene.place, 8])
+    light = np.exp(rng.uniform(-0.5, 0.35, (len(MATERIALS), 1)))
+    tints = (light * np.exp(rng.normal(0, 0.06, (len(MATERIALS), 3)))).astype(np.float32)
+
+    def mix(a: object, b: object, share: float) -> Floats:
+        return np.asarray(a, np.float32) * (1 - share) + np.asarray(b, np.float32) * share
+
+    dry = mix(STRAW, SAND, scene.aridity)
+    colors = {
+        name: mix(np.minimum(color * tint, 245), SNOW, snow * hidden)
+        for (name, (color, hidden)), tint in zip(MATERIALS.items(), tints, strict=True)
+    }
+    lush = mix(LUSH, (88, 122, 52), 0.5 if abs(scene.latitude) > 30 else 0.0)
+    colors["tree"] = mix(mix((92, 82, 62), (40, 66, 34), 0.25 + 0.75 * green), SNOW, 0.45 * snow)
+    colors["pitch"] = mix(mix(STRAW, (80, 128, 56), 0.4 + 0.6 * green), SNOW, 0.9 * snow)
+    for k, share in enumerate((1.15, 0.8, 0.45, 0.1)):  # crops ripen at their own times
+        colors[f"crop_{k}"] = mix(mix(dry, lush, min(share * green * 1.1, 1)), SNOW, 0.8 * snow)
+    return colors, mix(dry, SNOW, 0.9 * snow), mix(lush, SNOW, 0.9 * snow), green
+
+
+class _Canvas:
+    """Ground coordinates to pixels, at `OVERSAMPLING` times the scene's resolution."""
+
+    def __init__(self, scene: Scene):
+        self.width, self.height = scene.width * OVERSAMPLING, scene.height * OVERSAMPLING
+        self.scale = OVERSAMPLING / scene.gsd  # pixels a metre
+
+    def pixels(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
+        """(..., 2) metres -> (..., 2) fixed-point pixels; rows grow southwards."""
+        middle = np.array([self.width - 1, self.height - 1]) / 2
+        pixels = points * np.array([self.scale, -self.scale]) + middle
+        return np.rint(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)
+
+    def noise(
+        self, rng: np.random.Generator, cell: float, shift: tuple[float, float] = (0, 0)
+    ) -> Floats:
+        """Smooth noise of unit variance at its nodes, `cell` metres apart; fixed to the ground."""
+        n = int(2 * WORLD / cell) + 4
+        nodes = rng.standard_normal((n, n), np.float32)
+        step = 1 / (self.scale * cell)
+        matrix = np.array(
+            [
+                [step, 0, n / 2 - step * self.width / 2 + shift[0] / cell],
+                [0, step, n / 2 - step * self.height / 2 - shift[1] / cell],
+            ]
+        )
+        sampled = cv2.warpAffine(
+            nodes,
+            matrix,
+            (self.width, self.height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        return np.asarray(sampled, np.float32)
+
+
+def _direction(azimuth: float) -> NDArray[np.float64]:
+    """Unit vector (east, north) of an azimuth in degrees."""
+    return np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
+
+
+def _ground(scene: Scene, canvas: _Canvas, bare: Floats, lush: Floats, green: float) -> Floats:
+    """The land itself, (height, width, 3): green where noise allows, grained at two scales."""
+    rng = np.random.default_rng([*scene.place, 2])
+    patches: Floats = 0.7 * canvas.noise(rng, 45) + 0.5 * canvas.noise(rng, 14)
+    grain: Floats = 0.075 * canvas.noise(rng, 3.5) + 0.05 * canvas.noise(rng, 9)
+    share = 1 / (1 + np.exp(-(2.2 * patches + 7 * (green - 0.5))))
+    return (bare + share[..., None] * (lush - bare)) * (1 + grain[..., None])
+
+
+def _draw(
+    scene: Scene, canvas: _Canvas, layout: Layout, ground: Floats, colors: dict[str, Floats]
+) -> Floats:
+    """Paints areas, then shadows, then walls and roofs over the ground."""
+    for flat in layout.flats:
+        color = (colors[flat.material] * flat.tint).tolist()
+        cv2.fillPoly(ground, list(canvas.pixels(flat.outlines)), color, shift=SUBPIXEL_BITS)
+
+    if not layout.solids:
+        return ground
+    sun = _direction(scene.sun_azimuth)
+    view = _direction(scene.target_azimuth)
+    shadow = -sun / np.tan(np.radians(max(scene.sun_elevation, 5.0)))  # metres a metre of height
+    lean = view * np.tan(np.radians(scene.off_nadir))
+    # What leans must cover what lies behind it: start with the farthest along the view.
+    solids = sorted(layout.solids, key=lambda s: (-round(float(s.outline[0] @ view), 1), s.top))
+    parts = np.cumsum([len(s.outline) for s in solids])[:-1]
+    outlines = np.concatenate([s.outline for s in solids])
+
+    def corners(drift: NDArray[np.float64], heights: list[float]) -> list[NDArray[np.int32]]:
+        """Every outline as displaced by its height, in pixels."""
+        height = np.repeat(heights, [len(s.outline) for s in solids])
+        return np.split(canvas.pixels(outlines + height[:, None] * drift), parts)
+
+    bases, tops = [s.base for s in solids], [s.top for s in solids]
+
+    shade = np.zeros((canvas.height, canvas.width), np.uint8)
+    for near, far in zip(corners(shadow, bases), corners(shadow, tops), strict=True):
+        hull = cv2.convexHull(np.concatenate([near, far]))
+        cv2.fillConvexPoly(shade, hull, 255, shift=SUBPIXEL_BITS)
+    soft = cv2.blur(shade, (3, 3)).astype(np.float32)[..., None] / 255
+    ground *= 1 - soft * (1 - SHADE)
+
+    wall_light = 0.62 + 0.3 * float(sun @ -view)  # the walls in sight face the satellite
+    for solid, foot, roof in zip(solids, corners(lean, bases), corners(lean, tops), strict=True):
+        color = colors[solid.material] * np.float32(solid.tint)
+        hull = cv2.convexHull(np.concatenate([foot, roof]))
+        cv2.fillConvexPoly(ground, hull, (color * wall_light).tolist(), shift=SUBPIXEL_BITS)
+        cv2.fillConvexPoly(ground, roof, color.tolist(), shift=SUBPIXEL_BITS)
+        if solid.gable:
+            across = solid.outline[3] - solid.outline[0]
+            across = across / np.linalg.norm(across)
+            for k, outward in ((0, -across), (2, across)):
+                ridge = [(roof[1] + roof[2]) // 2, (roof[0] + roof[3]) // 2]
+                half = np.array([roof[k], roof[k + 1], *(ridge if k == 0 else ridge[::-1])])
+                slope = color * np.float32(0.86 + 0.24 * float(outward @ sun))
+                cv2.fillConvexPoly(ground, half, slope.tolist(), shift=SUBPIXEL_BITS)
+    return ground
+
+
+def _clouds(scene: Scene, image: Floats) -> Floats:
+    """Covers `cloud_cover` percent of the image, and shades the ground away from the sun."""
+    if scene.cloud_cover <= 0:
+        return image
+    flat = _Canvas(scene)
+    flat.width, flat.height, flat.scale = scene.width, scene.height, 1 / scene.gsd
+
+    def billows(shift: tuple[float, float]) -> Floats:
+        rng = np.random.default_rng([*scene.visit, 3])
+        cells = ((75, 1.0), (30, 0.45), (11, 0.2), (5, 0.09))
+        return np.sum([a * flat.noise(rng, cell, shift) for cell, a in cells], axis=0)
+
+    field = billows((0, 0))
+    edge = np.quantile(field, 1 - min(scene.cloud_cover, 100) / 100)
+    length = CLOUD_HEIGHT / np.tan(np.radians(max(scene.sun_elevation, 15.0)))
+    east, north = length * _direction(scene.sun_azimuth)
+    shade = np.clip((billows((east, north)) - edge) / 0.35 + 0.5, 0, 1)[..., None]
+    alpha = np.clip((field - edge) / 0.35 + 0.5, 0, 1)[..., None]
+    white = 226 + 14 * np.clip(field - edge, 0, 1.5)[..., None]
+    return image * (1 - shade * (1 - SHADE)) * (1 - alpha) + white * alpha
+
+
+def render(scene: Scene) -> Image:
+    """Paints a scene.
+
+    Returns:
+      uint8 (height, width, 3), red first; the same for equal scenes.
+
+    Example:
+      >>> render(Scene("stadium", place=(0, 1), visit=(0, 2))).shape
+      (96, 96, 3)
+    """
+    canvas = _Canvas(scene)
+    colors, bare, lush, green = _palette(scene)
+    ground = np.ascontiguousarray(_ground(scene, canvas, bare, lush, green))
+    layout = layout_of(scene.category, [*scene.place, 1])
+    size = (scene.width, scene.height)
+    drawn = _draw(scene, canvas, layout, ground, colors)
+    image = np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA), np.float32)
+
+    image *= 0.62 + 0.42 * float(np.sin(np.radians(scene.sun_elevation)))
+    image = _clouds(scene, image)
+    haze = 0.03 + 0.28 * (scene.off_nadir / 45) ** 2
+    image = image * (1 - haze) + haze * np.array([150, 162, 180], np.float32)
+
+    gain, contrast, blur = SENSORS[scene.sensor]
+    image = ((image - 110) * contrast + 110) * np.array(gain, np.float32)
+    if blur > 0:
+        image = np.asarray(cv2.GaussianBlur(image, (5, 5), blur), np.float32)
+    noise = np.random.default_rng([*scene.visit, 4]).standard_normal(image.shape, np.float32)
+    return np.clip(np.rint(image + 2.5 * noise), 0, 255).astype(np.uint8)

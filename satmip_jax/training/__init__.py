@@ -1,0 +1,1 @@
+"""The training loop: set-up, one jitted step, optimizer, monitoring, logs."""

@@ -1,0 +1,223 @@
+"""One training step: views, losses, gradients, update, in one jitted and donated function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from satmip_jax.augmentation.views import AugmentConfig, augment, crops, keys_of_images, normalize
+from satmip_jax.distributed.sharding import (
+    batch_sharding,
+    check_batch_size,
+    replicated,
+    state_sharding,
+)
+from satmip_jax.metadata import tabular
+from satmip_jax.models import Towers, build_towers, decays, example_batch
+from satmip_jax.objectives import Forward, Method, build_method
+
+Array = jax.Array
+PyTree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class TrainState:
+    """What a step changes. The step number is also the position in the data."""
+
+    step: Array  # () int32
+    params: PyTree  # float32
+    opt_state: PyTree
+
+
+def total_steps(config: ConfigDict, examples: int) -> int:
+    """Number of steps that `config.optimizer` asks for on `examples` training images."""
+    optimizer = config.optimizer
+    images = optimizer.images or optimizer.epochs * examples
+    return max(1, math.ceil(images / optimizer.batch_size))
+
+
+def make_optimizer(
+    config: ConfigDict, examples: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with warm-up and cosine; norms, biases, tokens and embeddings are not decayed."""
+    optimizer, steps = config.optimizer, total_steps(config, examples)
+    # NOTE[DIFF] SLIP warms up for one epoch; a short run for at most a tenth of its length.
+    warmup = int(min(optimizer.warmup_epochs * examples / optimizer.batch_size, steps / 10))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else optimizer.learning_rate, optimizer.learning_rate, warmup, steps
+    )
+    adamw = optax.adamw(
+        schedule,
+        b1=optimizer.b1,
+        b2=optimizer.b2,
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        mask=decays,
+    )
+    if optimizer.clip_norm:
+        adamw = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adamw)
+    return adamw, schedule
+
+
+def init_state(
+    config: ConfigDict,
+    towers: Towers,
+    tx: optax.GradientTransformation,
+    schema: tabular.Schema,
+    mesh: Mesh,
+) -> tuple[PyTree, Callable[[], TrainState]]:
+    """Return the abstract state, with shardings, and a jitted function that makes the real one."""
+
+    def init() -> TrainState:
+        params = towers.init(jax.random.key(config.seed), *example_batch(config, schema))["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+    shapes = jax.eval_shape(init)
+    shardings, _ = state_sharding(shapes, mesh)
+    abstract = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    return abstract, jax.jit(init, out_shardings=shardings)
+
+
+def augmentation(config: ConfigDict) -> AugmentConfig:
+    """The static description of the views that `config` asks for."""
+    return AugmentConfig(size=config.image.size, **config.augment.to_dict())
+
+
+def make_loss(
+    config: ConfigDict, towers: Towers, method: Method, schema: tabular.Schema, mesh: Mesh
+) -> Callable[[PyTree, dict[str, Any], Array], tuple[Array, dict[str, Array]]]:
+    """Return `loss(params, batch, key) -> (total, metrics)`, all on the device."""
+    views = augmentation(config)
+
+    def draw(images: Array, keys: Array, view: int) -> Array:
+        pixels, _ = augment(view_keys(keys, view), images, views)
+        return normalize(pixels, schema.image_mean, schema.image_std)
+
+    def loss(params: PyTree, batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
+        keys = keys_of_images(key, batch["label"].shape[0])
+        if method.metadata_view is not None and config.metadata.follow_crop:
+            crop = crops(view_keys(keys, method.metadata_view), batch["image"].shape[1], views)
+            metadata = tabular.follow_crop(
+                batch["metadata"], crop, schema.image_size, config.image.size
+            )
+            batch = batch | {"metadata": metadata}
+        forward = Forward(
+            towers,
+            params,
+            keys,
+            draw,
+            mesh,
+            schema,
+            exchange=config.parallel.exchange,
+            micro_batch=config.parallel.micro_batch,
+        )
+        losses, metrics = method.losses(forward, batch)
+        total = sum(losses.values(), start=jnp.zeros((), jnp.float32))
+        return total, metrics | {f"{name}_loss": value for name, value in losses.items()}
+
+    return loss
+
+
+def view_keys(keys: Array, view: int) -> Array:
+    """The keys (b,) with which view number `view` of each example is drawn."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + view)  # 0, 1: see Forward.metadata
+
+
+def make_train_step(
+    config: ConfigDict,
+    towers: Towers,
+    method: Method,
+    schema: tabular.Schema,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+    abstract: PyTree,
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Array]]]:
+    """Return the jitted step `(state, batch) -> (state, metrics)`; it takes `state` over.
+
+    `abstract` is the state's shapes and shardings, from `init_state`. The randomness of step n is
+    `fold_in(key(seed), n)`: a run is a function of (config, seed, data) and resumes exactly.
+    """
+    loss_fn = make_loss(config, towers, method, schema, mesh)
+    key = jax.random.key(config.seed)
+
+    def step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, Array]]:
+        step_key = jax.random.fold_in(key, state.step)
+        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch, step_key
+        )
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+            learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
+        params = towers.constrain(optax.apply_updates(state.params, updates))
+        metrics |= {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": learning_rate,
+        }
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    state_sharding = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(
+        step,
+        in_shardings=(state_sharding, batch_sharding(mesh)),
+        out_shardings=(state_sharding, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+@dataclass(frozen=True)
+class Program:
+    """All that a config becomes for a data set and a mesh; nothing is compiled or allocated yet.
+
+    Attributes:
+        steps: length of the training.
+        abstract: shapes and shardings of the state.
+        init: makes the first state.
+        step: the jitted `(state, batch) -> (state, metrics)`.
+    """
+
+    config: ConfigDict
+    schema: tabular.Schema
+    mesh: Mesh
+    method: Method
+    towers: Towers
+    steps: int
+    abstract: PyTree
+    init: Callable[[], TrainState]
+    step: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Array]]]
+
+
+def build_program(config: ConfigDict, schema: tabular.Schema, examples: int, mesh: Mesh) -> Program:
+    """Build the program of a training on `examples` images.
+
+    Raises:
+        ConfigError: the batch does not divide by the devices or into micro-batches, or the method
+            cannot be trained on this data.
+
+    Example:
+        >>> program = build_program(config, dataset.schema, len(dataset), parallel.make_mesh())
+        >>> state, metrics = program.step(program.init(), batch)
+    """
+    batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
+    check_batch_size(batch_size, mesh.size, micro_batch)
+    method = build_method(config)
+    towers = build_towers(config, schema, method.heads(schema))
+    tx, schedule = make_optimizer(config, examples)
+    abstract, init = init_state(config, towers, tx, schema, mesh)
+    step = make_train_step(config, towers, method, schema, tx, schedule, mesh, abstract)
+    steps = total_steps(config, examples)
+    return Program(config, schema, mesh, method, towers, steps, abstract, init, step)

@@ -1,0 +1,243 @@
+"""Checkpoints: what is damaged is named and passed over, the best stay, a full disk is survived."""
+
+import json
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from satmip_jax.checkpoints import integrity, manager
+from satmip_jax.checkpoints.manager import CheckpointError, Checkpoints, SaveError
+from satmip_jax.config.defaults import default_config
+from satmip_jax.distributed.sharding import batch_sharding, make_mesh, replicated
+from satmip_jax.training.metrics_log import Logbook, read_rows
+
+MESH = make_mesh()
+
+
+def state(step):
+    """A state as small as can be; `b` is cut over the devices."""
+    spread = batch_sharding(MESH)
+    everywhere = replicated(MESH)
+    noise = jax.random.normal(jax.random.key(step), (64, 300))
+    return {
+        "step": jax.device_put(jnp.int32(step), everywhere),
+        "params": {"b": jax.device_put(noise, spread), "zero": jax.device_put(noise * 0, spread)},
+    }
+
+
+ABSTRACT = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0)
+)
+
+
+def save(checkpoints, *steps):
+    for step in steps:
+        checkpoints.save(step, state(step), default_config(), SCHEMA)
+    checkpoints.settle()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schema(tiny_shards):
+    global SCHEMA
+    SCHEMA = tiny_shards.schema
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A workdir with checkpoints 1, 2 and 3."""
+    workdir = tmp_path_factory.mktemp("three")
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        save(checkpoints, 1, 2, 3)
+    return workdir
+
+
+@pytest.mark.parametrize("spec", [P(), P("x"), P(None, "y"), P("y", "x"), P(None, None, "x")])
+def test_a_checksum_does_not_depend_on_the_layout_but_on_every_bit(spec):
+    mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    values = np.random.default_rng(0).normal(size=(8, 4, 6)).astype(np.float32)
+    sharding = jax.sharding.NamedSharding(mesh, spec)
+    changed = values.copy().view(np.uint32)
+    changed[5, 2, 3] ^= 1  # the least of all changes
+    swapped = values.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    sums = [
+        integrity.record({"w": jax.device_put(x, s)})["w"][2]
+        for x in (values, changed.view(np.float32), swapped)
+        for s in (sharding, jax.devices()[0])
+    ]
+    assert sums[0] == sums[1] != sums[2] == sums[3] != sums[4] == sums[5] != sums[0]
+
+
+def newest_data(folder):
+    """The file that holds most of the values."""
+    return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
+def tear(folder):
+    path = newest_data(folder)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def flip_a_bit(folder):
+    data = bytearray(newest_data(folder).read_bytes())
+    data[len(data) // 2] ^= 4
+    newest_data(folder).write_bytes(data)
+
+
+def lie(folder):
+    """A stranger's checkpoint that says one thing and holds another."""
+    path = folder / "run" / "metadata"
+    run = json.loads(path.read_text())
+    run["leaves"]["params.b"] = run["leaves"]["params.zero"]
+    path.write_text(json.dumps(run))
+
+
+def rename_a_key(folder):
+    """One bit of orbax's own notes on the leaves."""
+    path = folder / "state" / "array_metadatas" / "process_0"
+    path.write_text(path.read_text().replace('"array_metadata":', '"array_metadatb":', 1))
+
+
+DAMAGES = {
+    "torn": (tear, "params.b cannot be read"),
+    "bit": (flip_a_bit, "params.b (has changed|cannot be read)"),
+    "lost": (lambda folder: newest_data(folder).unlink(), "params.b cannot be read"),
+    "index lost": (lambda folder: (folder / "state/manifest.ocdbt").unlink(), "step is missing"),
+    "description torn": (
+        lambda folder: (folder / "state/_METADATA").write_text('{"tree'),
+        "_METADATA cannot be read",
+    ),
+    "notes changed": (rename_a_key, "cannot be restored"),
+    "no run": (lambda folder: shutil.rmtree(folder / "run"), "run/metadata is missing"),
+    "another record": (lie, "params.b has changed: its checksum differs"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path, damage, capsys):
+    harm, reason = DAMAGES[damage]
+    workdir = tmp_path / "run"
+    shutil.copytree(three, workdir)
+    harm(workdir / "checkpoints" / "3")
+
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        with pytest.raises(CheckpointError, match=f"no checkpoint .* whole:\n  3: .*{reason}"):
+            checkpoints.restore(ABSTRACT, step=3)
+        assert int(checkpoints.restore(ABSTRACT)["step"]) == 2
+        checkpoints.run()
+    assert (workdir / "checkpoints" / "3").is_dir()
+
+    capsys.readouterr()
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        restored = checkpoints.restore(ABSTRACT)
+        jax.tree.map(np.testing.assert_array_equal, restored, state(2))
+        assert "checkpoint 3 is not whole" in (said := capsys.readouterr().out)
+        assert "going back to checkpoint 2" in said
+        save(checkpoints, 3)  # the step is reached again
+        assert int(checkpoints.restore(ABSTRACT)["step"]) == 3
+    assert (workdir / "damaged" / "3").is_dir()
+
+
+def test_where_none_is_whole_nothing_is_begun_anew(three, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(three, workdir)
+    for folder in (workdir / "checkpoints").iterdir():
+        tear(folder)
+    with (
+        Checkpoints(workdir) as checkpoints,
+        pytest.raises(CheckpointError, match=r"whole:\n  3: .*\n  2: .*\n  1: .*\nPut a whole one"),
+    ):
+        checkpoints.restore(ABSTRACT)
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
+
+
+def test_the_best_and_the_newest_stay(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, score in [(1, 0.5), (2, 0.8), (3, 0.6), (4, 0.7), (5, 0.1)]:
+            save(checkpoints, step)
+            checkpoints.scores[step] = score
+        assert checkpoints.best == 2
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert sorted(int(p.name) for p in checkpoints.folder.iterdir()) == [2, 4, 5]
+
+
+def test_what_is_not_finite_is_never_saved(tmp_path):
+    broken = state(2)
+    broken["params"]["b"] = broken["params"]["b"].at[3, 4].set(jnp.inf)
+    with Checkpoints(tmp_path) as checkpoints:
+        save(checkpoints, 1)
+        with pytest.raises(CheckpointError, match=r"after step 2 .*params\.b \(1 of 19200\)"):
+            checkpoints.save(2, broken, default_config(), SCHEMA)
+        assert checkpoints.latest == 1
+
+
+class Full:
+    """No file may grow beyond `size` bytes: what a full disk is like, without being root."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __enter__(self):
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Failed to write: File too large [os_error_code='27'] [spec='{}']", "File too large"),
+        (f"OUT_OF_RANGE: {'x' * 900}: File too large [os_error_code='27']", "File too large"),
+        ("while saving: [Errno 28] No space left on device: '/a'", "No space left on device: '/a'"),
+    ],
+)
+def test_the_systems_reason_stands_at_the_end_of_what_is_told(message, shown):
+    told = manager._reason(ValueError(message))
+    assert told.endswith(shown)
+    assert told.startswith(message[:14])
+    assert len(told) <= 500
+
+
+# tensorstore reports to an event loop that orbax has closed by then
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, capsys):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        save(checkpoints, 1)
+        for size in (30_000, 100):  # fails in writing the values; fails at once
+            with Full(size):
+                save(checkpoints, 2)
+            said = capsys.readouterr().out
+            assert "checkpoint 2 could not be written" in said
+            assert "Checkpoints kept: 1" in said
+            assert "too large" in said.lower()
+            with pytest.raises(SaveError, match=r"newest checkpoint .* is 1"):
+                checkpoints.wait()
+            assert [p.name for p in checkpoints.folder.iterdir()] == ["1"]  # no space is held
+        save(checkpoints, 3)
+        checkpoints.wait()
+        restored = checkpoints.restore(ABSTRACT)
+        jax.tree.map(np.testing.assert_array_equal, restored, state(3))
+
+
+def test_a_log_survives_a_full_disk(tmp_path, capsys):
+    log = Logbook(tmp_path, start=0, total=40, batch_size=1)
+    for step in range(10):
+        log.write(step, {"loss": 1.0})
+    with Full((tmp_path / "metrics.jsonl").stat().st_size + 5):  # rows are cut off in writing
+        for step in range(10, 30):  # tensorboardX queues 10 events
+            log.write(step, {"loss": 1.0})
+    for step in range(30, 40):
+        log.write(step, {"loss": 1.0})
+    log.close()
+    rows = [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert rows == [*range(10), *range(30, 40)]
+    said = capsys.readouterr().out
+    assert said.count("could not be written") == 1
+    assert "written again, from step 30 on" in said

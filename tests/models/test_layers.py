@@ -1,0 +1,164 @@
+"""Attention against the formula, and the encoder's loop against no loop."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from satmip_jax.models.layers import Encoder, LayerNorm, attend, dense, gelu, resolve_attention
+
+KEY = jax.random.key(0)
+
+
+def naive_attention(q, k, v, lengths):
+    out = np.zeros_like(q)
+    for b in range(q.shape[0]):
+        n = lengths[b]
+        for h in range(q.shape[2]):
+            logits = q[b, :, h] @ k[b, :n, h].T / np.sqrt(q.shape[-1])
+            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            out[b, :, h] = weights / weights.sum(-1, keepdims=True) @ v[b, :n, h]
+    return out
+
+
+@pytest.mark.parametrize("implementation", ["auto", "einsum", "xla"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_the_formula(implementation, masked):
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((3, 4, 2, 8), np.float32)
+    k, v = rng.standard_normal((2, 3, 6, 2, 8), np.float32)
+    lengths = np.array([6, 1, 4] if masked else [6, 6, 6], np.int32)
+    out = attend(
+        jnp.asarray(q),
+        jnp.asarray(k),
+        jnp.asarray(v),
+        lengths=jnp.asarray(lengths) if masked else None,
+        implementation=implementation,
+    )
+    np.testing.assert_allclose(out, naive_attention(q, k, v, lengths), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_does_not_depend_on_the_implementation(masked):
+    """XLA's computes the weights again for it, also under `vmap`, where captions are encoded."""
+    q, k, v, g = jax.random.normal(KEY, (4, 3, 5, 2, 8))
+    lengths = jnp.array([5, 1, 4], jnp.int32) if masked else None
+
+    def run(implementation):
+        def one(q, k, v, lengths):
+            lengths = None if lengths is None else lengths[None]
+            return attend(
+                q[None], k[None], v[None], lengths=lengths, implementation=implementation
+            )[0]
+
+        mapped = jax.vmap(one, (0, 0, 0, 0 if masked else None))
+        return jax.vjp(lambda *qkv: mapped(*qkv, lengths), q, k, v)[1](g)
+
+    for ours, reference in zip(run("xla"), run("einsum"), strict=True):
+        np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_keep_little_for_the_gradient():
+    """In bfloat16: what goes into products, nothing in float32, and no attention weights."""
+    model = Encoder(2, 2, 64, attention="xla", unroll=1, dtype=jnp.bfloat16)
+    x = jnp.ones((3, 20, 16), jnp.bfloat16)
+    with jax.numpy_dtype_promotion("standard"):  # JAX's attention needs it
+        variables = model.init(KEY, x)
+        _, back = jax.vjp(model.apply, variables, x)
+    kept = jax.tree.leaves(back)
+    assert sum(a.size for a in kept) > 2 * 3 * 20 * (16 + 48 + 16 + 64 + 64)
+    assert all(a.dtype == jnp.bfloat16 or a.size == 2 * 16 for a in kept)  # the norms' scales
+    assert not [a.shape for a in kept if a.shape[-2:] == (20, 20)]
+
+
+def test_a_row_without_keys_is_finite():
+    x = np.random.default_rng(0).standard_normal((2, 3, 1, 4), np.float32)
+    lengths = np.array([0, 3], np.int32)
+
+    @jax.jit
+    def run(x):
+        out, back = jax.vjp(lambda x: attend(x, x, x, lengths=lengths), x)
+        return out, back(out)[0]
+
+    assert all(np.isfinite(a).all() for a in run(x))
+
+
+def test_attention_names_the_implementations_it_has():
+    assert resolve_attention("auto", jnp.float32, 64) in ("einsum", "xla")
+    with pytest.raises(ValueError, match="'flash'"):
+        resolve_attention("flash", jnp.float32, 64)
+    with pytest.raises(ValueError, match="width 10 is not a multiple of heads 4"):
+        Encoder(1, 4, 20).init(KEY, jnp.zeros((1, 2, 10)))
+    with pytest.raises(ValueError, match="depth"):
+        Encoder(0, 2, 20).init(KEY, jnp.zeros((1, 2, 10)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu_and_layer_norm_compute_in_float32(dtype):
+    erf = np.vectorize(math.erf)
+    x = jnp.linspace(-5, 5, 101).astype(dtype)
+    exact = np.asarray(x, np.float64)
+    tolerance = {"rtol": 2 * float(jnp.finfo(dtype).eps), "atol": 2e-6}
+    expected = exact * (1 + erf(exact / np.sqrt(2))) / 2
+    np.testing.assert_allclose(np.asarray(gelu(x), np.float64), expected, **tolerance)
+
+    # A mean far from zero: in bfloat16, or by E[x^2] - E[x]^2, the variance would be lost.
+    x = 1000 + 8 * np.random.default_rng(0).standard_normal((4, 256))
+    x = jnp.asarray(x.astype(np.float32)).astype(dtype)
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    norm = LayerNorm(dtype=dtype)
+    out = norm.apply(norm.init(KEY, x), x)
+    assert out.dtype == dtype
+    tolerance["atol"] = 2e-5
+    np.testing.assert_allclose(np.asarray(out, np.float64), expected, **tolerance)
+
+
+def test_loop_and_recomputation_change_nothing():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 16), np.float32)
+    lengths = jnp.array([5, 3], jnp.int32)
+    params = jax.jit(Encoder(3, 2, 32).init)(KEY, x, lengths)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    kernels = params["params"]["blocks"]["mlp"]["fc1"]["kernel"]
+    assert kernels.shape == (3, 16, 32)
+    assert not np.allclose(kernels[0], kernels[1])
+
+    def run(**options):
+        encoder = Encoder(3, 2, 32, **options)
+
+        def loss(params, x):
+            return jnp.sum(jnp.sin(encoder.apply(params, x, lengths)))
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params, x)
+
+    reference = run(unroll=1)
+    for options in ({}, {"remat": True}, {"remat": True, "unroll": 2}):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+            run(**options),
+            reference,
+        )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 4, 5)])
+def test_dense_has_the_gradients_of_jaxs_own_rule(shape, dtype):
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
+    target = jax.random.normal(jax.random.key(1), (*shape[:-1], 7), dtype)
+    ours, theirs = dense(7, dtype=dtype), nn.Dense(7, dtype=dtype)
+    variables = theirs.init(jax.random.key(2), x)
+
+    def loss(layer):
+        return lambda v, x: (layer.apply(v, x) * target).astype(jnp.float32).sum()
+
+    got, expected = (jax.grad(loss(m), argnums=(0, 1))(variables, x) for m in (ours, theirs))
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == jnp.float32 else {"rtol": 0.02}
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(
+            np.asarray(a, np.float32), np.asarray(b, np.float32), **tolerance
+        )
