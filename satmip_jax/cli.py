@@ -16,10 +16,9 @@ import click
 import satmip_jax
 from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
-from satmip_jax.sources import SOURCES
-from satmip_jax.studies import STUDIES
-
-INTERRUPTED = 130  # exit code of a run that was asked to stop and has saved
+from satmip_jax.errors import INTERRUPTED, SatmipError
+from satmip_jax.sources.registry import SOURCES
+from satmip_jax.studies.registry import STUDIES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -112,7 +111,7 @@ def prepare(
 ) -> None:
     """Convert a data set into shards; the same command goes on where it stopped."""
     from satmip_jax.prepare.run import prepare
-    from satmip_jax.sources import open_source
+    from satmip_jax.sources.registry import open_source
 
     options = {name: value for name, value in source_options.items() if value is not None}
     if splits and "=" in splits:
@@ -164,7 +163,7 @@ def train(
     """
     multihost.start(coordinator, count, process, heartbeat=heartbeat)
 
-    from satmip_jax.config.defaults import load_config
+    from satmip_jax.config.loading import load_config
     from satmip_jax.training.loop import train
 
     train(load_config(config, overrides), workdir)
@@ -192,11 +191,11 @@ def doctor(
     """Say what a training needs and what is wrong with it, without running it."""
     from rich.console import Console
 
-    from satmip_jax.config.defaults import load_config
-    from satmip_jax.planning.dry_run import diagnose, plan_for
+    from satmip_jax.config.loading import load_config
+    from satmip_jax.planning.dry_run import diagnose, use_virtual_devices
 
     if devices:
-        plan_for(devices)
+        use_virtual_devices(devices)
     loaded = load_config(config, overrides)
     memory = (device_memory or 0) * 2**30
     diagnosis = diagnose(
@@ -252,15 +251,15 @@ def evaluate(
 ) -> None:
     """Score representations by kNN and linear probe into evaluation.json."""
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
-    from satmip_jax.evaluation.results import print_rows, write_rows
+    from satmip_jax.evaluation.results import print_scores, write_scores
 
     options["protocols"] = protocols.split(",")
     if baseline:
         rows = evaluate_baseline(baseline, data, **options)
     else:
         rows = evaluate(workdir, data, features=features.split(","), init=init, **options)
-    write_rows(Path(workdir) / "evaluation.json", rows)
-    print_rows(rows)
+    write_scores(Path(workdir) / "evaluation.json", rows)
+    print_scores(rows)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -290,13 +289,13 @@ def study(
 
     Each method is trained as the config file has it for that method: FILE:ARG,METHOD.
     """
-    from satmip_jax.config.defaults import load_config, load_recipes
+    from satmip_jax.config.loading import load_config, load_method_configs
     from satmip_jax.objectives import METHODS
     from satmip_jax.studies.runner import run_study
 
     options = {name: value for name, value in study_options.items() if value is not None}
     given = load_config(config, overrides)
-    recipes = load_recipes(config, overrides, list(METHODS))
+    recipes = load_method_configs(config, overrides, list(METHODS))
     run_study(name, given, out, recipes=recipes, seeds=seeds, eval_data=eval_data, options=options)
 
 
@@ -322,13 +321,12 @@ def main() -> None:
     except SystemExit as leaving:  # click ends so, also when all went well
         code = leaving.code
     except Exception as error:
-        ours = type(error).__module__.startswith("satmip_jax")
-        if ours or isinstance(error, MemoryError | OSError):  # a full disk, a folder not ours
+        if isinstance(error, SatmipError):
+            code = error.exit_code
+        if isinstance(error, SatmipError | MemoryError | OSError):  # a full disk, a foreign folder
             click.echo(f"satmip: {error}", err=True)
         else:
             traceback.print_exc()
-        if type(error).__name__ == "Interrupted":
-            code = INTERRUPTED
     multihost.leave(code, together=code in (None, 0, INTERRUPTED))
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from satmip_jax.config import defaults as configs
-from satmip_jax.data.shard_dataset import SCHEMA_FILE
+from satmip_jax.config.loading import config_folder, load_config
+from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
-from satmip_jax.evaluation.results import print_rows, write_rows
+from satmip_jax.evaluation.results import print_scores, write_scores
 from satmip_jax.prepare.run import prepare
 from satmip_jax.report.page import write_report
-from satmip_jax.sources import Source, SourceError, open_source
+from satmip_jax.sources.base import Source, SourceError
+from satmip_jax.sources.registry import open_source
 from satmip_jax.training.loop import train
 
 TRAIN, VAL = 3000, 800  # synthetic scenes
@@ -37,8 +38,8 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
         prepare(source, shards, image_size=64).show(console)
 
     console.rule("2/4  training")
-    path = configs.config_folder() / "quickstart.py"
-    config = configs.load_config(str(path), [f"--config.data.dir={shards.resolve()}", *overrides])
+    path = config_folder() / "quickstart.py"
+    config = load_config(str(path), [f"--config.data.dir={shards.resolve()}", *overrides])
     run = out / "run"
     train(config, run)
 
@@ -48,8 +49,8 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
     rows += evaluate(run, str(shards), init="random", **quick)
     rows += evaluate_baseline("colour", str(shards), **quick)
     rows += evaluate_baseline("fields", str(shards), **quick)
-    write_rows(run / "evaluation.json", rows)
-    print_rows(rows, console=console)
+    write_scores(run / "evaluation.json", rows)
+    print_scores(rows, console=console)
 
     console.rule("4/4  report")
     page = write_report([run], out / "page" / "index.html", data=shards)

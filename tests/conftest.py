@@ -14,6 +14,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # tests compile the same prog
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes of signatures are checked at every call, in these folders.
+TYPED = ("models", "losses", "objectives", "augmentation", "evaluation")
+install_import_hook([f"satmip_jax.{folder}" for folder in TYPED], "beartype.beartype")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -67,7 +72,7 @@ def real_data() -> Path:
 def tiny_shards_dir(tmp_path_factory) -> Path:
     """Synthetic scenes as shards of 32 px: 64 to train, 24 to validate."""
     from satmip_jax.prepare.run import prepare
-    from satmip_jax.sources import open_source
+    from satmip_jax.sources.registry import open_source
 
     folder = tmp_path_factory.mktemp("tiny")
     source = open_source("synthetic", [folder / "scenes"], train=64, val=24, size=48, seed=0)
@@ -103,7 +108,7 @@ TINY = (
 @pytest.fixture(scope="session")
 def tiny_config(tiny_shards_dir):
     """Make the config of a run of 4 steps: `tiny_config("simclr", "--config.seed=1")`."""
-    from satmip_jax.config.defaults import load_config
+    from satmip_jax.config.loading import load_config
 
     def make(method="satmips", *overrides):
         data = f"--config.data.dir={tiny_shards_dir}"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from satmip_jax.cli import cli
-from satmip_jax.config.defaults import load_config
+from satmip_jax.config.loading import load_config
 from tests.conftest import REPOSITORY
 
 LAUNCH = REPOSITORY / "launch"

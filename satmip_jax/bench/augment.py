@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from satmip_jax.augmentation.views import AugmentConfig, augment
+from satmip_jax.augmentation.config import AugmentConfig
+from satmip_jax.augmentation.views import augment
 from satmip_jax.bench import torch_loader
 from satmip_jax.bench.timing import Measurement, in_turn, spread
 

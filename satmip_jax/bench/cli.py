@@ -29,10 +29,10 @@ def bench_loss(
 
     from satmip_jax.bench import loss, timing
     from satmip_jax.planning import memory
-    from satmip_jax.planning.dry_run import plan_for
+    from satmip_jax.planning.dry_run import use_virtual_devices
 
     if devices:
-        plan_for(devices)
+        use_virtual_devices(devices)
     found = loss.bench(
         [int(n) for n in rows.split(",")],
         width=width,
@@ -189,7 +189,7 @@ def bench_step(
     from rich.console import Console
 
     from satmip_jax.bench import step, timing
-    from satmip_jax.config.defaults import load_recipes
+    from satmip_jax.config.loading import load_method_configs
 
     peers: dict[str, Any] = {}
     if torch:
@@ -202,7 +202,7 @@ def bench_step(
         peers["torch"] = partial(TorchStep, compiled=False)
         peers["torch.compile"] = partial(TorchStep, compiled=True)
     names = methods.split(",")
-    recipes = load_recipes(config, overrides, names)
+    recipes = load_method_configs(config, overrides, names)
     if missing := [name for name in names if name not in recipes]:
         raise click.ClickException(f"--methods: {config} has no recipe for {', '.join(missing)}")
     found = step.bench(recipes, rounds=rounds, steps=steps, peers=peers)
@@ -228,11 +228,11 @@ def bench_growth(
     from rich.console import Console
 
     from satmip_jax.bench import scaling, timing
-    from satmip_jax.config.defaults import load_config
-    from satmip_jax.planning.dry_run import plan_for
+    from satmip_jax.config.loading import load_config
+    from satmip_jax.planning.dry_run import use_virtual_devices
 
     if devices:
-        plan_for(devices)
+        use_virtual_devices(devices)
     measured = scaling.bench(load_config(config, overrides), rounds=rounds)
     found = timing.write(measured, Path(out) if out else None, Console())
     if plot:

@@ -28,7 +28,8 @@ from tqdm import tqdm
 from satmip_jax.bench import torch_loader
 from satmip_jax.bench.timing import Measurement, spread
 from satmip_jax.data import images
-from satmip_jax.data.loaders import BatchOrder, TrainBatches
+from satmip_jax.data.loaders import TrainBatches
+from satmip_jax.data.sampler import BatchOrder
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh, to_devices
 

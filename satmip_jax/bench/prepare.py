@@ -14,7 +14,7 @@ from satmip_jax.bench.timing import Measurement, in_turn, spread
 from satmip_jax.data import images
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.shard_job import WORK, Job, Options, Task
-from satmip_jax.sources import Example, Source
+from satmip_jax.sources.base import Example, Source
 
 QUALITY = 95
 

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from satmip_jax.bench.step import compile_step, noise, take_turns
 from satmip_jax.bench.timing import Measurement, spread
+from satmip_jax.config.conversion import vary
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.models.vit import parse_vit, shape_of
 from satmip_jax.planning import memory
-from satmip_jax.studies.base import vary
 from satmip_jax.training.step import build_program
 
 FACTORS = (0.25, 0.5, 1, 2)  # of the config's own batch, side and depth

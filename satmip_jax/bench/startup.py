@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 from satmip_jax.bench import synthetic_data
 from satmip_jax.bench.timing import Measurement, in_turn, spread
-from satmip_jax.config.defaults import config_folder
+from satmip_jax.config.loading import config_folder
+from satmip_jax.errors import SatmipError
 from satmip_jax.training.metrics_log import METRICS_FILE
 
 SATMIP = ("-m", "satmip_jax.cli")
@@ -36,7 +37,7 @@ OPTIONS = (
 PATIENCE = 600.0  # seconds for a first step
 
 
-class StartupError(RuntimeError):
+class StartupError(SatmipError, RuntimeError):
     """A command that was to be timed failed; the message is what it said."""
 
 

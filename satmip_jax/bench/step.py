@@ -21,10 +21,11 @@ from tqdm import tqdm
 from satmip_jax.bench.timing import Measurement, spread
 from satmip_jax.data.loaders import TrainBatches
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import is_main_process, make_mesh
+from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.planning import memory
 from satmip_jax.planning.flops import peak_flops, step_flops
-from satmip_jax.training.loop import open_split
+from satmip_jax.training.setup import open_split
 from satmip_jax.training.step import Program, TrainState, build_program
 
 Name = TypeVar("Name")

@@ -6,10 +6,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from satmip_jax.data.shard_dataset import SCHEMA_FILE, ShardDataset, shard_file
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.data.shard_format import SCHEMA_FILE, shard_file
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import Source, open_source
+from satmip_jax.sources.base import Source
+from satmip_jax.sources.registry import open_source
 
 
 def draw(folder: Path, images: int, size: int) -> Source:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.process_pool import cores
 
 PyTree = Any
@@ -31,7 +32,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, spreads consecut
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 
-class DamagedError(ValueError):
+class DamagedError(SatmipError, ValueError):
     """A checkpoint is not whole; the message names what is missing or wrong."""
 
 

@@ -9,9 +9,7 @@ not restored: it is moved to `<workdir>/damaged`, and the newest whole one is ta
 
 from __future__ import annotations
 
-import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,11 +24,12 @@ from ml_collections import ConfigDict
 
 import satmip_jax
 from satmip_jax.checkpoints import integrity
-from satmip_jax.config import defaults as configs
-from satmip_jax.distributed.sharding import is_main_process
-from satmip_jax.metadata.schema import SchemaError
-from satmip_jax.metadata.tabular import Schema
-from satmip_jax.training.metrics_log import say
+from satmip_jax.checkpoints.read_back import ReadBack, short_reason
+from satmip_jax.config.conversion import from_json, to_json
+from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.errors import ConfigError, SatmipError
+from satmip_jax.metadata.schema import Schema, SchemaError
+from satmip_jax.runtime.console import log_main
 
 PyTree = Any
 
@@ -38,11 +37,11 @@ PyTree = Any
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(SatmipError, ValueError):
     """A checkpoint that does not fit; the message names each missing or misshapen leaf."""
 
 
-class SaveError(OSError):
+class SaveError(SatmipError, OSError):
     """The last checkpoint of a run could not be written."""
 
 
@@ -67,7 +66,7 @@ class Checkpoints:
         self.folder = Path(workdir).resolve() / "checkpoints"
         self.keep, self.read_only = keep, read_only
         self.scores: dict[int, float] = {}
-        self._reading_back: _ReadingBack | None = None
+        self._reading_back: ReadBack | None = None
         self._failure = ""  # why the last save came to nothing
         if read_only and not self.folder.is_dir():
             raise CheckpointError(
@@ -123,12 +122,12 @@ class Checkpoints:
             raise CheckpointError(f"the state after step {step} is not saved: {error}") from error
         run = {
             "version": satmip_jax.__version__,
-            "config": configs.to_json(config),
+            "config": to_json(config),
             "schema": schema.to_json(),
             "leaves": leaves,
         }
         items = {"state": ocp.args.StandardSave(state), "run": ocp.args.JsonSave(run)}
-        pending = _ReadingBack(self._manager, step, self.folder / str(step), leaves)
+        pending = ReadBack(self._manager, step, self.folder / str(step), leaves)
         self._reading_back = pending
         try:
             self._manager.save(step, args=ocp.args.Composite(**items))
@@ -150,7 +149,7 @@ class Checkpoints:
         if pending is None:
             return
         written, damage = pending.finish(read_back)
-        reason = f"could not be written: {_reason(written)}" if written else damage
+        reason = f"could not be written: {short_reason(written)}" if written else damage
         if jax.process_count() > 1 and read_back:
             reasons = multihost_utils.process_allgather(np.array([bool(reason)]))
             if reasons.any() and not reason:
@@ -161,7 +160,7 @@ class Checkpoints:
                 self._delete_old()
             return
         kept = ", ".join(str(step) for step in self._steps() if step != pending.step) or "none yet"
-        say(
+        log_main(
             f"{self._failure}\n"
             f"  Checkpoints kept: {kept}. Training goes on; the next save tries anew."
         )
@@ -192,7 +191,7 @@ class Checkpoints:
                 try:
                     self._manager.delete(step)
                 except OSError as error:
-                    say(f"checkpoint {step} could not be deleted: {error}")
+                    log_main(f"checkpoint {step} could not be deleted: {error}")
 
     def _reopen(self, damaged: list[int]) -> None:
         """Set damaged checkpoints aside, remove what failed saves left, and start afresh.
@@ -245,9 +244,9 @@ class Checkpoints:
                 aside = (
                     "passed over" if self.read_only else f"moved to {self.folder.parent}/damaged"
                 )
-                say(f"checkpoint {bad} is not whole and {aside}: {reason}")
+                log_main(f"checkpoint {bad} is not whole and {aside}: {reason}")
             if damaged:
-                say(f"going back to checkpoint {candidate}")
+                log_main(f"going back to checkpoint {candidate}")
                 if not self.read_only:
                     self._reopen(damaged=[*damaged])
             return state
@@ -280,7 +279,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=args)["state"]
         except UNREADABLE as error:  # files beside the leaves are damaged
-            raise integrity.DamagedError(f"cannot be restored: {_reason(error)}") from error
+            raise integrity.DamagedError(f"cannot be restored: {short_reason(error)}") from error
 
     def _record(self, folder: Path, step: int) -> integrity.Record:
         """What the leaves of a checkpoint should be."""
@@ -289,7 +288,7 @@ class Checkpoints:
             try:
                 stored = integrity.leaves(self._manager.item_metadata(step)["state"])
             except UNREADABLE as error:
-                raise integrity.DamagedError(f"cannot be read: {_reason(error)}") from error
+                raise integrity.DamagedError(f"cannot be read: {short_reason(error)}") from error
             return {name: [str(x.dtype), [*x.shape], ""] for name, x in stored.items()}
         return integrity.checked_record(run)
 
@@ -315,10 +314,10 @@ class Checkpoints:
             path = self.folder / str(candidate) / "run" / "metadata"
             try:
                 run = integrity.read_json(path)
-                return configs.from_json(run["config"]), Schema.from_json(run["schema"])
+                return from_json(run["config"]), Schema.from_json(run["schema"])
             except (
                 integrity.DamagedError,
-                configs.ConfigError,
+                ConfigError,
                 SchemaError,
                 KeyError,
                 TypeError,
@@ -345,67 +344,10 @@ class Checkpoints:
         try:
             self._manager.close()
         except (OSError, ValueError) as error:
-            say(f"the last checkpoint could not be written: {_reason(error)}")
+            log_main(f"the last checkpoint could not be written: {short_reason(error)}")
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _ReadingBack:
-    """A thread that waits for a save to be committed, and compares what is on disk."""
-
-    def __init__(
-        self, manager: ocp.CheckpointManager, step: int, folder: Path, leaves: integrity.Record
-    ) -> None:
-        self.step = step
-        self.written: Exception | None = None
-        self._manager, self._folder, self._leaves = manager, folder, leaves
-        self._problem = ""
-        self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="read-back", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._folder.is_dir():
-            if self._cancelled.wait(0.05):
-                return
-            if not self._manager.is_saving_in_progress() and not self._folder.is_dir():
-                return  # it failed
-        try:
-            self._problem = integrity.problem(
-                self._folder / "state", self._leaves, self._cancelled.is_set
-            )
-        except Exception as error:
-            self._problem = f"cannot be read back: {_reason(error)}"
-
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def finish(self, read_back: bool) -> tuple[Exception | None, str]:
-        """Wait; return the error of writing, or else what reading back found."""
-        if not read_back:
-            self._cancelled.set()
-        if self.written is None:
-            try:
-                self._manager.wait_until_finished()
-            except (OSError, ValueError) as error:
-                self.written = error
-        if self.written is not None:
-            self._cancelled.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-        return self.written, self._problem and f"is damaged: {self._problem}"
-
-
-def _reason(error: Exception) -> str:
-    """The message of an error on one line, without tensorstore's specifications.
-
-    The middle of a long one is left out: the system's reason stands at its end.
-    """
-    text = re.sub(r" \[\w+='.*", "", " ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:150]} ... {text[-345:]}"

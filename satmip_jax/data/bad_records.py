@@ -14,27 +14,28 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from satmip_jax.training.metrics_log import say
+from satmip_jax.errors import SatmipError
+from satmip_jax.runtime.console import log_main
 
 BUDGET = 100
-STAND_INS = 16  # tried in turn
+MAX_REPLACEMENTS = 16  # tried in turn
 
 Found = list[tuple[int, str]]  # number of a record, and what is wrong with it
 
 
-class BadRecordsError(ValueError):
+class BadRecordsError(SatmipError, ValueError):
     """More records than the budget allows cannot be read; the message lists them."""
 
 
-def stand_ins(number: int, records: int) -> Iterator[int]:
+def replacements(number: int, records: int) -> Iterator[int]:
     """The record itself, then those that stand in for it in turn, drawn from all `records`.
 
     Example:
-        >>> list(stand_ins(5, 1000))[:3]
+        >>> list(replacements(5, 1000))[:3]
         [5, 673, 811]
     """
     yield number
-    yield from np.random.default_rng(number).integers(records, size=STAND_INS).tolist()
+    yield from np.random.default_rng(number).integers(records, size=MAX_REPLACEMENTS).tolist()
 
 
 class BadRecords:
@@ -69,7 +70,7 @@ class BadRecords:
         self.reasons |= new
         self._save()
         for number, reason in new.items():
-            say(f"{self.split} record {number} is bad, another stands in for it: {reason}")
+            log_main(f"{self.split} record {number} is bad, another stands in for it: {reason}")
         if len(self.reasons) > self.budget:
             raise BadRecordsError(
                 f"{len(self.reasons)} records of {self.split} cannot be read, more than "
@@ -89,7 +90,7 @@ class BadRecords:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
             temporary.replace(self.path)
         except OSError as error:
-            say(f"{self.path} could not be written: {error}")
+            log_main(f"{self.path} could not be written: {error}")
 
 
 def _load(path: Path, split: str) -> dict[int, str]:
@@ -99,5 +100,5 @@ def _load(path: Path, split: str) -> dict[int, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        say(f"{path} cannot be read, bad records are counted anew: {error}")
+        log_main(f"{path} cannot be read, bad records are counted anew: {error}")
         return {}

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from satmip_jax.errors import SatmipError
+
 Box = tuple[float, float, float, float]
 
 # fMoW holds real images of 16,288 x 16,291 pixels; three bytes a pixel make this 1.2 GB.
@@ -27,7 +29,7 @@ _MAX_SEGMENTS = 4096  # of a JPEG header; a real one has a few dozen
 _NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC lie among the start-of-frame markers
 
 
-class ImageError(ValueError):
+class ImageError(SatmipError, ValueError):
     """An image file, or a box in it, cannot be used; the message says why."""
 
 

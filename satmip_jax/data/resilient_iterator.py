@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from satmip_jax.data import images
+from satmip_jax.errors import SatmipError
+from satmip_jax.runtime.console import log_main
 from satmip_jax.runtime.process_pool import end_with_parent
-from satmip_jax.training.metrics_log import say
 
 PATIENCE = 300.0  # seconds without a batch, after which workers count as hanging
 STARTING = 120.0  # seconds more for the first one: processes start, and import much
 RESTARTS = 3  # in a row, without a batch between them
 
 
-class WorkersError(RuntimeError):
+class WorkersError(SatmipError, RuntimeError):
     """The decoding processes died or hung again and again."""
 
 
@@ -32,7 +33,7 @@ def start_worker(worker: int, workers: int) -> None:
     images.use_one_thread()
 
 
-class WatchedBatches:
+class ResilientIterator:
     """An iterator over worker processes that is made anew where it was when they fail.
 
     Args:
@@ -67,7 +68,7 @@ class WatchedBatches:
                 self._kill()
                 if restarts == RESTARTS:
                     break
-                say(
+                log_main(
                     f"decoding processes failed: {problem}; started again at the same batch "
                     f"({restarts + 1} of at most {RESTARTS} times in a row)"
                 )
@@ -97,7 +98,7 @@ class WatchedBatches:
         try:
             element, error = answer.get(timeout=limit / 5)
         except queue.Empty:
-            say(f"no batch for {limit / 5:.0f} s: decoding is slow, or hangs")
+            log_main(f"no batch for {limit / 5:.0f} s: decoding is slow, or hangs")
             try:
                 element, error = answer.get(timeout=limit * 4 / 5)
             except queue.Empty:

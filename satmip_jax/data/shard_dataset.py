@@ -19,135 +19,24 @@ import bisect
 import itertools
 import os
 import re
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
-import numpy as np
 from etils import epath
 
-from satmip_jax.data.remote_cache import is_remote, mirror, replace_durably
-from satmip_jax.data.shard_format import Record, ShardError, decode, decode_id, encode, is_text
-from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.data.remote_cache import is_remote, mirror
+from satmip_jax.data.shard_format import SCHEMA_FILE, ShardError, decode, decode_id, shard_file
 from satmip_jax.metadata.schema import Schema, SchemaError
 
-SCHEMA_FILE = "schema.json"
 MAX_RECORD_BYTES = 64 << 20  # a square of 4096 pixels takes about 16 MB
-# One record per chunk is what random access wants. JPEGs do not compress: the default, zstd, takes
-# 180 us longer to find that out than snappy does, which leaves 1 % more of the text around them.
-_WRITER_OPTIONS = "group_size:1,snappy"
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _SHARD = re.compile(r"\d{5}-of-\d{5}")
 
 
 # --- layout ---------------------------------------------------------------------------------------
 
 
-def shard_file(name: str, split: str, index: int, count: int) -> str:
-    """The file name of a shard: "eurosat-train.array_record-00003-of-00019"."""
-    for text in (name, split):
-        if not _NAME.fullmatch(text) or split == "all":  # TFDS keeps "all" for itself
-            raise ValueError(f"{text!r} cannot name a data set or split: letters, digits and _")
-    return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
-
-
-def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
-    """The `tfds.features.FeaturesDict` of a prepared data set."""
-    import tensorflow_datasets as tfds
-
-    features: dict[str, Any] = {
-        "image": tfds.features.Image(
-            shape=(image_size, image_size, 3), dtype=np.uint8, encoding_format="jpeg"
-        ),
-        "label": tfds.features.ClassLabel(names=list(classes))
-        if classes
-        else tfds.features.Scalar(dtype=np.int64),
-        "id": tfds.features.Text(),
-    }
-    for field in FIELDS:
-        if is_text(field):
-            features[field.name] = tfds.features.Text(doc=field.unit)
-        else:
-            shape = () if field.size == 1 else (field.size,)
-            features[field.name] = tfds.features.Tensor(
-                shape=shape, dtype=np.float32, doc=field.unit
-            )
-    return tfds.features.FeaturesDict(features)
-
-
 # --- writing --------------------------------------------------------------------------------------
-
-
-def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
-    """Writes one shard; the file appears under its name only when it is whole.
-
-    Args:
-      path: Where it goes; on a local disk.
-      records: Examples; consumed one at a time.
-
-    Returns:
-      How many records it holds.
-    """
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    count = 0
-    try:
-        writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
-        try:
-            for record in records:
-                writer.write(encode(record))
-                count += 1
-        finally:
-            writer.close()
-        replace_durably(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
-
-
-def finish(
-    out: str | os.PathLike[str], schema: Schema, lengths: Mapping[str, Sequence[int]]
-) -> None:
-    """Writes `schema.json` and the TFDS metadata beside finished shards.
-
-    Args:
-      out: Folder of the shards.
-      schema: Its `name` is that of the shard files.
-      lengths: Split -> number of records of each of its shards, in order.
-    """
-    import tensorflow_datasets as tfds
-
-    out = Path(out)
-    template = tfds.core.ShardedFileTemplate(
-        data_dir=epath.Path(out), dataset_name=schema.name, filetype_suffix="array_record"
-    )
-    infos = [
-        tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=list(shards),
-            num_bytes=sum(
-                (out / shard_file(schema.name, split, i, len(shards))).stat().st_size
-                for i in range(len(shards))
-            ),
-            filename_template=template.replace(split=split),
-        )
-        for split, shards in lengths.items()
-    ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=out,
-        features=tfds_features(schema.image_size, schema.classes),
-        split_infos=infos,
-        filename_template=template,
-        description=f"{schema.name}: images with metadata, prepared by satmip_jax",
-        homepage=str(schema.provenance.get("homepage", "")),
-        license=str(schema.provenance.get("license", "")),
-        check_data=False,  # its check needs TensorFlow
-    )
-    schema.save(out / SCHEMA_FILE)
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -5,17 +5,22 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
+from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
 from satmip_jax.metadata.record import Metadata, Value
 
 MAX_ID = 1024  # bytes
 
 
-class ShardError(ValueError):
+class ShardError(SatmipError, ValueError):
     """Prepared data cannot be read; the message names the file, and the record if it is one."""
 
 
@@ -35,7 +40,7 @@ def is_text(field: Field) -> bool:
 
 
 def encode(record: Record) -> bytes:
-    """The tf.train.Example of a record, as TFDS would write it (see `shards.tfds_features`).
+    """The tf.train.Example of a record, as TFDS would write it (see `shard_format.tfds_features`).
 
     Its features are sorted, so that the same record gives the same bytes: protobuf's own order is
     random. What is missing is NaN among numbers and "" among texts.
@@ -177,3 +182,41 @@ def _checked_text(
 def _fields() -> tuple[tuple[str, Field, bool, tuple[float, ...], tuple[float, ...]], ...]:
     """What `decode` asks of the fields of every record: name, field, is_text, bounds."""
     return tuple((f.name, f, is_text(f), *f.bounds) for f in FIELDS)
+
+
+SCHEMA_FILE = "schema.json"
+
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def shard_file(name: str, split: str, index: int, count: int) -> str:
+    """The file name of a shard: "eurosat-train.array_record-00003-of-00019"."""
+    for text in (name, split):
+        if not _NAME.fullmatch(text) or split == "all":  # TFDS keeps "all" for itself
+            raise ValueError(f"{text!r} cannot name a data set or split: letters, digits and _")
+    return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
+    """The `tfds.features.FeaturesDict` of a prepared data set."""
+    import tensorflow_datasets as tfds
+
+    features: dict[str, Any] = {
+        "image": tfds.features.Image(
+            shape=(image_size, image_size, 3), dtype=np.uint8, encoding_format="jpeg"
+        ),
+        "label": tfds.features.ClassLabel(names=list(classes))
+        if classes
+        else tfds.features.Scalar(dtype=np.int64),
+        "id": tfds.features.Text(),
+    }
+    for field in FIELDS:
+        if is_text(field):
+            features[field.name] = tfds.features.Text(doc=field.unit)
+        else:
+            shape = () if field.size == 1 else (field.size,)
+            features[field.name] = tfds.features.Tensor(
+                shape=shape, dtype=np.float32, doc=field.unit
+            )
+    return tfds.features.FeaturesDict(features)

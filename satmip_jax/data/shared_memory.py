@@ -33,7 +33,7 @@ def available() -> bool:
 
 
 @dataclass(frozen=True)
-class Lent:
+class SharedArrayRef:
     """Where the trainer finds an array of bytes: what travels in its place."""
 
     process: int
@@ -41,7 +41,7 @@ class Lent:
     shape: tuple[int, ...]
 
 
-def lend(shape: tuple[int, ...]) -> tuple[np.ndarray, Lent]:
+def lend(shape: tuple[int, ...]) -> tuple[np.ndarray, SharedArrayRef]:
     """A uint8 array to fill, in a worker, and what to send of it; each is to be sent once."""
     size = HEADER + math.prod(shape)
     usable = (d for d, memory in _own.items() if memory[0] == FREE and len(memory) == size)
@@ -52,10 +52,10 @@ def lend(shape: tuple[int, ...]) -> tuple[np.ndarray, Lent]:
         _own[descriptor] = mmap.mmap(descriptor, size)
     memory = _own[descriptor]
     memory[0] = LENT
-    return _pixels(memory, shape), Lent(os.getpid(), descriptor, shape)
+    return _pixels(memory, shape), SharedArrayRef(os.getpid(), descriptor, shape)
 
 
-class Borrower:
+class SharedArrayReceiver:
     """Puts arrays in place of what was lent; in the trainer, one for each set of workers."""
 
     def __init__(self) -> None:
@@ -67,9 +67,9 @@ class Borrower:
         Raises:
             RuntimeError: the process that lent it has ended; its memory is gone with it.
         """
-        return {k: self._open(v) if isinstance(v, Lent) else v for k, v in batch.items()}
+        return {k: self._open(v) if isinstance(v, SharedArrayRef) else v for k, v in batch.items()}
 
-    def _open(self, lent: Lent) -> np.ndarray:
+    def _open(self, lent: SharedArrayRef) -> np.ndarray:
         key = lent.process, lent.descriptor
         if key not in self._opened:
             path = f"/proc/{lent.process}/fd/{lent.descriptor}"

@@ -18,11 +18,13 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from satmip_jax.errors import SatmipError
+
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
 JOIN = 300  # seconds that the hosts may start apart
 
 
-class ProcessError(RuntimeError):
+class ProcessError(SatmipError, RuntimeError):
     """The processes of a run cannot work together; the message says why and what to do."""
 
 
@@ -63,7 +65,7 @@ def start(
     words = None
     if given or launcher:
         where = f"{process} of {processes} at {coordinator}" if given else f"of {launcher}"
-        words = LastWords(
+        words = ExitMessage(
             f"process {where} on {socket.gethostname()} did not reach the others within {JOIN} s. "
             "Start the same command on every host, and let all of them reach the first one "
             "(firewall, proxy variables of the environment)."
@@ -92,7 +94,7 @@ def start(
         return  # no launcher that JAX knows: a single machine
     # JAX takes SIGTERM for its own preemption notice; until training handles it, it shall end us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    words = words or LastWords("")
+    words = words or ExitMessage("")
     if jax.process_count() == 1:
         words.say("")
         return
@@ -138,7 +140,7 @@ def _check_flags(coordinator: str | None, processes: int | None, process: int | 
         raise ProcessError(f"--coordinator is {coordinator!r}: give HOST:PORT, such as node1:8476")
 
 
-class LastWords:
+class ExitMessage:
     """Prints the newest message on standard error if this process is ended without taking it back.
 
     A C++ abort and a kill leave Python no time to say anything, but they close the pipe to a
@@ -164,7 +166,7 @@ class LastWords:
             self._shell.stdin.flush()
 
 
-_words: LastWords | None = None  # of a process that has joined others
+_words: ExitMessage | None = None  # of a process that has joined others
 
 
 def leave(code: int, *, together: bool) -> None:
@@ -183,7 +185,7 @@ def leave(code: int, *, together: bool) -> None:
     sys.exit(code)
 
 
-def from_first(text: str) -> str:
+def broadcast_str(text: str) -> str:
     """The `text` of process 0, on all processes; all must call it."""
     import jax
     import numpy as np
@@ -197,7 +199,7 @@ def from_first(text: str) -> str:
     return broadcast_one_to_all(padded).tobytes().decode()
 
 
-def check_all(ok: bool, problem: str) -> None:
+def require_on_all_processes(ok: bool, problem: str) -> None:
     """Raise ProcessError on all processes unless all are `ok`; all must call it.
 
     Args:
@@ -215,3 +217,10 @@ def check_all(ok: bool, problem: str) -> None:
     if ok:
         raise ProcessError(f"process {me} stops as process {bad[0]} cannot go on: see its message")
     raise ProcessError(f"process {me} of {len(good)} on {socket.gethostname()}: {problem}")
+
+
+def is_main_process() -> bool:
+    """Return True on the one process that prints, logs and writes results."""
+    import jax
+
+    return jax.process_index() == 0

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAG = 2  # steps before the processes act on a signal: the device is not waited for
 
 
-class StopSignal:
+class PreemptionHandler:
     """Notes SIGTERM and Ctrl-C instead of dying; a second one dies at once.
 
     With several processes each lays its signal number on its devices after every step, their
@@ -26,7 +26,7 @@ class StopSignal:
     what comes before the first step of a resumed run.
 
     Example:
-        >>> with StopSignal(mesh) as stop:
+        >>> with PreemptionHandler(mesh) as stop:
         ...     for step in range(steps):
         ...         ...
         ...         if (reason := stop.after_step()) is not None:
@@ -59,7 +59,7 @@ class StopSignal:
             signal.raise_signal(number)
         self._received = signal.Signals(number)
 
-    def __enter__(self) -> StopSignal:
+    def __enter__(self) -> PreemptionHandler:
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._note)
         return self

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from satmip_jax.config.defaults import ConfigError
+from satmip_jax.errors import ConfigError
 
 DATA, FSDP = "data", "fsdp"
 BATCH = (DATA, FSDP)  # the axes that a batch is cut along
@@ -146,8 +146,3 @@ def to_devices(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
     )
-
-
-def is_main_process() -> bool:
-    """True on the one process that prints, logs and writes results."""
-    return jax.process_index() == 0

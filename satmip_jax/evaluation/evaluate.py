@@ -14,18 +14,20 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from satmip_jax.checkpoints.manager import Checkpoints
-from satmip_jax.data.loaders import Batch, read_all
+from satmip_jax.data.batch_reader import Batch, read_all
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import baselines
 from satmip_jax.evaluation.features import KINDS, Features, extract
 from satmip_jax.evaluation.protocols import BLOCK, PROTOCOLS, EvaluationError, score
-from satmip_jax.evaluation.results import Row
+from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import select_fields
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, build_towers
 from satmip_jax.objectives import build_method
-from satmip_jax.training.step import TrainState, init_state, make_optimizer
+from satmip_jax.training.optimizer import make_optimizer
+from satmip_jax.training.step import TrainState, init_state
 
 BANK = "train"  # the split whose labels are known, unless asked otherwise
 
@@ -42,7 +44,7 @@ def evaluate(
     protocols: Sequence[str] = tuple(PROTOCOLS),
     block: float = BLOCK,
     init: str = "trained",
-) -> list[Row]:
+) -> list[Score]:
     """Score the checkpoint in `workdir` on prepared data.
 
     Args:
@@ -107,7 +109,7 @@ def evaluate_baseline(
     fields: str = "all",
     protocols: Sequence[str] = tuple(PROTOCOLS),
     block: float = BLOCK,
-) -> list[Row]:
+) -> list[Score]:
     """Score features that need no training: see BASELINES."""
     kinds, describe = BASELINES[name]
     queries = ShardDataset(data, split)
@@ -142,7 +144,7 @@ def _score_splits(
     kinds: Sequence[str],
     fields: str,
     **options: Any,
-) -> list[Row]:
+) -> list[Score]:
     roles = [queries.split, bank, *([] if tune is None else [tune])]
     if len(set(roles)) < len(roles):
         raise EvaluationError(
@@ -169,7 +171,7 @@ def _score_splits(
 
 
 def knn_accuracy(
-    config: ConfigDict, towers: Towers, params: Any, schema: tabular.Schema, mesh: Mesh
+    config: ConfigDict, towers: Towers, params: Any, schema: Schema, mesh: Mesh
 ) -> dict[str, float]:
     """Accuracy of "knn5" on the validation split during training, by kind of features."""
     bank_data = ShardDataset(config.data.dir, config.data.train_split)
@@ -191,7 +193,7 @@ def knn_accuracy(
 def load_model(
     checkpoints: Checkpoints,
     config: ConfigDict,
-    schema: tabular.Schema,
+    schema: Schema,
     mesh: Mesh,
     *,
     init: str = "trained",
@@ -206,17 +208,17 @@ def load_model(
 # --- features that need no training: (kinds, function of a batch read whole) ----------------------
 
 
-def _colour(batch: Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
+def _colour(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
     """Mean and standard deviation of each channel."""
     return {"image": baselines.colour_statistics(batch["image"])}
 
 
-def _patches(batch: Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
+def _patches(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
     """Pooled random projections of patches."""
     return {"image": baselines.patch_projections(batch["image"])}
 
 
-def _fields(batch: Batch, schema: tabular.Schema, fields: str) -> dict[str, np.ndarray]:
+def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
     """The metadata fields themselves, for "both" beside colour statistics."""
     raw = partial(tabular.raw_features, schema=schema, fields=select_fields(fields))
     return _colour(batch, schema, fields) | {"metadata": np.asarray(raw(batch["metadata"]))}

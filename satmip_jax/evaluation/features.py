@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 
 from satmip_jax.augmentation.views import center_view, normalize
 from satmip_jax.data.bad_records import BadRecords
-from satmip_jax.data.loaders import ReadBatch, process_slice, read_in_order
+from satmip_jax.data.batch_reader import ReadBatch, read_in_order
+from satmip_jax.data.sampler import process_slice
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers
 
 KINDS = ("image", "metadata", "both")
@@ -55,7 +57,7 @@ def extract(
     config: ConfigDict,
     towers: Towers,
     params: Any,
-    schema: tabular.Schema,
+    schema: Schema,
     dataset: ShardDataset,
     mesh: Mesh,
     *,
@@ -95,9 +97,7 @@ def extract(
     return Features(table, labels, locations)
 
 
-def make_encoder(
-    config: ConfigDict, towers: Towers, schema: tabular.Schema, stored_size: int, mesh: Mesh
-):
+def make_encoder(config: ConfigDict, towers: Towers, schema: Schema, stored_size: int, mesh: Mesh):
     """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`.
 
     "label", "index" and "location" of the batch come along, from all processes.

@@ -22,6 +22,8 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from satmip_jax.errors import SatmipError
+
 Vote = Literal["majority", "weighted"]
 QUERY_CHUNK = 1024
 BANK_CHUNK = 16384  # 64 MiB of similarities at a time
@@ -29,7 +31,7 @@ BANK_CHUNK = 16384  # 64 MiB of similarities at a time
 log = logging.getLogger(__name__)
 
 
-class FeaturesError(ValueError):
+class FeaturesError(SatmipError, ValueError):
     """Features, labels or options that kNN cannot work with; the message says which and why."""
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation import fusion, spatial_blocks
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.linear_probe import held_out_rows, linear_predict
 from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
-from satmip_jax.evaluation.results import Row
+from satmip_jax.evaluation.results import Score
 from satmip_jax.sources import fmow
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ Metric = Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]  # value
 BLOCK = 1.0  # degrees
 
 
-class EvaluationError(ValueError):
+class EvaluationError(SatmipError, ValueError):
     """What was asked for cannot be evaluated; the message says why."""
 
 
@@ -77,7 +78,7 @@ def score(
     protocols: Sequence[str] = tuple(PROTOCOLS),
     block: float = BLOCK,
     tune: np.ndarray | None = None,
-) -> list[Row]:
+) -> list[Score]:
     """Rows of every kind of features, protocol and metric, with 95 % bootstrap intervals.
 
     The metrics are accuracy and macro F1; of fMoW's 62 classes also the challenge's weighted F1.
@@ -133,7 +134,7 @@ def score(
             for metric, function in metrics.items():
                 value, low, high = function(truth, predicted)
                 rows.append(
-                    Row(
+                    Score(
                         dataset=dataset.schema.name,
                         split=dataset.split,
                         model=model,

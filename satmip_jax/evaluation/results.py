@@ -13,16 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from satmip_jax.errors import SatmipError
+
 # Kept as fractions, shown as percent.
 FRACTIONS = ("accuracy", "macro_f1", "challenge_f1")
 
 
-class ResultsError(ValueError):
+class ResultsError(SatmipError, ValueError):
     """A row or a file of scores that cannot be right; the message names it."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Score:
     """One score; what it is of is its key.
 
     Attributes:
@@ -81,7 +83,7 @@ class Row:
         return self.dataset, self.split, self.model, self.features, self.protocol
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+def read_scores(path: str | os.PathLike[str]) -> list[Score]:
     """The rows of an `evaluation.json`, in order.
 
     Raises:
@@ -94,28 +96,28 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
         raise ResultsError(f"{path} is not JSON ({error}): delete it and evaluate again") from None
     if not isinstance(entries, list):
         raise ResultsError(f"{path} holds a {type(entries).__name__}: expected a list of rows")
-    names, rows = {field.name for field in fields(Row)}, []
+    names, rows = {field.name for field in fields(Score)}, []
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or set(entry) | {"low", "high"} != names:
             raise ResultsError(f"{path}, row {i} is not a row of {', '.join(sorted(names))}")
         try:
-            rows.append(Row(**entry))
+            rows.append(Score(**entry))
         except ResultsError as error:
             raise ResultsError(f"{path}, row {i}: {error}") from None
     return rows
 
 
-def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> list[Row]:
+def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Score]:
     """Merge rows into an `evaluation.json`, at once or not at all; return all of its rows.
 
     A row takes the place of the one with the same key; others are appended. Folders are made.
 
     Example:
-      >>> write_rows("runs/a/evaluation.json", [Row("eurosat", "val", "satmip vit", "image",
+      >>> write_scores("runs/a/evaluation.json", [Score("eurosat", "val", "satmip vit", "image",
       ...     "knn5", "accuracy", 0.912, 4050)])
     """
     path = Path(path)
-    merged = {row.key: row for row in (read_rows(path) if path.exists() else [])}
+    merged = {row.key: row for row in (read_scores(path) if path.exists() else [])}
     merged |= {row.key: row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -128,7 +130,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> list[Row]:
     return list(merged.values())
 
 
-def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
+def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
     """A table of one line a group, a column for each metric; fractions as percent.
 
     What is the same in all lines is said once, above them.
@@ -146,7 +148,7 @@ def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     for metric in metrics:
         unit = " %" if metric in FRACTIONS else ""
         table.add_column(f"{metric.replace('_', ' ')}{unit}", justify="right")
-    groups: dict[tuple[str, ...], dict[str, Row]] = {}
+    groups: dict[tuple[str, ...], dict[str, Score]] = {}
     for row in rows:
         groups.setdefault(row.group, {})[row.metric] = row
     for scores in groups.values():
@@ -157,5 +159,5 @@ def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
     (console or Console()).print(table)
 
 
-def _shown(row: Row) -> str:
+def _shown(row: Score) -> str:
     return f"{100 * row.value:.1f}" if row.metric in FRACTIONS else f"{row.value:.4g}"

@@ -15,13 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from satmip_jax.errors import SatmipError
+
 Kind = Literal["numeric", "angle", "time", "location", "category"]
 Group = Literal["GSD", "Time", "Location", "Angles", "Other"]
 
 MAX_TEXT = 64  # characters of a category; longer is not a category but an accident
 
 
-class FieldError(ValueError):
+class FieldError(SatmipError, ValueError):
     """There is no such field or group, or nothing is left of a selection; the message lists all."""
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.metadata.record import METRES_PER_DEGREE, MIN_COS_LATITUDE, Metadata
-from satmip_jax.metadata.schema import FieldStats, Schema, SchemaError, StatsAccumulator
+from satmip_jax.metadata.schema import Schema, SchemaError
+from satmip_jax.metadata.statistics import FieldStats, StatsAccumulator
 
 __all__ = [
     "FieldStats",
@@ -205,12 +206,12 @@ def featurize(
         if f.kind == "numeric":
             if f.log:
                 x = jnp.log(jnp.where(here, x, jnp.ones_like(x)))  # log 0 = -inf, even unused
-            features = _standardise(x, stats)
+            features = _standardize(x, stats)
         elif f.kind == "angle":
             features = _cycle(x / (f.period or 360.0))
         elif f.kind == "time":
             year, season, hour = jnp.split(x, 3, 1)
-            features = jnp.concatenate([_standardise(year, stats), _cycle(season), _cycle(hour)], 1)
+            features = jnp.concatenate([_standardize(year, stats), _cycle(season), _cycle(hour)], 1)
         else:
             features = _sphere(x, location_frequencies)
         out[f.name] = jnp.where(here, features, jnp.zeros_like(features))
@@ -238,7 +239,7 @@ def raw_features(meta: Arrays, schema: Schema, fields: Sequence[Field]) -> jax.A
     return jnp.concatenate(parts, 1)
 
 
-def _standardise(x: jax.Array, stats: FieldStats) -> jax.Array:
+def _standardize(x: jax.Array, stats: FieldStats) -> jax.Array:
     mean, std = (jnp.asarray(s, jnp.float32)[None, :] for s in (stats.mean, stats.std))
     return (x - mean) / std
 

@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.metadata.fields import FIELDS, select_fields
+from satmip_jax.metadata.record import Metadata
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.models.ft_transformer import FTTransformer
 from satmip_jax.models.projectors import LinearProjector, MLPProjector
 from satmip_jax.models.text_transformer import TextTransformer
@@ -27,7 +29,7 @@ MAX_LOG_SCALE = math.log(100.0)  # Radford et al. 2021
 class TabularTower(nn.Module):
     """FT-Transformer over the fields: metadata arrays -> (b, width) float32."""
 
-    schema: tabular.Schema
+    schema: Schema
     fields: str
     frequencies: int
     transformer: FTTransformer
@@ -72,7 +74,7 @@ class TextTower(nn.Module):
         return self.transformer(tokens, train=train)
 
 
-def _tabular(config: ConfigDict, schema: tabular.Schema, dtype: Any) -> nn.Module:
+def _tabular(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
     fields = select_fields(config.fields)
     transformer = FTTransformer(
         width=config.width,
@@ -92,7 +94,7 @@ def _tabular(config: ConfigDict, schema: tabular.Schema, dtype: Any) -> nn.Modul
     return TabularTower(schema, config.fields, config.frequencies, transformer)
 
 
-def _text(config: ConfigDict, schema: tabular.Schema, dtype: Any) -> nn.Module:
+def _text(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
     # no longer than the chosen fields' phrases can be: padding costs as much as text
     length = min(config.caption_length, caption.max_length(len(select_fields(config.fields))))
     transformer = TextTransformer(
@@ -172,7 +174,7 @@ class Towers(nn.Module):
 
 
 def build_towers(
-    config: ConfigDict, schema: tabular.Schema, heads: Mapping[str, tuple[Any, ...]]
+    config: ConfigDict, schema: Schema, heads: Mapping[str, tuple[Any, ...]]
 ) -> Towers:
     """Build the towers for a config, a data set and the heads that its method asks for."""
     dtype = jnp.dtype(config.dtype)
@@ -190,7 +192,7 @@ def build_towers(
     )
 
 
-def example_batch(config: ConfigDict, schema: tabular.Schema) -> tuple[Array, dict[str, Array]]:
+def example_batch(config: ConfigDict, schema: Schema) -> tuple[Array, dict[str, Array]]:
     """Inputs of the right shapes, two rows of zeros, to initialise the towers with."""
     side = config.image.size
     metadata = {name: jnp.asarray(x) for name, x in tabular.encode([_EMPTY] * 2, schema).items()}
@@ -198,7 +200,7 @@ def example_batch(config: ConfigDict, schema: tabular.Schema) -> tuple[Array, di
     return jnp.zeros((2, side, side, 3), jnp.float32), metadata
 
 
-_EMPTY = tabular.Metadata({})
+_EMPTY = Metadata({})
 
 
 def decays(params: Any) -> Any:

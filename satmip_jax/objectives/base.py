@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from satmip_jax.distributed.sharding import BATCH
-from satmip_jax.metadata.tabular import Schema
+from satmip_jax.metadata.schema import Schema
 
 Array = jax.Array
 

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from satmip_jax.config.defaults import ConfigError
+from satmip_jax.errors import ConfigError
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import Field, select_fields
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.base import Array, Forward
 
 
@@ -46,7 +47,7 @@ class MetaPred:
     def __init__(self, config: ConfigDict) -> None:
         self.selection = config.metadata.fields
 
-    def heads(self, schema: tabular.Schema) -> dict[str, tuple[Any, ...]]:
+    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
         targets = self.targets(schema)
         if not targets:
             raise ConfigError(
@@ -55,7 +56,7 @@ class MetaPred:
             )
         return {head_name(f): ("affine", n) for f, n in targets.items()}
 
-    def targets(self, schema: tabular.Schema) -> dict[Field, int]:
+    def targets(self, schema: Schema) -> dict[Field, int]:
         """The fields to be predicted, each with the number of its head's outputs."""
         return {f: n for f in select_fields(self.selection) if (n := outputs(f, schema))}
 
@@ -97,7 +98,7 @@ def predicts_places(config: ConfigDict) -> bool:
     return config.method.name == "metapred" and any(f.kind == "location" for f in chosen)
 
 
-def outputs(f: Field, schema: tabular.Schema) -> int:
+def outputs(f: Field, schema: Schema) -> int:
     """How many numbers a head gives for a field; 0 where the train split tells nothing of it."""
     stats = schema.fields[f.name]
     if f.kind in ("category", "location"):

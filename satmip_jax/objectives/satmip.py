@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from satmip_jax.losses.contrastive import info_nce, sigmoid_loss
-from satmip_jax.metadata.tabular import Schema
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.base import Array, Forward
 
 LOSSES = ("info_nce", "sigmoid")

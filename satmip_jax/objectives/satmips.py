@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from satmip_jax.metadata.tabular import Schema
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.base import Array, Forward
 from satmip_jax.objectives.satmip import SatMIP
 from satmip_jax.objectives.simclr import SimCLR

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from satmip_jax.losses.contrastive import nt_xent
-from satmip_jax.metadata.tabular import Schema
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.base import Array, Forward
 
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from satmip_jax.config.defaults import ConfigError
-from satmip_jax.metadata.tabular import Schema
+from satmip_jax.errors import ConfigError
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.base import Array, Forward
 
 

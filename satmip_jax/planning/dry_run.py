@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from satmip_jax.config import defaults as configs
-from satmip_jax.data.shard_dataset import ShardDataset, ShardError
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.sharding import make_mesh, state_sharding
+from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.planning import memory
 from satmip_jax.planning.collectives import sent_bytes
@@ -244,14 +245,14 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:,.2f} GiB" if size >= 2**28 else f"{size / 2**20:,.2f} MiB"
 
 
-def plan_for(devices: int) -> None:
+def use_virtual_devices(devices: int) -> None:
     """Make this process see so many virtual CPU devices; before jax is used.
 
     Raises:
         ConfigError: more than XLA can number.
     """
     if devices > MAX_VIRTUAL_DEVICES:
-        raise configs.ConfigError(
+        raise ConfigError(
             f"--devices {devices:,}: at most {MAX_VIRTUAL_DEVICES:,} can be planned for here; what "
             "a device holds and sends hardly changes beyond"
         )

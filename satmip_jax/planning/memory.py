@@ -13,7 +13,8 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh
 from satmip_jax.losses.ring import TILE
 from satmip_jax.metadata.fields import FIELDS
-from satmip_jax.metadata.schema import FieldStats, Schema
+from satmip_jax.metadata.schema import Schema
+from satmip_jax.metadata.statistics import FieldStats
 from satmip_jax.models import example_batch
 from satmip_jax.training.step import Program, build_program
 

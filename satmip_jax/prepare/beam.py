@@ -31,7 +31,7 @@ from tqdm import tqdm
 from satmip_jax.data import images
 from satmip_jax.prepare.shard_job import WORK, Job, PrepareError, Task
 from satmip_jax.runtime import process_pool
-from satmip_jax.sources import Ref
+from satmip_jax.sources.base import Ref
 
 # What DirectRunner runs a batch with, unless it first downloads and starts a program in Go
 # (prism), which knows nothing of direct_num_workers.

@@ -26,9 +26,11 @@ from tqdm import tqdm
 import satmip_jax
 from satmip_jax.data import images
 from satmip_jax.data.remote_cache import is_remote
-from satmip_jax.data.shard_dataset import SCHEMA_FILE, finish, shard_file
+from satmip_jax.data.shard_format import SCHEMA_FILE, shard_file
+from satmip_jax.data.shard_writer import finish
 from satmip_jax.metadata.record import Problems
-from satmip_jax.metadata.schema import MAX_NAME, Schema, StatsAccumulator
+from satmip_jax.metadata.schema import MAX_NAME, Schema
+from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.prepare.report import REPORT_FILE, PrepareReport
 from satmip_jax.prepare.shard_job import (
     WORK,
@@ -40,7 +42,7 @@ from satmip_jax.prepare.shard_job import (
     write_json,
 )
 from satmip_jax.runtime import process_pool
-from satmip_jax.sources import Ref, Source
+from satmip_jax.sources.base import Ref, Source
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
 
@@ -187,7 +189,9 @@ def _runner(
 
 def _run_local(job: Job, tasks: Sequence[Task], bar: tqdm, workers: int | None) -> None:
     try:
-        process_pool.run(job.run, tasks, workers=workers, bar=bar)
+        process_pool.run(
+            job.run, tasks, workers=workers, bar=bar, initializer=images.use_one_thread
+        )
     except process_pool.WorkerDiedError as error:
         raise PrepareError(
             f"{error}: try fewer --workers; finished shards are kept, the same command goes on "

@@ -15,18 +15,19 @@ import numpy as np
 
 from satmip_jax.data import images
 from satmip_jax.data.remote_cache import replace_durably
-from satmip_jax.data.shard_dataset import shard_file, write_shard
-from satmip_jax.data.shard_format import Record, is_id
+from satmip_jax.data.shard_format import Record, is_id, shard_file
+from satmip_jax.data.shard_writer import write_shard
+from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.record import Problems
-from satmip_jax.metadata.schema import StatsAccumulator
-from satmip_jax.sources import Example, Ref, Source, UnreadableExample
+from satmip_jax.metadata.statistics import StatsAccumulator
+from satmip_jax.sources.base import Example, Ref, Source, UnreadableExample
 
 WORK = ".prepare"  # the plan, a lock, and a mark per finished shard
 AHEAD = 16  # examples read before the first is decoded, at most,
 AHEAD_BYTES = 32 << 20  # and no other after so many bytes
 
 
-class PrepareError(ValueError):
+class PrepareError(SatmipError, ValueError):
     """The data cannot be prepared; the message says why and what to do next."""
 
 

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from satmip_jax.errors import SatmipError
+
 MAX_BYTES = 64 << 20  # of one file
 
 
-class ReportError(ValueError):
+class ReportError(SatmipError, ValueError):
     """A folder or a file that no page can be made of; the message names it."""
 
 

@@ -13,7 +13,7 @@ import jinja2
 import satmip_jax
 from satmip_jax.checkpoints.manager import CheckpointError
 from satmip_jax.data.remote_cache import is_remote
-from satmip_jax.data.shard_dataset import ShardError
+from satmip_jax.data.shard_format import ShardError
 from satmip_jax.report import classes, neighbours, retrieval
 from satmip_jax.report import data as data_parts
 from satmip_jax.report import run as runs

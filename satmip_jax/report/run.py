@@ -11,7 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from satmip_jax.config import defaults as configs
-from satmip_jax.evaluation.results import Row, read_rows
+from satmip_jax.config.conversion import differences, from_json, to_json
+from satmip_jax.errors import ConfigError
+from satmip_jax.evaluation.results import Score, read_scores
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
@@ -21,7 +23,7 @@ from satmip_jax.report.hardware import history as machines
 from satmip_jax.report.section import Part
 from satmip_jax.training.metrics_log import METRICS_FILE, STARTS_FILE
 from satmip_jax.training.metrics_log import read_rows as read_log
-from satmip_jax.training.step import total_steps
+from satmip_jax.training.optimizer import total_steps
 
 CONFIG_FILE = "config.json"
 NAMES = {"simclr": "SimCLR", "satmip": "SatMIP", "satmips": "SatMIPS"}
@@ -47,7 +49,7 @@ class Run:
     schema: Schema | None
     history: Sequence[dict[str, Any]]
     starts: Sequence[dict[str, Any]]
-    scores: Sequence[Row]
+    scores: Sequence[Score]
 
     @property
     def title(self) -> str:
@@ -66,8 +68,8 @@ def read_run(folder: Path, name: str) -> Run:
     """
     path = folder / CONFIG_FILE
     try:
-        config = configs.from_json(read_text(path))
-    except (configs.ConfigError, RecursionError) as error:
+        config = from_json(read_text(path))
+    except (ConfigError, RecursionError) as error:
         raise ReportError(f"{path}: {error}") from None
     schema, scores = folder / "schema.json", folder / "evaluation.json"
     if scores.is_file():
@@ -79,7 +81,7 @@ def read_run(folder: Path, name: str) -> Run:
         Schema.load(schema) if schema.is_file() else None,
         _read_log(folder / METRICS_FILE),
         _read_log(folder / STARTS_FILE),
-        read_rows(scores) if scores.is_file() else [],
+        read_scores(scores) if scores.is_file() else [],
     )
 
 
@@ -137,10 +139,10 @@ def fields_used(run: Run) -> str:
 def configuration(run: Run) -> Part:
     """What differs from the defaults, and all of it."""
     changed = []
-    for line in configs.differences(configs.default_config(), run.config):
+    for line in differences(configs.default_config(), run.config):
         key, _, values = line.partition(": ")
         changed.append((key, *values.split(" -> ", 1)))
-    return Part("Configuration", "configuration", (changed, configs.to_json(run.config)))
+    return Part("Configuration", "configuration", (changed, to_json(run.config)))
 
 
 # --- how it went ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from satmip_jax.evaluation.features import KINDS
-from satmip_jax.evaluation.results import FRACTIONS, Row
+from satmip_jax.evaluation.results import FRACTIONS, Score
 from satmip_jax.report.published import LABEL, Published, published
 
 MAX_LINES = 200
@@ -77,15 +77,15 @@ class Scores:
         return [cell for line in lines for cell in line.cells if cell]
 
 
-def scores(runs: Sequence[tuple[str, Iterable[Row]]]) -> Scores:
+def scores(runs: Sequence[tuple[str, Iterable[Score]]]) -> Scores:
     """The tables of (name of a run, its rows).
 
     Example:
-        >>> row = Row("eurosat", "val", "satmips", "image", "knn5", "accuracy", 0.821, 4050)
+        >>> row = Score("eurosat", "val", "satmips", "image", "knn5", "accuracy", 0.821, 4050)
         >>> scores([("a", [row])]).tables[0].lines[0].cells[0].value
         '82.1'
     """
-    groups: dict[tuple[str, str], list[tuple[str, Row]]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, Score]]] = {}
     datasets: dict[str, None] = {}
     for name, rows in runs:
         for row in rows:
@@ -99,8 +99,8 @@ def scores(runs: Sequence[tuple[str, Iterable[Row]]]) -> Scores:
     )
 
 
-def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Row]]) -> ScoreTable:
-    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
+def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> ScoreTable:
+    lines: dict[tuple[str, str, str], dict[str, Score]] = {}
     protocols: dict[str, dict[int, None]] = {}  # -> numbers of examples
     best: dict[tuple[str, str], list[float]] = {}  # of (features, protocol)
     for name, row in rows:
@@ -108,7 +108,7 @@ def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Row]]) -> ScoreT
         protocols.setdefault(row.protocol, {})[row.n] = None
         best.setdefault((row.features, row.protocol), []).append(row.value)
 
-    def cell(row: Row | None) -> Cell | None:
+    def cell(row: Score | None) -> Cell | None:
         if row is None:
             return None
         rivals = best[row.features, row.protocol]

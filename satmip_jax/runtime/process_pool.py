@@ -14,13 +14,19 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from satmip_jax.errors import SatmipError
+
 Task = TypeVar("Task")
 Tick = Callable[[], Any]  # called once per item of progress
 Work = Callable[[Task, Tick], None]
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerDiedError(SatmipError, RuntimeError):
     """A worker process ended without an error of its own, as when the system kills it."""
+
+
+def nothing() -> None:
+    """Do nothing: what worker processes start with by default."""
 
 
 def cores() -> int:
@@ -30,7 +36,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def run(work: Work[Task], tasks: Sequence[Task], *, workers: int | None, bar: tqdm) -> None:
+def run(
+    work: Work[Task],
+    tasks: Sequence[Task],
+    *,
+    workers: int | None,
+    bar: tqdm,
+    initializer: Callable[[], Any] = nothing,
+) -> None:
     """Calls `work(task, tick)` for every task.
 
     Args:
@@ -38,6 +51,7 @@ def run(work: Work[Task], tasks: Sequence[Task], *, workers: int | None, bar: tq
       tasks: Picklable.
       workers: Processes; 0 works in this one; None takes a process per core.
       bar: Moves on by one with every `tick`.
+      initializer: Picklable; called first in every worker process.
 
     Raises:
       WorkerDiedError: A worker was killed. An exception of `work` itself is raised as it is.
@@ -52,7 +66,7 @@ def run(work: Work[Task], tasks: Sequence[Task], *, workers: int | None, bar: tq
     ticks = context.Value("q", 0)
     before = set(multiprocessing.active_children())
     start = bar.n
-    with ProcessPoolExecutor(workers, context, _start, (work, ticks)) as pool:
+    with ProcessPoolExecutor(workers, context, _start, (work, ticks, initializer)) as pool:
         try:
             running: set[Future[None]] = {pool.submit(_call, task) for task in tasks}
             while running:
@@ -75,12 +89,10 @@ _work: Any
 _ticks: Any
 
 
-def _start(work: Work[Any], ticks: Any) -> None:
+def _start(work: Work[Any], ticks: Any, initializer: Callable[[], Any]) -> None:
     global _work, _ticks
     _work, _ticks = work, ticks
-    from satmip_jax.data import images
-
-    images.use_one_thread()
+    initializer()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent says what happened
     end_with_parent()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from satmip_jax.sources import SourceError, UnreadableExample, read_file
+from satmip_jax.sources.base import SourceError, UnreadableExample, read_file
 
 # Packed in ways that need other software; most data sets of China come as RAR.
 _FOREIGN = (".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError
 from satmip_jax.sources.archives import Archives, parts
+from satmip_jax.sources.base import Example, Ref, SourceError
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Shares, Splits
 
 MAX_IMAGE_BYTES = 16 << 20  # 256x256 pixels take at most 200 KB; more than this is no such image

@@ -34,8 +34,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from satmip_jax.metadata.record import Absent, Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample, geotiff
+from satmip_jax.sources import geotiff
 from satmip_jax.sources.archives import Archives
+from satmip_jax.sources.base import Example, Ref, SourceError, UnreadableExample
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Splits
 
 CLASSES = (

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref
 from satmip_jax.sources.archives import Archives, parts
+from satmip_jax.sources.base import Example, Ref
 
 # A label is the number of a folder.
 CLASSES = (

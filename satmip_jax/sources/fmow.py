@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Box, Example, Ref, SourceError, UnreadableExample, read_file
+from satmip_jax.sources.base import Box, Example, Ref, SourceError, UnreadableExample, read_file
 
 # The order is the alphabetical one of the challenge; a label is a position in it.
 CLASSES = tuple(

@@ -24,8 +24,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError, read_file, tables
+from satmip_jax.sources import tables
 from satmip_jax.sources.archives import Archives
+from satmip_jax.sources.base import Example, Ref, SourceError, read_file
 
 MAX_IMAGE_BYTES = 1 << 30
 MAX_CLASSES = 10_000

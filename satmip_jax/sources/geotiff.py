@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 
-from satmip_jax.sources import SourceError, UnreadableExample
+from satmip_jax.sources.base import SourceError, UnreadableExample
 
 DIGITS = 7  # of a degree, 1 cm: versions of PROJ differ beyond
 

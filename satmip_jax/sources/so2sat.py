@@ -30,7 +30,7 @@ import numpy as np
 
 from satmip_jax.data import images
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import Example, Ref, SourceError, UnreadableExample
+from satmip_jax.sources.base import Example, Ref, SourceError, UnreadableExample
 
 CLASSES = (
     "Compact high-rise",

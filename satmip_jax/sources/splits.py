@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from satmip_jax.sources import SourceError
+from satmip_jax.sources.base import SourceError
 
 MAX_LIST_BYTES = 64 << 20  # a real list takes 500 KB
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from satmip_jax.metadata.fields import FIELDS, field
-from satmip_jax.sources import SourceError
+from satmip_jax.sources.base import SourceError
 
 Cell = str | int | float | bool | list[Any] | None
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import TFDS, Example, Ref, SourceError, UnreadableExample
+from satmip_jax.sources.base import TFDS, Example, Ref, SourceError, UnreadableExample
 from satmip_jax.sources.class_folders import plain
 from satmip_jax.sources.splits import Splits
 

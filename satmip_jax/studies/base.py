@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ml_collections import ConfigDict
 
-from satmip_jax.config import defaults as configs
+from satmip_jax.config.conversion import differences, vary
+from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.studies import StudyError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from satmip_jax.studies.table import Summary
-    from satmip_jax.studies.tracker import Book
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class StudyError(SatmipError, ValueError):
+    """A study that cannot be run, or parts of which failed; the message says what to do next."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,13 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Recipes:
+class MethodConfigs:
     """What a study starts from: a config, and the config of each method that has its own.
 
     Attributes:
       config: the one that was given.
       own: method -> its config, as far as the file of the config makes one, see
-        `config.load_recipes`: methods want other views, say.
+        `config.load_method_configs`: methods want other views, say.
     """
 
     config: ConfigDict
@@ -92,7 +94,7 @@ class Recipes:
         """The config of a method, with some values of `method` changed too.
 
         Example:
-          >>> Recipes(config).of("satmips", coupled=False).method.coupled
+          >>> MethodConfigs(config).of("satmips", coupled=False).method.coupled
           False
         """
         named = {"name": method, **changes}
@@ -104,7 +106,7 @@ class Recipes:
         found = {}
         for method, own in self.own.items():
             shared = vary(self.config, {"method.name": method})
-            if changes := configs.differences(shared, own):
+            if changes := differences(shared, own):
                 found[method] = changes
         return found
 
@@ -115,6 +117,52 @@ class Plan:
 
     variants: Sequence[Variant]
     skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One score over the seeds.
+
+    Attributes:
+      cells: what it is of: the columns `KEY` and the study's own.
+      values: one a seed.
+      images, train_seconds: mean over the seeds; None where unknown.
+      low, high: interval of the value, where there is one seed and one interval.
+    """
+
+    cells: Mapping[str, Any]
+    values: tuple[float, ...]
+    images: float | None
+    train_seconds: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the seeds; None for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """How far an error bar reaches below and above the mean."""
+        if self.std is not None:
+            return self.std, self.std
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return max(0.0, self.mean - self.low), max(0.0, self.high - self.mean)
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.images / self.train_seconds if self.images and self.train_seconds else None
+
+    def at(self, column: str) -> Any:
+        """The value of a column, or its mean over the seeds."""
+        measured = ("images", "train_seconds", "images_per_second")
+        return getattr(self, column) if column in measured else self.cells[column]
 
 
 @dataclass(frozen=True)
@@ -142,19 +190,7 @@ class Study:
     columns: Mapping[str, type] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("accuracy",)
     options: tuple[str, ...] = ()
-    measure: Callable[[Book], None] | None = None
-
-
-def vary(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """A copy of a config with some values changed.
-
-    Example:
-      >>> vary(config, {"method.name": "satmip"}).method.name
-      'satmip'
-    """
-    new = config.copy_and_resolve_references()
-    new.update_from_flattened_dict(dict(changes))
-    return new
+    measure: Callable[[Any], None] | None = None
 
 
 def known_fields(schema: Schema) -> set[str]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
+from satmip_jax.config.conversion import vary
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.planning import memory
-from satmip_jax.studies import StudyError, plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, vary
+from satmip_jax.studies import plot
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, StudyError, Variant
 
 SMALLER, LARGER = 2, 2  # without --batch-sizes: so many times halved and doubled
 
 
 def plan(
-    recipes: Recipes,
+    recipes: MethodConfigs,
     schema: Schema,
     batch_sizes: str = "",
     learning_rate_rule: str = "linear",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from satmip_jax.config.conversion import vary
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
-from satmip_jax.training.step import total_steps
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
+from satmip_jax.training.optimizer import total_steps
 
 METHODS = ("simclr", "satmip", "satmips")
 LENGTHS = {"eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2, "full": 1.0}  # of the config's
 
 
-def plan(recipes: Recipes, schema: Schema) -> Plan:
+def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
     """Each method at each length; every run has a warm-up and a cosine of its own."""
     known_fields(schema)
     variants: list[Variant] = []

@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 
 from satmip_jax.bench.step import Step, compile_step, one_batch, take_turns
+from satmip_jax.config.conversion import vary
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
-from satmip_jax.evaluation.results import Row
+from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
-from satmip_jax.studies.tracker import Book, Unit
-from satmip_jax.training.loop import claim_workdir, open_split, run_schema
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
+from satmip_jax.studies.tracker import StudyRun, StudyTracker
+from satmip_jax.training.setup import claim_workdir, open_split, run_schema
 from satmip_jax.training.step import build_program
 
 ROUNDS, STEPS = 7, 4  # every round takes so many timed steps of every variant in turn
 
 
-def plan(recipes: Recipes, schema: Schema) -> Plan:
+def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
     """SimCLR first: the others are relative to it."""
     known_fields(schema)
     satmip = recipes.of("satmip")
@@ -38,7 +39,7 @@ def plan(recipes: Recipes, schema: Schema) -> Plan:
     return Plan(variants, {"supervised": f"{schema.name} has no labels"})
 
 
-def measure(book: Book) -> None:
+def measure(book: StudyTracker) -> None:
     """Compile all variants, then time them in turn: a change of the machine's pace hits all alike.
 
     All are measured again where any is missing: only what one process measured is compared.
@@ -79,20 +80,20 @@ def measure(book: Book) -> None:
 
 
 def table_rows(
-    unit: Unit,
+    unit: StudyRun,
     reference: str,
     steps: Mapping[str, Step],
     seconds: Mapping[str, Sequence[Sequence[float]]],
     dataset: ShardDataset,
-) -> list[Row]:
+) -> list[Score]:
     """Medians with their quartiles, absolute and relative to the reference, round by round."""
     config = unit.config
     assert config is not None
 
-    def row(protocol: str, metric: str, values: Sequence[float]) -> Row:
+    def row(protocol: str, metric: str, values: Sequence[float]) -> Score:
         low, middle, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
         spread = {"low": low, "high": high} if len(values) > 1 else {}
-        return Row(
+        return Score(
             dataset=dataset.schema.name,
             split=dataset.split,
             model=f"{unit.variant.name} {config.image.encoder}",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from satmip_jax.config.conversion import vary
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import METADATA_ENCODERS
 from satmip_jax.objectives import build_method
-from satmip_jax.studies import StudyError, plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
+from satmip_jax.studies import plot
+from satmip_jax.studies.base import (
+    Axis,
+    MethodConfigs,
+    Plan,
+    Study,
+    StudyError,
+    Variant,
+    known_fields,
+)
 
 
-def plan(recipes: Recipes, schema: Schema) -> Plan:
+def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
     """The config's own method with every metadata encoder there is."""
     config = recipes.config
     known_fields(schema)

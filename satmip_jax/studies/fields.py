@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from satmip_jax.config.conversion import vary
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
 
 # The rows of the paper's ablation.
 SELECTIONS = ("GSD", "Time", "Location", "Angles", "GSD+Time+Location", "all")
 
 
-def plan(recipes: Recipes, schema: Schema) -> Plan:
+def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
     """One SatMIP a selection; what the data set knows nothing of is skipped."""
     known = known_fields(schema)
     variants: list[Variant] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from satmip_jax.config.conversion import vary
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields, vary
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
 
 
-def plan(recipes: Recipes, schema: Schema) -> Plan:
+def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
     """Baselines first, then the methods; supervised only where there are labels."""
     known_fields(schema)
     satmip, satmips = recipes.of("satmip"), recipes.of("satmips", coupled=True)

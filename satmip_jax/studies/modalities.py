@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, known_fields
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
 
 
-def plan(recipes: Recipes, schema: Schema) -> Plan:
+def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
     """One SatMIP and one SatMIPS, the encoders before training, and the fields themselves."""
     known_fields(schema)
     satmip, satmips = recipes.of("satmip"), recipes.of("satmips")

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
 
 from satmip_jax.evaluation.results import FRACTIONS
-from satmip_jax.studies.base import Axis, Study
-from satmip_jax.studies.table import Summary, main_scores
+from satmip_jax.studies.base import Axis, Study, Summary
+from satmip_jax.studies.table import main_scores
 
 # Okabe and Ito: told apart by the colour-blind, too.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#777777")

@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from satmip_jax.config import defaults as configs
+from satmip_jax.config.validation import validate
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import is_main_process
-from satmip_jax.studies import StudyError, open_study, table
-from satmip_jax.studies.base import Recipes
+from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.studies import table
+from satmip_jax.studies.base import MethodConfigs, StudyError
+from satmip_jax.studies.registry import open_study
 from satmip_jax.studies.scoring import train_and_score
-from satmip_jax.studies.tracker import Book
-from satmip_jax.training.loop import open_split
+from satmip_jax.studies.tracker import StudyTracker
+from satmip_jax.training.setup import open_split
 
 
 def run_study(
@@ -38,7 +39,7 @@ def run_study(
       name: a key of `STUDIES`.
       config: what the variants start from; `config.seed` is the first seed.
       recipes: method -> what variants of that method start from instead, see
-        `config.load_recipes`.
+        `config.load_method_configs`.
       seeds: how many runs of every variant.
       eval_data: prepared folders to score on; by default the training data.
       options: of the study itself, see `Study.options`.
@@ -52,19 +53,19 @@ def run_study(
     """
     console = console or Console(quiet=not is_main_process())
     study = open_study(name)
-    configs.validate(config)
+    validate(config)
     dataset = open_split(config, config.data.train_split)
     if unknown := set(options or ()) - set(study.options):
         raise StudyError(
             f"the study {name!r} has no option {', '.join(sorted(unknown))}; it has: "
             f"{', '.join(study.options) or 'none'}"
         )
-    start = Recipes(config, recipes or {})
+    start = MethodConfigs(config, recipes or {})
     plan = study.plan(start, dataset.schema, **(options or {}))
     for variant in plan.variants:
         if variant.config is not None:
-            configs.validate(variant.config)
-    book = Book(
+            validate(variant.config)
+    book = StudyTracker(
         Path(out),
         study,
         plan,
@@ -84,7 +85,7 @@ def run_study(
     for left_out, reason in plan.skipped.items():
         console.print(f"skipped {left_out}: {reason}", markup=False)
     (study.measure or train_and_score)(book)
-    table.show(study, table.summarise(study, book.table()), console)
+    table.show(study, table.summarize(study, book.table()), console)
     files = "study.json, results.csv, results.parquet, plot.svg, plot.png"
     console.print(f"{book.folder}: {files}", markup=False, soft_wrap=True)
     if book.failed:
@@ -117,7 +118,7 @@ def labelled(config: ConfigDict, folders: Sequence[str]) -> dict[str, str]:
     return data
 
 
-def show_failures(book: Book) -> None:
+def show_failures(book: StudyTracker) -> None:
     """A table of what failed and why."""
     failures = Table("failed", "reason", title="failures")
     for name, (_, reason) in book.failed.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
-from satmip_jax.studies.tracker import Book
+from satmip_jax.studies.tracker import StudyTracker
 from satmip_jax.training.loop import train
 
 
-def train_and_score(book: Book) -> None:
+def train_and_score(book: StudyTracker) -> None:
     """Train and score what is not done yet, one variant and seed at a time.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from satmip_jax.evaluation.results import FRACTIONS
-from satmip_jax.studies.base import Study
+from satmip_jax.studies.base import Study, Summary
 
 # Every study has these columns, in this order; its own come after them.
 COLUMNS: dict[str, type] = {
@@ -43,52 +42,6 @@ MAIN = ("knn5", "linear")  # protocols, and what is made of them, such as "knn5 
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One score over the seeds.
-
-    Attributes:
-      cells: what it is of: the columns `KEY` and the study's own.
-      values: one a seed.
-      images, train_seconds: mean over the seeds; None where unknown.
-      low, high: interval of the value, where there is one seed and one interval.
-    """
-
-    cells: Mapping[str, Any]
-    values: tuple[float, ...]
-    images: float | None
-    train_seconds: float | None
-    low: float | None
-    high: float | None
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation over the seeds; None for one seed."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """How far an error bar reaches below and above the mean."""
-        if self.std is not None:
-            return self.std, self.std
-        if self.low is None or self.high is None:
-            return 0.0, 0.0
-        return max(0.0, self.mean - self.low), max(0.0, self.high - self.mean)
-
-    @property
-    def images_per_second(self) -> float | None:
-        return self.images / self.train_seconds if self.images and self.train_seconds else None
-
-    def at(self, column: str) -> Any:
-        """The value of a column, or its mean over the seeds."""
-        measured = ("images", "train_seconds", "images_per_second")
-        return getattr(self, column) if column in measured else self.cells[column]
-
-
 def to_arrow(study: Study, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The rows as a table of fixed columns and types; what a row lacks is null."""
     types = COLUMNS | dict(study.columns)
@@ -106,7 +59,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     pa.parquet.write_table(table, path)
 
 
-def summarise(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
+def summarize(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
     """Put the seeds of each score together, in the order of the rows."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     columns = (*KEY, *study.columns)

@@ -22,21 +22,22 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from satmip_jax.config import defaults as configs
-from satmip_jax.distributed.sharding import is_main_process
-from satmip_jax.evaluation.results import Row, read_rows, write_rows
+from satmip_jax.config.conversion import differences, from_json, vary
+from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.errors import SatmipError
+from satmip_jax.evaluation.results import Score, read_scores, write_scores
 from satmip_jax.runtime.environment import environment
-from satmip_jax.studies import StudyError, plot, table
-from satmip_jax.studies.base import Plan, Recipes, Study, Variant, vary
+from satmip_jax.studies import plot, table
+from satmip_jax.studies.base import MethodConfigs, Plan, Study, StudyError, Variant
 from satmip_jax.studies.training_time import training_seconds
 from satmip_jax.training.loop import Interrupted
-from satmip_jax.training.step import total_steps
+from satmip_jax.training.optimizer import total_steps
 
 MARKER = "scored.json"  # in a run's folder: what was scored -> keys of its rows in evaluation.json
 
 
 @dataclass(frozen=True)
-class Unit:
+class StudyRun:
     """A variant with one seed: what is done as a whole or not at all.
 
     Attributes:
@@ -56,7 +57,7 @@ class Unit:
         return self.variant.name + ("" if self.seed is None else f", seed {self.seed}")
 
 
-class Book:
+class StudyTracker:
     """The state of a study in a folder.
 
     Args:
@@ -72,7 +73,7 @@ class Book:
         folder: Path,
         study: Study,
         plan: Plan,
-        recipes: Recipes,
+        recipes: MethodConfigs,
         *,
         seeds: Sequence[int],
         data: Mapping[str, str],
@@ -83,20 +84,20 @@ class Book:
         self.seeds, self.data, self.examples, self.console = seeds, data, examples, console
         self.units = [unit for variant in plan.variants for unit in self._units(variant)]
         self.rows: dict[str, list[dict[str, Any]]] = {}  # of the units that are done, by name
-        self.failed: dict[str, tuple[Unit, str]] = {}
+        self.failed: dict[str, tuple[StudyRun, str]] = {}
         methods = {variant.config.method.name for variant in plan.variants if variant.config}
         # method -> where its recipe is not that of `config`
         self.departures = {m: d for m, d in recipes.departures().items() if m in methods}
         self.machines: list[dict[str, Any]] = []  # on which the study was computed
 
-    def _units(self, variant: Variant) -> Iterator[Unit]:
+    def _units(self, variant: Variant) -> Iterator[StudyRun]:
         run = self.folder / "runs" / (variant.run or variant.name)
         if variant.config is None:
-            yield Unit(variant, None, None, run)
+            yield StudyRun(variant, None, None, run)
             return
         for seed in self.seeds:
             folder = run.with_name(f"{run.name}-seed{seed}")
-            yield Unit(variant, seed, vary(variant.config, {"seed": seed}), folder)
+            yield StudyRun(variant, seed, vary(variant.config, {"seed": seed}), folder)
 
     # --- the way of a study -----------------------------------------------------------------------
 
@@ -114,8 +115,8 @@ class Book:
                     f"{self.folder} holds the study {stored.get('name')!r}, not "
                     f"{self.study.name!r}: use another --out"
                 )
-            old = configs.from_json(json.dumps(stored.get("config")))
-            if changed := configs.differences(old, self.config):
+            old = from_json(json.dumps(stored.get("config")))
+            if changed := differences(old, self.config):
                 raise StudyError(
                     f"{self.folder} holds this study with another config:\n  "
                     + "\n  ".join(changed)
@@ -129,7 +130,7 @@ class Book:
             self.machines.append(here)
         self.write()
 
-    def todo(self) -> Iterator[Unit]:
+    def todo(self) -> Iterator[StudyRun]:
         """The units that are not done, one after another."""
         for number, unit in enumerate(self.units, start=1):
             if unit.name in self.rows or unit.name in self.failed:
@@ -143,7 +144,7 @@ class Book:
                 yield unit
 
     @contextmanager
-    def attempt(self, unit: Unit) -> Iterator[None]:
+    def attempt(self, unit: StudyRun) -> Iterator[None]:
         """Record a failure of what is done inside and go on; only a wish to stop goes through."""
         try:
             yield
@@ -151,7 +152,7 @@ class Book:
             raise
         except Exception as error:
             reason = str(error)
-            if not type(error).__module__.startswith("satmip_jax"):
+            if not isinstance(error, SatmipError):
                 reason = f"{type(error).__name__}: {error}"
                 if is_main_process():
                     unit.folder.mkdir(parents=True, exist_ok=True)
@@ -159,13 +160,13 @@ class Book:
                     (unit.folder / "failure.txt").write_text(text, encoding="utf-8")
             self.fail(unit, reason)
 
-    def fail(self, unit: Unit, reason: str) -> None:
+    def fail(self, unit: StudyRun, reason: str) -> None:
         """Note that a unit failed, and why."""
         self.failed[unit.name] = (unit, reason)
         self.console.print(f"{unit.name} failed: {reason}", style="red", markup=False)
         self.write()
 
-    def finish(self, unit: Unit) -> None:
+    def finish(self, unit: StudyRun) -> None:
         """Take a unit whose scores are all kept into the table."""
         (unit.folder / "failure.txt").unlink(missing_ok=True)  # of an earlier try
         self.rows[unit.name] = self._collect(unit)
@@ -173,43 +174,43 @@ class Book:
 
     # --- the scores of a unit ---------------------------------------------------------------------
 
-    def scores(self, unit: Unit, data: str) -> list[Row] | None:
+    def scores(self, unit: StudyRun, data: str) -> list[Score] | None:
         """The scores that are kept of a unit on one data set; None where there are none."""
         path = unit.folder / MARKER
         marked = _read_json(path) if path.is_file() else {}
         if (label := self._label(unit, data)) not in marked:
             return None
-        kept = {row.key: row for row in read_rows(unit.folder / "evaluation.json")}
+        kept = {row.key: row for row in read_scores(unit.folder / "evaluation.json")}
         keys = [tuple(key) for key in marked[label]]
         return [kept[key] for key in keys] if all(key in kept for key in keys) else None
 
-    def keep(self, unit: Unit, data: str, rows: Sequence[Row]) -> None:
+    def keep(self, unit: StudyRun, data: str, rows: Sequence[Score]) -> None:
         """Write the scores of a unit on one data set into its folder."""
         if not is_main_process():
             return
-        write_rows(unit.folder / "evaluation.json", rows)
+        write_scores(unit.folder / "evaluation.json", rows)
         path = unit.folder / MARKER
         marked = _read_json(path) if path.is_file() else {}
         marked[self._label(unit, data)] = [row.key for row in rows]
         atomically(path, lambda part: part.write_text(json.dumps(marked, indent=1) + "\n"))
 
-    def _label(self, unit: Unit, data: str) -> str:
+    def _label(self, unit: StudyRun, data: str) -> str:
         """What was scored, in words: the key in the marker."""
         features = unit.variant.baseline or unit.variant.init
         splits = self.config.data
         return f"{features} on {data}, {splits.val_split} by {splits.train_split}"
 
-    def _is_done(self, unit: Unit) -> bool:
+    def _is_done(self, unit: StudyRun) -> bool:
         if unit.config is not None:
             path = unit.folder / "config.json"
             if not path.is_file():
                 return False
-            trained = configs.from_json(path.read_text(encoding="utf-8"))
-            if configs.differences(trained, unit.config):
+            trained = from_json(path.read_text(encoding="utf-8"))
+            if differences(trained, unit.config):
                 return False  # trying it will tell the differences
         return all(self.scores(unit, name) is not None for name in self.data)
 
-    def _collect(self, unit: Unit) -> list[dict[str, Any]]:
+    def _collect(self, unit: StudyRun) -> list[dict[str, Any]]:
         """The lines of the table for a unit that is done."""
         variant = unit.variant
         images, seconds = self._length(unit)
@@ -224,7 +225,7 @@ class Book:
         rows = [row for name in self.data for row in self.scores(unit, name) or ()]
         return [{**facts, **asdict(row), **variant.values} for row in rows]
 
-    def _length(self, unit: Unit) -> tuple[int | None, float | None]:
+    def _length(self, unit: StudyRun) -> tuple[int | None, float | None]:
         """Images seen and seconds taken by the training behind the features."""
         if unit.config is None or unit.variant.init == "random":
             return 0, 0.0
@@ -250,7 +251,7 @@ class Book:
         scores = table.to_arrow(self.study, rows)
         atomically(self.folder / "results.csv", lambda part: table.write_csv(scores, part))
         atomically(self.folder / "results.parquet", lambda part: table.write_parquet(scores, part))
-        for suffix, picture in plot.render(self.study, table.summarise(self.study, rows)).items():
+        for suffix, picture in plot.render(self.study, table.summarize(self.study, rows)).items():
             target = self.folder / f"plot.{suffix}"
             atomically(target, lambda part, data=picture: part.write_bytes(data))  # type: ignore[misc]
 

@@ -11,20 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from satmip_jax.distributed.sharding import is_main_process
+from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.runtime.console import log_main
 from satmip_jax.runtime.environment import environment
 
 METRICS_FILE = "metrics.jsonl"
 STARTS_FILE = "environment.jsonl"
 
 
-def say(message: str) -> None:
-    """Print a line on the main process, without breaking a progress bar."""
-    if is_main_process():
-        tqdm.write(message)
-
-
-class Logbook:
+class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events in a workdir, and shows a progress bar.
 
     Every start adds a row to `environment.jsonl`: the step it starts at, the devices and the
@@ -83,7 +78,7 @@ class Logbook:
 
     def say(self, message: str) -> None:
         """Print a line without breaking the progress bar."""
-        say(message)
+        log_main(message)
 
     def close(self) -> None:
         self.bar.close()
@@ -153,7 +148,7 @@ def keep_rows_before(path: Path, step: int) -> None:
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        say(f"{path}: rows from step {step} on stay beside their repetition: {error}")
+        log_main(f"{path}: rows from step {step} on stay beside their repetition: {error}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -162,7 +157,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if _before(line, math.inf)]
 
 
-def read_scores(workdir: Path) -> dict[int, float]:
+def read_knn_scores(workdir: Path) -> dict[int, float]:
     """Step -> kNN accuracy of the image features, of those states that have been scored."""
     path = workdir / "metrics.jsonl"
     rows = read_rows(path) if path.is_file() else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from satmip_jax.augmentation.views import AugmentConfig, augment, crops, keys_of_images, normalize
+from satmip_jax.augmentation.config import AugmentConfig
+from satmip_jax.augmentation.views import augment, crops, keys_of_images, normalize
 from satmip_jax.distributed.sharding import (
     batch_sharding,
     check_batch_size,
@@ -21,8 +21,10 @@ from satmip_jax.distributed.sharding import (
     state_sharding,
 )
 from satmip_jax.metadata import tabular
-from satmip_jax.models import Towers, build_towers, decays, example_batch
+from satmip_jax.metadata.schema import Schema
+from satmip_jax.models import Towers, build_towers, example_batch
 from satmip_jax.objectives import Forward, Method, build_method
+from satmip_jax.training.optimizer import make_optimizer, total_steps
 
 Array = jax.Array
 PyTree = Any
@@ -38,41 +40,11 @@ class TrainState:
     opt_state: PyTree
 
 
-def total_steps(config: ConfigDict, examples: int) -> int:
-    """Number of steps that `config.optimizer` asks for on `examples` training images."""
-    optimizer = config.optimizer
-    images = optimizer.images or optimizer.epochs * examples
-    return max(1, math.ceil(images / optimizer.batch_size))
-
-
-def make_optimizer(
-    config: ConfigDict, examples: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW with warm-up and cosine; norms, biases, tokens and embeddings are not decayed."""
-    optimizer, steps = config.optimizer, total_steps(config, examples)
-    # NOTE[DIFF] SLIP warms up for one epoch; a short run for at most a tenth of its length.
-    warmup = int(min(optimizer.warmup_epochs * examples / optimizer.batch_size, steps / 10))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else optimizer.learning_rate, optimizer.learning_rate, warmup, steps
-    )
-    adamw = optax.adamw(
-        schedule,
-        b1=optimizer.b1,
-        b2=optimizer.b2,
-        eps=optimizer.eps,
-        weight_decay=optimizer.weight_decay,
-        mask=decays,
-    )
-    if optimizer.clip_norm:
-        adamw = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adamw)
-    return adamw, schedule
-
-
 def init_state(
     config: ConfigDict,
     towers: Towers,
     tx: optax.GradientTransformation,
-    schema: tabular.Schema,
+    schema: Schema,
     mesh: Mesh,
 ) -> tuple[PyTree, Callable[[], TrainState]]:
     """Return the abstract state, with shardings, and a jitted function that makes the real one."""
@@ -97,7 +69,7 @@ def augmentation(config: ConfigDict) -> AugmentConfig:
 
 
 def make_loss(
-    config: ConfigDict, towers: Towers, method: Method, schema: tabular.Schema, mesh: Mesh
+    config: ConfigDict, towers: Towers, method: Method, schema: Schema, mesh: Mesh
 ) -> Callable[[PyTree, dict[str, Any], Array], tuple[Array, dict[str, Array]]]:
     """Return `loss(params, batch, key) -> (total, metrics)`, all on the device."""
     views = augmentation(config)
@@ -140,7 +112,7 @@ def make_train_step(
     config: ConfigDict,
     towers: Towers,
     method: Method,
-    schema: tabular.Schema,
+    schema: Schema,
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     mesh: Mesh,
@@ -191,7 +163,7 @@ class Program:
     """
 
     config: ConfigDict
-    schema: tabular.Schema
+    schema: Schema
     mesh: Mesh
     method: Method
     towers: Towers
@@ -201,7 +173,7 @@ class Program:
     step: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Array]]]
 
 
-def build_program(config: ConfigDict, schema: tabular.Schema, examples: int, mesh: Mesh) -> Program:
+def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh) -> Program:
     """Build the program of a training on `examples` images.
 
     Raises:

@@ -14,12 +14,12 @@ import scipy.stats
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 
+from satmip_jax.augmentation.config import AugmentConfig
 from satmip_jax.augmentation.views import (
     BRIGHTNESS,
     CONTRAST,
     HUE,
     SATURATION,
-    AugmentConfig,
     Planes,
     _blur,
     _blur_radius,

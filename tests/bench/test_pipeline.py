@@ -7,7 +7,8 @@ import pytest
 
 from satmip_jax.bench import pipeline, prepare, synthetic_data, torch_loader
 from satmip_jax.data import images
-from satmip_jax.data.loaders import BatchOrder, TrainBatches
+from satmip_jax.data.loaders import TrainBatches
+from satmip_jax.data.sampler import BatchOrder
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.metadata.record import Problems
 

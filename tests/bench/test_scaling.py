@@ -5,12 +5,12 @@ import pytest
 
 from satmip_jax.bench import scaling
 from satmip_jax.bench.timing import Measurement
-from satmip_jax.config import defaults as configs
+from satmip_jax.config.conversion import differences, vary
+from satmip_jax.config.validation import validate
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.metadata.fields import FIELDS, select_fields
 from satmip_jax.models.vit import parse_vit, shape_of
 from satmip_jax.planning import memory
-from satmip_jax.studies.base import vary
 from satmip_jax.training.step import build_program
 
 KEYS = [
@@ -41,10 +41,10 @@ def test_one_thing_is_turned_at_a_time(tiny_config):
     }
     for axis, values in found.items():
         for value, changed in values.items():
-            configs.validate(changed)
+            validate(changed)
             assert turned[axis](changed) in (value, None), (axis, value)
             same = vary(changed, {key: config.to_dict()[part][name] for key, part, name in KEYS})
-            assert not configs.differences(config, same)
+            assert not differences(config, same)
             others = {a: f(changed) for a, f in turned.items() if a != axis}
             assert others == {a: f(config) for a, f in turned.items() if a != axis}
     schema, examples = memory.schema_of(config, None)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from satmip_jax.checkpoints import integrity, manager
+from satmip_jax.checkpoints import integrity
 from satmip_jax.checkpoints.manager import CheckpointError, Checkpoints, SaveError
+from satmip_jax.checkpoints.read_back import short_reason
 from satmip_jax.config.defaults import default_config
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from satmip_jax.training.metrics_log import Logbook, read_rows
+from satmip_jax.training.metrics_log import MetricsLog, read_rows
 
 MESH = make_mesh()
 
@@ -199,7 +200,7 @@ class Full:
     ],
 )
 def test_the_systems_reason_stands_at_the_end_of_what_is_told(message, shown):
-    told = manager._reason(ValueError(message))
+    told = short_reason(ValueError(message))
     assert told.endswith(shown)
     assert told.startswith(message[:14])
     assert len(told) <= 500
@@ -227,7 +228,7 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, capsys):
 
 
 def test_a_log_survives_a_full_disk(tmp_path, capsys):
-    log = Logbook(tmp_path, start=0, total=40, batch_size=1)
+    log = MetricsLog(tmp_path, start=0, total=40, batch_size=1)
     for step in range(10):
         log.write(step, {"loss": 1.0})
     with Full((tmp_path / "metrics.jsonl").stat().st_size + 5):  # rows are cut off in writing

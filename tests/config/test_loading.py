@@ -4,17 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from satmip_jax.config.defaults import (
-    ConfigError,
-    config_folder,
-    default_config,
-    differences,
-    from_json,
-    load_config,
-    load_recipes,
-    parse_arg,
-    to_json,
-)
+from satmip_jax.config.conversion import differences, from_json, to_json
+from satmip_jax.config.defaults import default_config
+from satmip_jax.config.loading import config_folder, load_config, load_method_configs, parse_arg
+from satmip_jax.errors import ConfigError
 from satmip_jax.objectives import METHODS
 
 FOLDER = config_folder()
@@ -40,13 +33,13 @@ def test_sizes_and_switches_of_a_config():
 
 def test_the_recipe_of_each_method(tmp_path):
     path = FOLDER / "eurosat.py"
-    recipes = load_recipes(f"{path}:satmips,ti8", ["--config.seed=7"], list(METHODS))
+    recipes = load_method_configs(f"{path}:satmips,ti8", ["--config.seed=7"], list(METHODS))
     assert recipes.keys() == METHODS.keys()
     assert recipes["satmip"] == load_config(f"{path}:satmip,ti8", ["--config.seed=7"])
     assert recipes["satmip"].augment != recipes["satmips"].augment
     fixed = tmp_path / "fixed.py"
     fixed.write_text("from satmip_jax.config.defaults import default_config as get_config\n")
-    assert load_recipes(str(fixed), [], list(METHODS)) == {}
+    assert load_method_configs(str(fixed), [], list(METHODS)) == {}
     with pytest.raises(ConfigError, match=r"takes no argument, and 'simclr' was given"):
         load_config(f"{fixed}:simclr")
 

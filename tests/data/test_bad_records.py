@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from satmip_jax.data.bad_records import BadRecords, BadRecordsError
-from satmip_jax.data.loaders import BatchOrder, InMemoryBatches, TrainBatches
-from satmip_jax.data.shard_dataset import ShardDataset, shard_file, write_shard
-from satmip_jax.data.shard_format import Record
+from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
+from satmip_jax.data.sampler import BatchOrder
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.data.shard_format import Record, shard_file
+from satmip_jax.data.shard_writer import write_shard
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation.features import extract
 from satmip_jax.training.step import build_program

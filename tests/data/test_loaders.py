@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.data import images, shared_memory
-from satmip_jax.data.loaders import BatchOrder, InMemoryBatches, ReadBatch, TrainBatches
-from satmip_jax.data.shard_dataset import ShardError
+from satmip_jax.data.batch_reader import ReadBatch
+from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
+from satmip_jax.data.sampler import BatchOrder
+from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.metadata import tabular
 
@@ -111,14 +113,14 @@ def test_images_that_are_all_broken_are_named(tiny_shards):
 def test_memory_of_a_process_that_ended_is_named():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    lent = shared_memory.Lent(process.pid, 7, (2, 3))
+    lent = shared_memory.SharedArrayRef(process.pid, 7, (2, 3))
     with pytest.raises(RuntimeError, match=f"process {process.pid} ended before its pixels"):
-        shared_memory.Borrower()({"image": lent})
+        shared_memory.SharedArrayReceiver()({"image": lent})
 
 
 def test_lent_memory_is_used_again_only_when_it_is_given_back():
     shape = (2, 3, 4)
-    borrower = shared_memory.Borrower()
+    borrower = shared_memory.SharedArrayReceiver()
 
     def send(value):
         pixels, lent = shared_memory.lend(shape)

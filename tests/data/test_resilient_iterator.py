@@ -73,7 +73,7 @@ def test_workers_that_die_again_and_again_end_the_run(capsys):
             pass
 
     with pytest.raises(WorkersError, match=r"4 times in a row.*exit code -9"):
-        next(resilient_iterator.WatchedBatches(Dying))
+        next(resilient_iterator.ResilientIterator(Dying))
     assert capsys.readouterr().out.count("started again at the same batch") == 3
 
 

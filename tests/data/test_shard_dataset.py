@@ -18,17 +18,13 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 import satmip_jax.data.shard_dataset as shards
 from satmip_jax.data import remote_cache, shard_format
-from satmip_jax.data.shard_dataset import (
-    ShardDataset,
-    finish,
-    shard_file,
-    tfds_features,
-    write_shard,
-)
-from satmip_jax.data.shard_format import Record, ShardError
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.data.shard_format import Record, ShardError, shard_file, tfds_features
+from satmip_jax.data.shard_writer import finish, write_shard
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Metadata
-from satmip_jax.metadata.schema import Schema, StatsAccumulator
+from satmip_jax.metadata.schema import Schema
+from satmip_jax.metadata.statistics import StatsAccumulator
 
 FULL = {
     "gsd": [11.4546, 9.1344],

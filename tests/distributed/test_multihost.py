@@ -243,9 +243,9 @@ def test_start_without_launcher_or_with_one_process_does_nothing(monkeypatch):
         if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_", "TPU_")):
             monkeypatch.delenv(name)
     code = """if True:
-        from satmip_jax import processes
-        processes.start()
-        processes.start(processes=1)
+        from satmip_jax.distributed import multihost
+        multihost.start()
+        multihost.start(processes=1)
         import jax
         assert not jax.distributed.is_initialized()
         assert jax.process_count() == 1
@@ -260,7 +260,7 @@ def test_start_without_launcher_or_with_one_process_does_nothing(monkeypatch):
 def test_processes_that_cannot_be_found_are_refused(monkeypatch):
     """Rather than each of them training alone into one workdir."""
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")  # Open MPI 5, which JAX does not see
-    code = "from satmip_jax import processes; processes.start()"
+    code = "from satmip_jax.distributed import multihost; multihost.start()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Open MPI started several processes, but JAX cannot find them" in result.stderr
     assert "did not reach the others" not in result.stderr  # the last words were taken back

@@ -12,20 +12,15 @@ from satmip_jax.distributed import multihost
 coordinator, process, heartbeat, data, out = sys.argv[1:]
 multihost.start(coordinator, 2, int(process), heartbeat=int(heartbeat))
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from satmip_jax.data.loaders import InMemoryBatches, TrainBatches  # noqa: E402
-from satmip_jax.data.shard_dataset import ShardDataset  # noqa: E402
-from satmip_jax.distributed.preemption import StopSignal  # noqa: E402
-from satmip_jax.distributed.sharding import make_mesh, to_devices  # noqa: E402
-from satmip_jax.losses.contrastive import (  # noqa: E402
-    EXCHANGES,
-    info_nce,
-    nt_xent,
-    sigmoid_loss,
-)
+from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.preemption import PreemptionHandler
+from satmip_jax.distributed.sharding import make_mesh, to_devices
+from satmip_jax.losses.contrastive import EXCHANGES, info_nce, nt_xent, sigmoid_loss
 
 
 class Watched(ShardDataset):
@@ -72,6 +67,6 @@ for exchange in EXCHANGES:
 np.savez(Path(out) / f"{process}.tmp.npz", **saved)
 (Path(out) / f"{process}.tmp.npz").rename(Path(out) / f"{process}.npz")
 
-with StopSignal(mesh) as stop:
+with PreemptionHandler(mesh) as stop:
     while True:
         stop.after_step()

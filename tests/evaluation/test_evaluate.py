@@ -19,7 +19,7 @@ from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline, load_mod
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.fusion import WEIGHTS
 from satmip_jax.evaluation.protocols import EvaluationError, score
-from satmip_jax.evaluation.results import write_rows
+from satmip_jax.evaluation.results import write_scores
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.report.scores import scores
 from satmip_jax.sources import fmow
@@ -139,8 +139,8 @@ def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir, tmp
     )
     assert {row.protocol for row in by_twin} == {"knn5 (bank twin)"}
     assert {row.protocol for row in by_both} == {"knn5 (bank twin, tune train)"}
-    write_rows(tmp_path / "evaluation.json", alone)
-    assert write_rows(tmp_path / "evaluation.json", joined) == alone + joined
+    write_scores(tmp_path / "evaluation.json", alone)
+    assert write_scores(tmp_path / "evaluation.json", joined) == alone + joined
     for table in scores([("run", alone + joined)]).tables:
         assert [name for name, _ in table.protocols] == ["knn5", "knn5 (tune twin)"]
         assert all(line.cells[0] and line.cells[1] for line in table.lines)

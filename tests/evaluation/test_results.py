@@ -10,9 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from satmip_jax.evaluation.results import ResultsError, Row, print_rows, read_rows, write_rows
+from satmip_jax.evaluation.results import (
+    ResultsError,
+    Score,
+    print_scores,
+    read_scores,
+    write_scores,
+)
 
-ROW = Row("eurosat", "val", "satmip vit", "image", "knn5", "accuracy", 0.8125, 4050)
+ROW = Score("eurosat", "val", "satmip vit", "image", "knn5", "accuracy", 0.8125, 4050)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -24,8 +30,8 @@ json_values = st.recursive(
 def test_written_rows_are_read_back(tmp_path):
     path = tmp_path / "run" / "evaluation.json"
     rows = [ROW, dataclasses.replace(ROW, features="metadata", value=0.25)]
-    assert write_rows(path, rows) == rows
-    assert read_rows(path) == rows
+    assert write_scores(path, rows) == rows
+    assert read_scores(path) == rows
     assert json.loads(path.read_text())[0] == dataclasses.asdict(ROW)
     assert [p.name for p in path.parent.iterdir()] == ["evaluation.json"]
 
@@ -33,16 +39,16 @@ def test_written_rows_are_read_back(tmp_path):
 def test_a_row_takes_the_place_of_the_one_with_its_key(tmp_path):
     path = tmp_path / "evaluation.json"
     other = dataclasses.replace(ROW, metric="macro_f1", value=0.7)
-    write_rows(path, [ROW, other])
+    write_scores(path, [ROW, other])
     better = dataclasses.replace(ROW, value=0.9, n=10)
     new = dataclasses.replace(ROW, protocol="knn20-weighted")
-    assert write_rows(path, [better, new]) == [better, other, new]
-    assert read_rows(path) == [better, other, new]
+    assert write_scores(path, [better, new]) == [better, other, new]
+    assert read_scores(path) == [better, other, new]
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "evaluation.json"
-    write_rows(path, [ROW])
+    write_scores(path, [ROW])
     before = path.read_bytes()
 
     def full(self, target):
@@ -50,7 +56,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="disk full"):
-        write_rows(path, [dataclasses.replace(ROW, value=0.1)])
+        write_scores(path, [dataclasses.replace(ROW, value=0.1)])
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["evaluation.json"]
 
@@ -93,7 +99,7 @@ def test_other_metrics_may_have_any_value():
 def test_a_bad_file_is_named(tmp_path, text, message):
     path = tmp_path / "evaluation.json"
     path.write_text(text, encoding="latin-1")
-    for action in (read_rows, lambda p: write_rows(p, [ROW])):
+    for action in (read_scores, lambda p: write_scores(p, [ROW])):
         with pytest.raises(ResultsError, match=message) as error:
             action(path)
         assert str(path) in str(error.value)
@@ -113,11 +119,11 @@ def test_any_file_is_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("any") / "evaluation.json"
     path.write_bytes(content)
     try:
-        rows = read_rows(path)
+        rows = read_scores(path)
     except ResultsError:
         return
-    write_rows(path, rows)
-    assert {row.key: row for row in read_rows(path)} == {row.key: row for row in rows}
+    write_scores(path, rows)
+    assert {row.key: row for row in read_scores(path)} == {row.key: row for row in rows}
 
 
 def test_table_has_a_line_a_group_and_a_column_a_metric():
@@ -127,7 +133,7 @@ def test_table_has_a_line_a_group_and_a_column_a_metric():
         dataclasses.replace(ROW, metric="macro_f1", value=0.7),
         dataclasses.replace(ROW, features="both", metric="loss", value=1.23456),
     ]
-    print_rows(rows, console)
+    print_scores(rows, console)
     title, *lines = console.export_text().splitlines()
     assert title.strip() == "dataset eurosat, split val, model satmip vit"
     cells = [[cell.strip() for cell in s.split("│")[1:-1]] for s in lines if "knn5" in s]
@@ -135,7 +141,7 @@ def test_table_has_a_line_a_group_and_a_column_a_metric():
         ["image", "knn5", "4050", "81.2", "70.0", ""],
         ["both", "knn5", "4050", "", "", "1.235"],
     ]
-    print_rows([*rows, dataclasses.replace(ROW, model="[b]colour")], console)
+    print_scores([*rows, dataclasses.replace(ROW, model="[b]colour")], console)
     title, *lines = console.export_text().splitlines()
     assert title.strip() == "dataset eurosat, split val"
     (cells,) = [[cell.strip() for cell in s.split("│")[1:-1]] for s in lines if "colour" in s]

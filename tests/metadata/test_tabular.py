@@ -17,7 +17,9 @@ from satmip_jax.metadata import schema as schema_module
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, field, select_fields
 from satmip_jax.metadata.record import Metadata
-from satmip_jax.metadata.tabular import FieldStats, Schema, SchemaError, StatsAccumulator
+from satmip_jax.metadata.schema import Schema
+from satmip_jax.metadata.statistics import FieldStats
+from satmip_jax.metadata.tabular import SchemaError, StatsAccumulator
 
 F32 = np.float32
 

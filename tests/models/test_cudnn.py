@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from satmip_jax.bench.step import noise
-from satmip_jax.config.defaults import load_config
+from satmip_jax.config.loading import load_config
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.models import layers
 from satmip_jax.models.layers import Attention, attend, resolve_attention

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.checkpoints.manager import Checkpoints
-from satmip_jax.config.defaults import ConfigError
 from satmip_jax.distributed import sharding
+from satmip_jax.errors import ConfigError
 from satmip_jax.evaluation.evaluate import load_model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, select_fields
@@ -25,6 +25,7 @@ from satmip_jax.models import build_towers, example_batch
 from satmip_jax.objectives import build_method
 from satmip_jax.objectives.metapred import nearest
 from satmip_jax.training import loop
+from satmip_jax.training.setup import run_schema
 from tests.conftest import forward_of_views, use_one_device
 
 B = 16
@@ -345,16 +346,16 @@ def test_a_resumed_run_keeps_its_centres_and_ends_bit_for_bit(
 
 
 def test_the_same_data_and_seed_give_the_same_centres(run, tiny_config, tiny_shards, tmp_path):
-    fresh = loop.run_schema(tiny_config(*RUN), tiny_shards, tmp_path)
+    fresh = run_schema(tiny_config(*RUN), tiny_shards, tmp_path)
     assert fresh.geo_centres == load(run[0])[0].geo_centres
-    assert loop.run_schema(tiny_config("satmips"), tiny_shards, tmp_path) is tiny_shards.schema
+    assert run_schema(tiny_config("satmips"), tiny_shards, tmp_path) is tiny_shards.schema
 
 
 def test_real_records_with_missing_fields(real_data, tiny_config, tmp_path):
     """WorldView scenes of five acquisitions: few places, some unknown; fields nobody gave."""
     from satmip_jax.data.shard_dataset import ShardDataset
     from satmip_jax.prepare.run import prepare
-    from satmip_jax.sources import open_source
+    from satmip_jax.sources.registry import open_source
 
     source = open_source("fmow", [real_data / "worldview"], classes="folders")
     prepare(source, tmp_path / "shards", image_size=32, workers=0, progress=False)
@@ -362,7 +363,7 @@ def test_real_records_with_missing_fields(real_data, tiny_config, tmp_path):
     config = tiny_config(
         "metapred", f"--config.data.dir={tmp_path / 'shards'}", "--config.metadata.fields=all"
     )
-    schema = loop.run_schema(config, data, tmp_path / "run")
+    schema = run_schema(config, data, tmp_path / "run")
     located = sum("location" in data[i]["metadata"].values for i in range(len(data)))
     assert 2 <= len(schema.geo_centres) <= located < 100
     heads = build_method(config).heads(schema)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from satmip_jax.config.defaults import ConfigError, load_config
+from satmip_jax.config.loading import load_config
 from satmip_jax.distributed.sharding import make_mesh
+from satmip_jax.errors import ConfigError
 from satmip_jax.losses.contrastive import info_nce, nt_xent
 from satmip_jax.models import Towers, build_towers, example_batch
 from satmip_jax.objectives import METHODS, build_method

@@ -9,7 +9,7 @@ from PIL import Image
 
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import Example, Ref
+from satmip_jax.sources.base import Example, Ref
 
 
 def jpeg(seed: int, width: int = 24, height: int = 24) -> bytes:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from satmip_jax.prepare.run import PrepareError, prepare
 from satmip_jax.prepare.shard_job import Job, Options, Task
-from satmip_jax.sources import Ref, SourceError, open_source
+from satmip_jax.sources.base import Ref, SourceError
 from satmip_jax.sources.fmow import FMoW
+from satmip_jax.sources.registry import open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

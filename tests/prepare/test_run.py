@@ -12,10 +12,12 @@ from rich.console import Console
 from satmip_jax.data.images import ImageError
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
-from satmip_jax.metadata.schema import Schema, StatsAccumulator
-from satmip_jax.prepare.run import PrepareError, prepare, shard_job
+from satmip_jax.metadata.schema import Schema
+from satmip_jax.metadata.statistics import StatsAccumulator
+from satmip_jax.prepare import shard_job
+from satmip_jax.prepare.run import PrepareError, prepare
 from satmip_jax.prepare.shard_job import PixelSums
-from satmip_jax.sources import Ref, UnreadableExample
+from satmip_jax.sources.base import Ref, UnreadableExample
 from satmip_jax.sources.eurosat import EuroSAT
 from tests.prepare.made import Made, contents, jpeg, make
 

@@ -18,9 +18,9 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from satmip_jax.data.shard_dataset import ShardError
+from satmip_jax.data.shard_format import ShardError
 from satmip_jax.evaluation.protocols import score
-from satmip_jax.evaluation.results import ResultsError, Row, write_rows
+from satmip_jax.evaluation.results import ResultsError, Score, write_scores
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import SchemaError
 from satmip_jax.report import embeddings as encoding
@@ -89,10 +89,10 @@ def open_page(path: Path) -> Page:
 
 
 ROWS = [
-    Row("synthetic", "val", "satmips mu/8", "image", "knn5", "accuracy", 0.4375, 24, 0.25, 0.625),
-    Row("synthetic", "val", "colour", "image", "knn5", "accuracy", 0.3125, 24, 0.15, 0.5),
-    Row("synthetic", "val", "satmips mu/8", "both", "linear", "macro_f1", 0.58333, 24),
-    Row("synthetic", "val", "satmips mu/8", "image", "knn5 blocked 1deg", "accuracy", 0.2, 20),
+    Score("synthetic", "val", "satmips mu/8", "image", "knn5", "accuracy", 0.4375, 24, 0.25, 0.625),
+    Score("synthetic", "val", "colour", "image", "knn5", "accuracy", 0.3125, 24, 0.15, 0.5),
+    Score("synthetic", "val", "satmips mu/8", "both", "linear", "macro_f1", 0.58333, 24),
+    Score("synthetic", "val", "satmips mu/8", "image", "knn5 blocked 1deg", "accuracy", 0.2, 20),
 ]
 
 
@@ -101,7 +101,7 @@ def scored_run(tiny_run, tmp_path_factory) -> Path:
     """A copy of the tiny run with scores beside it."""
     folder = tmp_path_factory.mktemp("scored") / "satmips"
     shutil.copytree(tiny_run, folder)
-    write_rows(folder / "evaluation.json", ROWS)
+    write_scores(folder / "evaluation.json", ROWS)
     return folder
 
 
@@ -299,7 +299,7 @@ def test_runs_are_compared(scored_run, tmp_path):
     one = without_data(scored_run, tmp_path / "a" / "run")
     other = without_data(scored_run, tmp_path / "b" / "run")
     better = dataclasses.replace(ROWS[0], value=0.875, low=0.7, high=0.95)
-    write_rows(other / "evaluation.json", [better])
+    write_scores(other / "evaluation.json", [better])
     page = open_page(write_report([one, other, one], tmp_path / "report.html"))
     sections = re.findall(r"<h2>(.*?)</h2>", page.source)
     assert sections[0] == "2 runs compared"
@@ -350,7 +350,7 @@ def hostile_page(scored_run, tiny_shards_dir, tmp_path_factory) -> Page:
     (shards / "prepare_report.json").write_text(json.dumps(report))
     shutil.copytree(scored_run, run)
     rows = [dataclasses.replace(ROWS[0], model=name, protocol=name) for name in HOSTILE]
-    write_rows(run / "evaluation.json", rows)
+    write_scores(run / "evaluation.json", rows)
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 3, f"{HOSTILE[0]}_loss": 1.0, "simclr_loss": "no"}) + "\n")
         file.write('{"step": 4, "loss": 1e999, "x_loss": NaN, "ll_accuracy": [1]}\n')

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.metadata.record import Problems
-from satmip_jax.sources import Ref, SourceError, UnreadableExample, open_source
+from satmip_jax.sources.base import Ref, SourceError, UnreadableExample
 from satmip_jax.sources.eurosat import CLASSES, MAX_CHIP_BYTES, EuroSAT
+from satmip_jax.sources.registry import open_source
 
 HEADER = "filename,label,split,longitude,latitude,country_code,split_spatial\n"
 ROWS = """\

@@ -20,8 +20,10 @@ from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
 from satmip_jax.quickstart import recognise
-from satmip_jax.sources import SourceError, UnreadableExample, geotiff, open_source
+from satmip_jax.sources import geotiff
+from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.eurosat import MAX_TIF_BYTES, EuroSAT
+from satmip_jax.sources.registry import open_source
 
 rasterio = pytest.importorskip("rasterio")
 

@@ -11,8 +11,9 @@ from PIL import Image
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import Source, SourceError, open_source
+from satmip_jax.sources.base import Source, SourceError
 from satmip_jax.sources.fgsc23 import CLASSES, FGSC23
+from satmip_jax.sources.registry import open_source
 
 CHIPS = ["train/0/0_1_2.jpg", "train/0/0_2_2.jpg", "train/22/22_9_1.jpg", "test/7/7_5_3.jpg"]
 

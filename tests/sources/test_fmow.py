@@ -12,8 +12,9 @@ from PIL import Image
 
 from satmip_jax.data.images import make_square
 from satmip_jax.metadata.record import Problems
-from satmip_jax.sources import SourceError, UnreadableExample, open_source
+from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.fmow import CLASSES, FMoW, polygon_centre
+from satmip_jax.sources.registry import open_source
 
 FOOTPRINT = "POLYGON ((10.0 50.0, 10.02 50.0, 10.02 50.01, 10.0 50.01, 10.0 50.0))"
 RECORD = {

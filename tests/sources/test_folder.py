@@ -20,9 +20,11 @@ from PIL import Image
 
 from satmip_jax.data import images
 from satmip_jax.metadata.record import Problems
-from satmip_jax.sources import Source, SourceError, UnreadableExample, folder, open_source, tables
+from satmip_jax.sources import folder, tables
+from satmip_jax.sources.base import Source, SourceError, UnreadableExample
 from satmip_jax.sources.eurosat import EuroSAT
 from satmip_jax.sources.folder import Folder
+from satmip_jax.sources.registry import open_source
 
 
 def picture(value: int = 0, format: str = "PNG") -> bytes:

@@ -6,8 +6,8 @@ from collections import Counter
 from PIL import Image
 
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import open_source
 from satmip_jax.sources.optimal31 import Optimal31
+from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.resisc45 import RESISC45
 
 

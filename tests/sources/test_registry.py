@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from satmip_jax.sources import UnreadableExample, read_file
+from satmip_jax.sources.base import UnreadableExample, read_file
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path):

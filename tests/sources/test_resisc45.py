@@ -19,7 +19,8 @@ from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import Source, SourceError, UnreadableExample, open_source
+from satmip_jax.sources.base import Source, SourceError, UnreadableExample
+from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.resisc45 import RESISC45
 
 SOME = ("airplane", "ground_track_field", "wetland")

@@ -14,7 +14,8 @@ from satmip_jax.data import images
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import Ref, Source, SourceError, UnreadableExample, open_source
+from satmip_jax.sources.base import Ref, Source, SourceError, UnreadableExample
+from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.so2sat import CLASSES, So2Sat, to_rgb
 
 h5py = pytest.importorskip("h5py")

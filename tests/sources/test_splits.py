@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from satmip_jax.sources import SourceError
+from satmip_jax.sources.base import SourceError
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Splits
 
 IMAGES = [f"{c}/{c}_{i:03d}.jpg" for c in ("beach", "lake") for i in range(10)]

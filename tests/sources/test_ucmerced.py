@@ -14,7 +14,8 @@ from satmip_jax.data import images
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources import SourceError, open_source
+from satmip_jax.sources.base import SourceError
+from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.ucmerced import UCMerced
 
 SOME = ("agricultural", "tenniscourt")

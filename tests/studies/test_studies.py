@@ -15,27 +15,18 @@ from click.testing import CliRunner
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
-from satmip_jax import studies
 from satmip_jax.cli import cli
-from satmip_jax.config.defaults import ConfigError
-from satmip_jax.evaluation.results import Row, read_rows
-from satmip_jax.metadata.schema import FieldStats
+from satmip_jax.config.conversion import vary
+from satmip_jax.errors import ConfigError
+from satmip_jax.evaluation.results import Score, read_scores
+from satmip_jax.metadata.statistics import FieldStats
 from satmip_jax.objectives import METHODS
-from satmip_jax.studies import (
-    STUDIES,
-    StudyError,
-    efficiency,
-    open_study,
-    plot,
-    runner,
-    scoring,
-    table,
-    tracker,
-)
-from satmip_jax.studies.base import Axis, Plan, Recipes, Study, Variant, vary
+from satmip_jax.studies import efficiency, plot, runner, scoring, table, tracker
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, StudyError, Variant
+from satmip_jax.studies.registry import STUDIES, open_study
 from satmip_jax.studies.runner import labelled, run_study
 from satmip_jax.studies.training_time import training_seconds
-from satmip_jax.training.loop import NotFiniteError
+from satmip_jax.training.monitor import NotFiniteError
 from tests.conftest import REPOSITORY, use_one_device
 
 
@@ -158,7 +149,7 @@ def test_stopped_and_resumed_gives_the_table_of_an_uninterrupted_study(
     # the rows are those of the run's own file, and the time that of its log
     run = whole / "runs" / "b8-seed0"
     row = next(row for row in rows_of(whole, without=()) if row["variant"] == "b8")
-    kept = {tuple(map(str, r.key)): r.value for r in read_rows(run / "evaluation.json")}
+    kept = {tuple(map(str, r.key)): r.value for r in read_scores(run / "evaluation.json")}
     key = tuple(row[name] for name in ("dataset", "split", "model", "features", "protocol"))
     assert float(row["value"]) == kept[*key, row["metric"]]
     assert float(row["train_seconds"]) == training_seconds(run / "metrics.jsonl", 8) > 0
@@ -220,7 +211,7 @@ def test_mean_and_deviation_are_those_of_numpy(quiet):
         for (v, p), xs in values.items()
         for seed, x in enumerate(xs)
     ]
-    summaries = table.summarise(POINTS, rng.permutation(rows).tolist())
+    summaries = table.summarize(POINTS, rng.permutation(rows).tolist())
     assert len(summaries) == 3
     for s in summaries:
         xs = np.asarray(values[s.cells["variant"], s.cells["protocol"]])
@@ -240,7 +231,7 @@ def test_mean_and_deviation_are_those_of_numpy(quiet):
 
 def row_of(**changes):
     """A line of a table."""
-    row = Row("toy $5_x$ set", "val", "m", "image", "knn5", "accuracy", 0.5, 10, 0.4, 0.6)
+    row = Score("toy $5_x$ set", "val", "m", "image", "knn5", "accuracy", 0.5, 10, 0.4, 0.6)
     facts = {"study": "s", "variant": "a", "method": "simclr", "seed": 0, "images": 64}
     return {**facts, "train_seconds": 1.0, **vars(row), **changes}
 
@@ -278,7 +269,9 @@ def test_fields_leaves_out_what_the_data_does_not_tell(tiny_config, tiny_shards)
             name: replace(s, count=7) if name in known else FieldStats()
             for name, s in schema.fields.items()
         }
-        return open_study("fields").plan(Recipes(config), replace(schema, name="toy", fields=stats))
+        return open_study("fields").plan(
+            MethodConfigs(config), replace(schema, name="toy", fields=stats)
+        )
 
     assert [v.name for v in plan("gsd", "location", "timestamp", "cloud_cover").variants] == [
         *("GSD", "Time", "Location", "GSD+Time+Location", "all")
@@ -303,19 +296,19 @@ def test_fields_leaves_out_what_the_data_does_not_tell(tiny_config, tiny_shards)
 
 def test_convergence_is_full_runs_of_four_lengths(tiny_config, tiny_shards):
     config = tiny_config("satmips", "--config.optimizer.images=1000")  # 63 steps of 16
-    plan = open_study("convergence").plan(Recipes(config), tiny_shards.schema)
+    plan = open_study("convergence").plan(MethodConfigs(config), tiny_shards.schema)
     steps = {v.name: v.config.optimizer.images / 16 for v in plan.variants}
     for method in ("simclr", "satmip", "satmips"):
         lengths = [steps[f"{method}-{name}"] for name in ("eighth", "quarter", "half", "full")]
         assert lengths == [8, 16, 32, 63]
     short = tiny_config("satmips", "--config.optimizer.images=32")
-    plan = open_study("convergence").plan(Recipes(short), tiny_shards.schema)
+    plan = open_study("convergence").plan(MethodConfigs(short), tiny_shards.schema)
     assert [v.name for v in plan.variants[:2]] == ["simclr-eighth", "simclr-full"]
     assert plan.skipped["simclr-half"] == "as many steps (1) as eighth"
 
 
 def test_what_the_other_studies_compare(tiny_config, tiny_shards):
-    config, schema = Recipes(tiny_config("simclr")), tiny_shards.schema
+    config, schema = MethodConfigs(tiny_config("simclr")), tiny_shards.schema
     plan = open_study("methods").plan(config, schema)
     assert [v.name for v in plan.variants] == [
         *("untrained", "colour", "patches", "fields", "simclr", "satmip", "satmip-text"),
@@ -329,13 +322,13 @@ def test_what_the_other_studies_compare(tiny_config, tiny_shards):
     assert {v.run or v.name for v in plan.variants if v.config} == {"satmip", "satmips"}
     with pytest.raises(StudyError, match="'simclr', which has no metadata encoder"):
         open_study("encoders").plan(config, schema)
-    plan = open_study("encoders").plan(Recipes(tiny_config("satmip")), schema)
+    plan = open_study("encoders").plan(MethodConfigs(tiny_config("satmip")), schema)
     assert [v.config.metadata.encoder for v in plan.variants] == ["tabular", "text"]
     assert {v.config.method.name for v in plan.variants} == {"satmip"}
     for name in STUDIES:
         assert open_study(name).name == name
     with pytest.raises(StudyError, match="unknown study 'batch'"):
-        studies.open_study("batch")
+        open_study("batch")
 
 
 def test_each_method_is_trained_by_its_own_recipe(
@@ -344,7 +337,7 @@ def test_each_method_is_trained_by_its_own_recipe(
     given, own = tiny_config("satmips"), tiny_config("satmip")  # which has other views
     assert given.augment.jitter_p != own.augment.jitter_p
     told = vary(own, {"method.name": "metapred"})
-    recipes = Recipes(given, {"satmips": given, "satmip": own, "metapred": told})
+    recipes = MethodConfigs(given, {"satmips": given, "satmip": own, "metapred": told})
     for name in ("methods", "modalities", "convergence", "efficiency", "fields"):
         for variant in open_study(name).plan(recipes, tiny_shards.schema).variants:
             if variant.config is not None:
@@ -423,7 +416,7 @@ def test_plots_are_drawn_of_anything(draw):
         for kind in ("image", "both")
         for protocol in ("knn5", "linear blocked 1deg")
     ]
-    files = [plot.render(study, table.summarise(study, part)) for part in (rows, rows[:], [])]
+    files = [plot.render(study, table.summarize(study, part)) for part in (rows, rows[:], [])]
     assert files[0] == files[1] != files[2]
     for file in files:
         ET.fromstring(file["svg"])

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from satmip_jax.checkpoints.manager import CheckpointError, Checkpoints
-from satmip_jax.config.defaults import ConfigError
 from satmip_jax.data.loaders import InMemoryBatches
 from satmip_jax.distributed.sharding import RULES, leaf_name, make_mesh, state_sharding
-from satmip_jax.training.loop import NotFiniteError, train
+from satmip_jax.errors import ConfigError
+from satmip_jax.training.loop import train
 from satmip_jax.training.metrics_log import read_rows
+from satmip_jax.training.monitor import NotFiniteError
 from satmip_jax.training.step import build_program, make_loss
 from tests.conftest import REPOSITORY, TINY
 from tests.fault_drill import Drill

@@ -28,8 +28,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from satmip_jax.data import images
 from satmip_jax.runtime import process_pool
-from satmip_jax.sources import SourceError
+from satmip_jax.sources.base import SourceError
 from satmip_jax.sources.fmow import FMoW
 from satmip_jax.sources.synthetic.render import render
 from satmip_jax.sources.synthetic.visits import CLASSES, draw, place
@@ -225,7 +226,13 @@ def write_dataset(
     with tqdm(
         total=len(pictures), desc="drawing", unit=" images", mininterval=1.0, disable=not progress
     ) as bar:
-        process_pool.run(_Writer(out, size, seed).write, batches, workers=workers, bar=bar)
+        process_pool.run(
+            _Writer(out, size, seed).write,
+            batches,
+            workers=workers,
+            bar=bar,
+            initializer=images.use_one_thread,
+        )
     temporary = manifest.with_suffix(".tmp")
     temporary.write_text(json.dumps({**wanted, "complete": True}, indent=1))
     temporary.replace(manifest)

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from satmip_jax.data import images
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Problems
-from satmip_jax.sources import Source, SourceError, open_source
+from satmip_jax.sources.base import Source, SourceError
 from satmip_jax.sources.fmow import CLASSES as FMOW_CLASSES
+from satmip_jax.sources.registry import open_source
+from satmip_jax.sources.synthetic import render as render_module
 from satmip_jax.sources.synthetic.dataset import Synthetic, write_dataset
-from satmip_jax.sources.synthetic.dataset import render as render_module
 from satmip_jax.sources.synthetic.layouts import LAYOUTS, Layout, rectangle
 from satmip_jax.sources.synthetic.render import SENSORS, Scene, climate, render
 from satmip_jax.sources.synthetic.visits import (
