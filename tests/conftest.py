@@ -16,9 +16,11 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+import tests.typechecking  # noqa: F401  # the hook finds it by name
+
 # Shapes and dtypes of signatures are checked at every call, in these folders.
 TYPED = ("models", "losses", "objectives", "augmentation", "evaluation")
-install_import_hook([f"satmip_jax.{folder}" for folder in TYPED], "beartype.beartype")
+install_import_hook([f"satmip_jax.{folder}" for folder in TYPED], "tests.typechecking.checked")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -6,7 +6,7 @@ with its derivative, for `ring`.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ Sums = tuple[Array, ...]
 MASKED = float(jnp.finfo(jnp.float32).min)  # the score of a pair that does not count
 
 
+@runtime_checkable
 class Reduction(Protocol):
     """A reduction over the scores of each row (axis 1) or each column (axis 0)."""
 

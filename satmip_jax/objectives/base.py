@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +116,7 @@ class Forward:
         return self.towers.apply({"params": self.params}, *args, **kwargs, method=method)
 
 
+@runtime_checkable
 class Method(Protocol):
     """A pretraining method, made from a config: `Method(config)`.
 
