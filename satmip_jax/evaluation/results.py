@@ -15,8 +15,10 @@ from rich.table import Table
 
 from satmip_jax.errors import SatmipError
 
-# Kept as fractions, shown as percent.
-FRACTIONS = ("accuracy", "macro_f1", "challenge_f1")
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is stored as a fraction and shown as a percentage: accuracy and every F1."""
+    return metric == "accuracy" or metric.endswith("_f1")
 
 
 class ResultsError(SatmipError, ValueError):
@@ -67,7 +69,7 @@ class Score:
                 continue
             if not math.isfinite(number):
                 raise ResultsError(f"{name} of {self.metric} is {number}: expected a finite number")
-            if self.metric in FRACTIONS and not 0 <= number <= 1:
+            if is_fraction(self.metric) and not 0 <= number <= 1:
                 raise ResultsError(f"{name} of {self.metric} is {number}: a fraction, 0 to 1")
         if self.n < 0:
             raise ResultsError(f"n is {self.n}: expected a number of examples")
@@ -146,7 +148,7 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
         table.add_column(name, overflow="fold")
     table.add_column("n", justify="right")
     for metric in metrics:
-        unit = " %" if metric in FRACTIONS else ""
+        unit = " %" if is_fraction(metric) else ""
         table.add_column(f"{metric.replace('_', ' ')}{unit}", justify="right")
     groups: dict[tuple[str, ...], dict[str, Score]] = {}
     for row in rows:
@@ -160,4 +162,4 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
 
 
 def _shown(row: Score) -> str:
-    return f"{100 * row.value:.1f}" if row.metric in FRACTIONS else f"{row.value:.4g}"
+    return f"{100 * row.value:.1f}" if is_fraction(row.metric) else f"{row.value:.4g}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from satmip_jax.evaluation.features import KINDS
-from satmip_jax.evaluation.results import FRACTIONS, Score
+from satmip_jax.evaluation.results import Score, is_fraction
 from satmip_jax.report.published import LABEL, Published, published
 
 MAX_LINES = 200
@@ -112,7 +112,7 @@ def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> Scor
         if row is None:
             return None
         rivals = best[row.features, row.protocol]
-        highest = metric in FRACTIONS and len(rivals) > 1 and row.value == max(rivals)
+        highest = is_fraction(metric) and len(rivals) > 1 and row.value == max(rivals)
         return Cell(shown(metric, row.value), interval(metric, row.low, row.high), highest)
 
     keys = sorted(lines, key=lambda key: (_rank(key[1]), key[1]))  # stable
@@ -127,7 +127,7 @@ def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> Scor
 
 def shown(metric: str, value: float) -> str:
     """A score as text: fractions as percent with one digit."""
-    return f"{100 * value:.1f}" if metric in FRACTIONS else f"{value:.4g}"
+    return f"{100 * value:.1f}" if is_fraction(metric) else f"{value:.4g}"
 
 
 def interval(metric: str, low: float | None, high: float | None) -> str:

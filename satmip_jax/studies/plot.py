@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
 
-from satmip_jax.evaluation.results import FRACTIONS
+from satmip_jax.evaluation.results import is_fraction
 from satmip_jax.studies.base import Axis, Study, Summary
 from satmip_jax.studies.table import main_scores
 
@@ -204,7 +204,7 @@ def _bars_mean(drawn: Sequence[Summary]) -> str:
     if (seeds := max(len(s.values) for s in drawn)) > 1:
         parts.append(f"± 1 sample standard deviation over {seeds} seeds")
     if any(s.low is not None for s in drawn):
-        fraction = drawn[0].cells["metric"] in FRACTIONS
+        fraction = is_fraction(drawn[0].cells["metric"])
         interval = "95 % interval over the examples" if fraction else "quartiles of the rounds"
         parts.append(f"of a single run, {interval}")
     return f"error bars: {'; '.join(parts)}" if parts else "one seed"
@@ -218,12 +218,12 @@ def _scaled(s: Summary) -> tuple[float, float, float]:
 
 def _factor(s: Summary) -> float:
     """From the value to what is shown: fractions as percent."""
-    return 100.0 if s.cells["metric"] in FRACTIONS else 1.0
+    return 100.0 if is_fraction(s.cells["metric"]) else 1.0
 
 
 def _value_label(study: Study) -> str:
     metric = study.metrics[0]
-    return metric.replace("_", " ") + (", %" if metric in FRACTIONS else "")
+    return metric.replace("_", " ") + (", %" if is_fraction(metric) else "")
 
 
 def _point(panel: Axes, s: Summary, number: int, *, horizontal: bool, place: float) -> None:

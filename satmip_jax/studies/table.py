@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from satmip_jax.evaluation.results import FRACTIONS
+from satmip_jax.evaluation.results import is_fraction
 from satmip_jax.studies.base import Study, Summary
 
 # Every study has these columns, in this order; its own come after them.
@@ -139,20 +139,20 @@ def _about(variant: str, dataset: str, features: str, summary: Summary) -> dict[
 
 
 def _words(metric: str) -> str:
-    return metric.replace("_", " ") + (", %" if metric in FRACTIONS else "")
+    return metric.replace("_", " ") + (", %" if is_fraction(metric) else "")
 
 
 def _cell(summary: Summary, metric: str) -> str:
     """The mean with its deviation; of one run that is no fraction, the interval."""
 
     def number(value: float) -> str:
-        if metric in FRACTIONS:
+        if is_fraction(metric):
             return f"{100 * value:.1f}"
         return f"{value / 2**20:,.1f} MiB" if metric.endswith("_bytes") else f"{value:#.3g}"
 
     if summary.std is not None:
         return f"{number(summary.mean)} ± {number(summary.std)}"
-    if metric in FRACTIONS or summary.low is None or summary.high is None:
+    if is_fraction(metric) or summary.low is None or summary.high is None:
         return number(summary.mean)
     return f"{number(summary.mean)}\n({number(summary.low)}–{number(summary.high)})"
 
