@@ -16,6 +16,7 @@ import numpy as np
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.console import log_main
+from satmip_jax.runtime.files import read_json, write_atomically
 
 BUDGET = 100
 MAX_REPLACEMENTS = 16  # tried in turn
@@ -85,20 +86,18 @@ class BadRecords:
         if self.path is None:
             return
         rows = [{"split": self.split, "record": n, "reason": r} for n, r in self.reasons.items()]
-        temporary = self.path.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(self.path)
+            write_atomically(self.path, json.dumps(rows, indent=1) + "\n")
         except OSError as error:
             log_main(f"{self.path} could not be written: {error}")
 
 
 def _load(path: Path, split: str) -> dict[int, str]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
         return {int(row["record"]): str(row["reason"]) for row in rows if row["split"] == split}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log_main(f"{path} cannot be read, bad records are counted anew: {error}")
         return {}

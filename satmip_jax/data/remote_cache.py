@@ -9,6 +9,8 @@ from pathlib import Path
 
 from etils import epath
 
+from satmip_jax.runtime.files import atomic_path
+
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path names another machine's files, such as gs://bucket/eurosat."""
@@ -42,6 +44,8 @@ def mirror(
     local.mkdir(parents=True, exist_ok=True)
     with (local / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for partial in local.glob(".*.tmp"):
+            partial.unlink()  # of a copy that was killed
         sizes = {name: (remote / name).stat().length for name in names}
         wanted = [n for n, size in sizes.items() if not _has_size(local / n, size)]
         bar = tqdm(
@@ -53,20 +57,15 @@ def mirror(
         )
         with bar:
             for name in wanted:
-                temporary = local / f".{name}.tmp"
-                with (remote / name).open("rb") as source, temporary.open("wb") as copy:
+                with (
+                    atomic_path(local / name, durable=True) as temporary,
+                    (remote / name).open("rb") as source,
+                    temporary.open("wb") as copy,
+                ):
                     while chunk := source.read(16 << 20):
                         copy.write(chunk)
                         bar.update(len(chunk))
-                replace_durably(temporary, local / name)
     return epath.Path(local)
-
-
-def replace_durably(temporary: Path, path: Path) -> None:
-    """Renames a finished file over its name, after its bytes have reached the disk."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from etils import epath
 
-from satmip_jax.data.remote_cache import replace_durably
 from satmip_jax.data.shard_format import SCHEMA_FILE, Record, encode, shard_file, tfds_features
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.runtime.files import atomic_path
 
 # One record per chunk is what random access wants. JPEGs do not compress: the default, zstd, takes
 # 180 us longer to find that out than snappy does, which leaves 1 % more of the text around them.
@@ -30,10 +29,8 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     count = 0
-    try:
+    with atomic_path(path, durable=True) as temporary:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         try:
             for record in records:
@@ -41,9 +38,6 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
                 count += 1
         finally:
             writer.close()
-        replace_durably(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from satmip_jax.data import images
-from satmip_jax.data.remote_cache import replace_durably
 from satmip_jax.data.shard_format import Record, is_id, shard_file
 from satmip_jax.data.shard_writer import write_shard
 from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.statistics import StatsAccumulator
+from satmip_jax.runtime.files import write_atomically
 from satmip_jax.sources.base import Example, Ref, Source, UnreadableExample
 
 WORK = ".prepare"  # the plan, a lock, and a mark per finished shard
@@ -226,6 +225,4 @@ class PixelSums:
 
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON so that the file is either absent, old or whole."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False))
-    replace_durably(temporary, path)
+    write_atomically(path, json.dumps(data, indent=1, allow_nan=False), durable=True)

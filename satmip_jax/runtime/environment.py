@@ -21,9 +21,10 @@ def environment() -> dict[str, Any]:
     No name of a machine or of its user is in it.
 
     Example:
+        >>> from satmip_jax.runtime.environment import environment
         >>> environment()
-        {'device_kind': 'NVIDIA H100 80GB HBM3', 'devices': 8, 'processes': 1, 'processor':
-        'Intel(R) Xeon(R) Platinum 8481C', 'cores': 208, 'versions': {'satmip_jax': '0.1.0', ...}}
+        {'device_kind': ..., 'devices': ..., 'processes': 1, 'processor': ..., 'cores': ...,
+        'versions': {'satmip_jax': '0.1.0', 'python': ...}}
     """
     return {
         "device_kind": jax.devices()[0].device_kind,

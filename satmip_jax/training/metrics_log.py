@@ -14,6 +14,7 @@ from tqdm import tqdm
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.runtime.console import log_main
 from satmip_jax.runtime.environment import environment
+from satmip_jax.runtime.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 STARTS_FILE = "environment.jsonl"
@@ -143,10 +144,8 @@ def keep_rows_before(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _before(line, step)]
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, "".join(line + "\n" for line in kept))
     except OSError as error:
         log_main(f"{path}: rows from step {step} on stay beside their repetition: {error}")
 

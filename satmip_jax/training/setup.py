@@ -22,6 +22,7 @@ from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.geo_clusters import fit_centres
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.metapred import predicts_places
+from satmip_jax.runtime.files import write_atomically
 from satmip_jax.training.step import Program, TrainState
 
 
@@ -88,9 +89,7 @@ def _claim(path: Path, config: ConfigDict) -> str:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(to_json(config), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, to_json(config))
     except OSError as error:
         return f"{path} cannot be written: {error}. Use another --workdir."
     return ""

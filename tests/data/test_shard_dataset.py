@@ -25,6 +25,7 @@ from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
+from satmip_jax.runtime import files
 
 FULL = {
     "gsd": [11.4546, 9.1344],
@@ -422,8 +423,11 @@ def test_an_interrupted_copy_is_no_copy(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote_cache, "replace_durably", stop)
+        patch.setattr(files, "replace_durably", stop)
         with pytest.raises(KeyboardInterrupt):
             remote_cache.mirror(remote, ["a"], b"1", tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    (folder / ".b.0.tmp").touch()  # of a copy that was killed
     local = remote_cache.mirror(remote, ["a"], b"1", tmp_path / "cache")
     assert (local / "a").read_bytes() == b"x" * 100
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "a"]
