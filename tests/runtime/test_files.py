@@ -31,11 +31,16 @@ def test_write_replaces_the_content(tmp_path, data, durable):
 def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="decoder"), atomic_path(path) as temporary:
-        assert temporary.parent == tmp_path  # a rename across file systems would copy
-        temporary.write_text("half of the n")
-        assert path.read_text() == "old"
-        raise RuntimeError("decoder failed")
+
+    def write():
+        with atomic_path(path) as temporary:
+            assert temporary.parent == tmp_path  # a rename across file systems would copy
+            temporary.write_text("half of the n")
+            assert path.read_text() == "old"
+            raise RuntimeError("decoder failed")
+
+    with pytest.raises(RuntimeError, match="decoder failed"):
+        write()
     assert [*tmp_path.iterdir()] == [path]
     assert path.read_text() == "old"
 
