@@ -5,6 +5,7 @@ Plain Python: no jax, so that the workers of a preparation stay light.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -18,16 +19,11 @@ from satmip_jax.metadata.statistics import CATEGORIES, MAX_VOCABULARY, FieldStat
 
 MAX_CLASSES = 100_000
 MAX_CENTRES = 4096
+MAX_METRICS = 64
 MAX_NAME = 256  # characters of a class, split or data set name
 MAX_IMAGE_SIZE = 16_384
 MAX_SCHEMA_BYTES = 64 << 20
 FORMAT = 1
-
-
-# --- statistics -----------------------------------------------------------------------------------
-
-
-# --- the schema -----------------------------------------------------------------------------------
 
 
 class SchemaError(SatmipError, ValueError):
@@ -48,6 +44,8 @@ class Schema:
       provenance: where it came from and how it was made; plain JSON.
       geo_centres: unit vectors, centres of the places of the train split; empty in prepared data:
         a run whose method classifies places finds them and keeps them, see `training.setup`.
+      class_weights: name of a weighted F1 score, such as "challenge_f1" -> the weight of each
+        class, in the order of `classes`; empty where the data set defines no such score.
     """
 
     name: str
@@ -59,6 +57,7 @@ class Schema:
     splits: Mapping[str, int]
     provenance: Mapping[str, Any]
     geo_centres: tuple[tuple[float, ...], ...] = ()
+    class_weights: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def __hash__(self) -> int:  # a flax module that holds a schema is hashed
         return hash((self.name, self.image_size, self.classes))
@@ -73,7 +72,7 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` inverts it."""
-        return {
+        data = {
             "format": FORMAT,
             "name": self.name,
             "image_size": int(self.image_size),
@@ -83,8 +82,14 @@ class Schema:
             "fields": {name: stats.to_json() for name, stats in self.fields.items()},
             "splits": {name: int(n) for name, n in self.splits.items()},
             "provenance": dict(self.provenance),
-            **({"geo_centres": [list(c) for c in self.geo_centres]} if self.geo_centres else {}),
         }
+        if self.geo_centres:
+            data["geo_centres"] = [list(centre) for centre in self.geo_centres]
+        if self.class_weights:
+            data["class_weights"] = {
+                name: [float(w) for w in weights] for name, weights in self.class_weights.items()
+            }
+        return data
 
     @classmethod
     def from_json(cls, data: object, file: object = "schema") -> Schema:
@@ -106,16 +111,18 @@ class Schema:
         std = top.numbers("image_std", 3, 0.0, 1.0)
         if min(std) <= 0:
             top.fail("image_std", f"{std} must be above zero")
+        classes = top.strings("classes", MAX_CLASSES, MAX_NAME)
         return cls(
             name=top.text("name"),
             image_size=top.integer("image_size", 1, MAX_IMAGE_SIZE),
-            classes=top.strings("classes", MAX_CLASSES, MAX_NAME),
+            classes=classes,
             image_mean=top.numbers("image_mean", 3, 0.0, 1.0),  # type: ignore[arg-type]
             image_std=std,  # type: ignore[arg-type]
             fields={f.name: _read_stats(fields, f) for f in FIELDS},
             splits={name: splits.integer(name, 0, 2**40) for name in splits.data},
             provenance=top.child("provenance").data,
             geo_centres=_read_centres(top) if "geo_centres" in top.data else (),
+            class_weights=_read_class_weights(top, len(classes)),
         )
 
     def save(self, path: Any) -> None:
@@ -228,6 +235,17 @@ def _read_centres(top: _Reader) -> tuple[tuple[float, ...], ...]:
         if abs(math.hypot(*centre) - 1) > 1e-5:
             reader.fail(key, f"{centre} should be of unit length")
     return centres
+
+
+def _read_class_weights(top: _Reader, n_classes: int) -> dict[str, tuple[float, ...]]:
+    if "class_weights" not in top.data:
+        return {}
+    reader = top.child("class_weights")
+    if len(reader.data) > MAX_METRICS:
+        top.fail("class_weights", f"{len(reader.data)} metrics; at most {MAX_METRICS}")
+    return {
+        reader.text(name, name): reader.numbers(name, n_classes, 0.0, 1e9) for name in reader.data
+    }
 
 
 def _short(value: object) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.metadata import schema as schema_module
+from satmip_jax.metadata import statistics as statistics_module
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, field, select_fields
 from satmip_jax.metadata.record import Metadata
@@ -144,7 +145,7 @@ def test_constant_and_absent_fields():
 
 
 def test_rare_categories_are_cut_and_counted(monkeypatch):
-    monkeypatch.setattr(schema_module, "MAX_VOCABULARY", 2)
+    monkeypatch.setattr(statistics_module, "MAX_VOCABULARY", 2)
     names = ["c", "b", "b", "a", "d", "d", "d"]
     stats = fit([Metadata.parse({"sensor_platform": n}) for n in names]).finish()
     assert stats["sensor_platform"] == FieldStats(
@@ -162,6 +163,31 @@ def test_schema_round_trip(tmp_path):
     assert Schema.load(str(path)).fields["gsd"] == SCHEMA.fields["gsd"]
     assert hash(Schema.load(path)) == hash(SCHEMA)
     assert [p.name for p in tmp_path.iterdir()] == ["schema.json"]
+
+
+def test_class_weights_round_trip_and_are_left_out_when_empty(tmp_path):
+    schema = make_schema(RECORDS, class_weights={"challenge_f1": (0.6, 1.4)})
+    schema.save(tmp_path / "schema.json")
+    assert Schema.load(tmp_path / "schema.json") == schema
+    assert "class_weights" not in SCHEMA.to_json()
+    assert SCHEMA.class_weights == {}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, 1.0], "class_weights: list should be an object"),
+        ({"": [1.0, 1.0]}, "class_weights.'': '' should be 1 to 256"),
+        ({"f1": [1.0]}, "class_weights.f1: list should be a list of 2 numbers"),
+        ({"f1": [1.0, -0.1]}, "class_weights.f1: -0.1 should be a number from 0"),
+        ({"f1": [1.0, math.inf]}, "class_weights.f1: inf should be a number from 0"),
+        ({"f1": [1.0, math.nan]}, "class_weights.f1: nan should be a number from 0"),
+        ({f"f{i}": [1.0, 1.0] for i in range(65)}, "class_weights: 65 metrics; at most 64"),
+    ],
+)
+def test_bad_class_weights_are_refused(weights, message):
+    with pytest.raises(SchemaError, match=rf"^schema: {message}"):
+        Schema.from_json({**SCHEMA.to_json(), "class_weights": weights})
 
 
 def test_a_field_an_older_file_does_not_know_was_never_present():
