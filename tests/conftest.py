@@ -13,14 +13,16 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # tests compile the same prog
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 import tests.typechecking  # noqa: F401  # the hook finds it by name
 
 # Shapes and dtypes of signatures are checked at every call, in these folders.
 TYPED = ("models", "losses", "objectives", "augmentation", "evaluation")
-install_import_hook([f"satmip_jax.{folder}" for folder in TYPED], "tests.typechecking.checked")
+jaxtyping.install_import_hook(
+    [f"satmip_jax.{folder}" for folder in TYPED], "tests.typechecking.checked"
+)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -59,6 +61,14 @@ def use_one_device(patch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("satmip_jax.") and hasattr(module, "make_mesh"):
             patch.setattr(module, "make_mesh", lambda *_, **__: mesh)
+
+
+@pytest.fixture
+def no_type_checks():
+    """Turn off the checks of shapes and dtypes, for a test of the package's error messages."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
