@@ -18,7 +18,7 @@ from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.sources.registry import SOURCES
-from satmip_jax.studies.registry import STUDIES
+from satmip_jax.studies.cli import study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -262,43 +262,7 @@ def evaluate(
     print_scores(rows)
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
-@click.argument("name", type=click.Choice(list(STUDIES)))
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="What variants start from.")
-@click.option("--out", required=True, help="For runs, table and plot; resumes what is there.")
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
-@click.option("--eval-data", multiple=True, help="Score on this prepared folder; may be repeated.")
-@click.option("--batch-sizes", help="batch-size: global batches, 256,512,1024.")
-@click.option(
-    "--learning-rate-rule",
-    type=click.Choice(["linear", "sqrt", "fixed"]),
-    help="batch-size: from the config's batch.  [default: linear]",
-)
-@click.option("--device-memory", type=float, help="batch-size: GiB.  [default: as devices tell]")
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def study(
-    name: str,
-    config: str,
-    out: str,
-    seeds: int,
-    eval_data: tuple[str, ...],
-    overrides: tuple[str, ...],
-    **study_options: Any,
-) -> None:
-    """Compare methods, fields, ...: many runs, one table and one plot. Resumes by itself.
-
-    Each method is trained as the config file has it for that method: FILE:ARG,METHOD.
-    """
-    from satmip_jax.config.loading import load_config, load_method_configs
-    from satmip_jax.objectives import METHODS
-    from satmip_jax.studies.runner import run_study
-
-    options = {name: value for name, value in study_options.items() if value is not None}
-    given = load_config(config, overrides)
-    recipes = load_method_configs(config, overrides, list(METHODS))
-    run_study(name, given, out, recipes=recipes, seeds=seeds, eval_data=eval_data, options=options)
-
-
+cli.add_command(study)
 cli.add_command(bench)
 
 

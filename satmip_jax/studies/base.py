@@ -1,4 +1,4 @@
-"""What a study is: its variants, what its table holds beside the scores, and how it is drawn."""
+"""The parts of a study: its variants, its options, the columns of its table, and its plot."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class StudyError(SatmipError, ValueError):
-    """A study that cannot be run, or parts of which failed; the message says what to do next."""
+    """A study that cannot run, or that has failed runs; the message says what to do next."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What the scores are drawn against.
+    """The x axis of a plot of scores.
 
     Attributes:
-      column: of the table.
-      label: for people, with the unit.
-      scale: "category", "linear" or "log".
+        column: column of the table.
+        label: axis label, with the unit.
+        scale: "category", "linear" or "log".
     """
 
     column: str
@@ -41,19 +41,54 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One line of a comparison.
+class Option:
+    """An option of a study: a keyword argument of its `plan` and a flag of `satmip study NAME`.
 
     Attributes:
-      name: its name in the table; with the seed, also of its run's folder.
-      config: what is trained, any seed; None for features that need no training.
-      init: "trained", or "random": the same encoders as they were before training.
-      baseline: a key of `evaluation.evaluate.BASELINES`, where there is no config.
-      run: name of the run that is scored, where several variants share one; else `name`.
-      values: column of the study -> value.
+        name: the keyword argument; the flag has hyphens instead of underscores.
+        help: one line of help, with the unit.
+        type: type of the value: str, int or float.
+        default: value where the user gives none.
+        choices: permitted values; empty if any value will do.
 
     Example:
-      >>> Variant("satmip-text", vary(config, {"metadata.encoder": "text"}))
+        >>> from satmip_jax.studies.base import Option
+        >>> Option("learning_rate_rule", "Scaling.", choices=("linear", "sqrt")).flag
+        '--learning-rate-rule'
+    """
+
+    name: str
+    help: str
+    type: type = str
+    default: Any = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        """The flag on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One entry of a comparison: a config to train and score, or a baseline to score.
+
+    Attributes:
+        name: name in the table; with the seed, also the name of its folder.
+        config: the config to train, with any seed; None for a baseline.
+        init: "trained", or "random" to score the same encoders before training.
+        baseline: a key of `evaluation.evaluate.BASELINES`, if there is no config.
+        run: name of the training run to score, if several variants share one; else `name`.
+        values: values of the study's own columns.
+
+    Raises:
+        ValueError: the name cannot name a folder, or there are both a config and a baseline.
+
+    Example:
+        >>> from satmip_jax.config.conversion import vary
+        >>> from satmip_jax.studies.base import Variant
+        >>> Variant("satmip-text", vary(config, {"metadata.encoder": "text"})).method
+        'satmips'
     """
 
     name: str
@@ -67,11 +102,11 @@ class Variant:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"variant {self.name!r} cannot name a folder")
         if (self.config is None) != bool(self.baseline):
-            raise ValueError(f"variant {self.name!r} needs a config or a baseline, not both")
+            raise ValueError(f"variant {self.name!r} needs either a config or a baseline")
 
     @property
     def method(self) -> str:
-        """What made the features: a method, "untrained", or the name of a baseline."""
+        """The source of the features: a method, "untrained", or the name of a baseline."""
         if self.config is None:
             return self.baseline
         return "untrained" if self.init == "random" else self.config.method.name
@@ -79,41 +114,51 @@ class Variant:
 
 @dataclass(frozen=True)
 class MethodConfigs:
-    """What a study starts from: a config, and the config of each method that has its own.
+    """The base config of a study, and the config of each method that has a recipe of its own.
 
     Attributes:
-      config: the one that was given.
-      own: method -> its config, as far as the file of the config makes one, see
-        `config.load_method_configs`: methods want other views, say.
+        config: the config given by the user.
+        by_method: method -> its config from the same file, see `config.load_method_configs`; for
+            example, methods differ in their augmentations.
     """
 
     config: ConfigDict
-    own: Mapping[str, ConfigDict] = field(default_factory=dict)
+    by_method: Mapping[str, ConfigDict] = field(default_factory=dict)
 
     def of(self, method: str, **changes: Any) -> ConfigDict:
-        """The config of a method, with some values of `method` changed too.
+        """Return the config of a method.
+
+        Args:
+            method: a key of `objectives.METHODS`.
+            **changes: values of `config.method` to change as well.
 
         Example:
-          >>> MethodConfigs(config).of("satmips", coupled=False).method.coupled
-          False
+            >>> from satmip_jax.studies.base import MethodConfigs
+            >>> MethodConfigs(config).of("satmips", coupled=False).method.coupled
+            False
         """
-        named = {"name": method, **changes}
-        start = self.own.get(method, self.config)
-        return vary(start, {f"method.{key}": value for key, value in named.items()})
+        values = {"name": method, **changes}
+        base = self.by_method.get(method, self.config)
+        return vary(base, {f"method.{key}": value for key, value in values.items()})
 
-    def departures(self) -> dict[str, list[str]]:
-        """Method -> where its own recipe differs from the config given, beside its name."""
-        found = {}
-        for method, own in self.own.items():
-            shared = vary(self.config, {"method.name": method})
-            if changes := differences(shared, own):
-                found[method] = changes
-        return found
+    def recipe_differences(self) -> dict[str, list[str]]:
+        """Return, by method, how its recipe differs from the base config, its name aside."""
+        changed = {}
+        for method, config in self.by_method.items():
+            base = vary(self.config, {"method.name": method})
+            if changes := differences(base, config):
+                changed[method] = changes
+        return changed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The variants in the order of the table, and what was left out: name -> reason."""
+    """The variants of a study.
+
+    Attributes:
+        variants: the variants, in the order of the table.
+        skipped: name of each variant that is left out -> reason.
+    """
 
     variants: Sequence[Variant]
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -121,13 +166,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Summary:
-    """One score over the seeds.
+    """One score, summarized over the seeds.
 
     Attributes:
-      cells: what it is of: the columns `KEY` and the study's own.
-      values: one a seed.
-      images, train_seconds: mean over the seeds; None where unknown.
-      low, high: interval of the value, where there is one seed and one interval.
+        cells: values of the columns `table.KEY` and of the study's own columns.
+        values: one value per seed.
+        images: images seen in training, mean over the seeds; None if unknown.
+        train_seconds: training time, mean over the seeds; None if unknown.
+        low: lower end of the interval, if there is a single seed with an interval.
+        high: upper end of it.
     """
 
     cells: Mapping[str, Any]
@@ -139,6 +186,7 @@ class Summary:
 
     @property
     def mean(self) -> float:
+        """Mean over the seeds."""
         return statistics.fmean(self.values)
 
     @property
@@ -147,8 +195,8 @@ class Summary:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
-    def spread(self) -> tuple[float, float]:
-        """How far an error bar reaches below and above the mean."""
+    def error_bar(self) -> tuple[float, float]:
+        """Lengths of the error bar below and above the mean."""
         if self.std is not None:
             return self.std, self.std
         if self.low is None or self.high is None:
@@ -157,28 +205,31 @@ class Summary:
 
     @property
     def images_per_second(self) -> float | None:
+        """Training throughput; None if unknown."""
         return self.images / self.train_seconds if self.images and self.train_seconds else None
 
     def at(self, column: str) -> Any:
-        """The value of a column, or its mean over the seeds."""
+        """Return the value of a column; for measured columns, its mean over the seeds."""
         measured = ("images", "train_seconds", "images_per_second")
         return getattr(self, column) if column in measured else self.cells[column]
 
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison: which variants, against what they are drawn, and how.
+    """A comparison: its variants, options, table and plot.
 
     Attributes:
-      name: its key in `STUDIES`.
-      title, description: for people; the description says what is asked, and what to compare with.
-      plan: (recipes, schema of the training data, options by keyword) -> the variants.
-      x: what the plot shows the scores against; the first is the study's own axis.
-      columns: its own columns of the table, name -> type of the values.
-      draw: (study, summaries) -> the plot.
-      metrics: which the final table shows.
-      options: names of the options that `plan` takes.
-      measure: takes the place of training and scoring; calls `book.finish` for every variant.
+        name: key in `STUDIES`.
+        title: title of the table, the plot and the report.
+        description: what is compared, and published numbers to compare with.
+        plan: (method configs, schema of the training data, one keyword argument per option) ->
+            the variants.
+        x: axes to plot the scores against; the first is the main one.
+        draw: (study, summaries) -> the plot.
+        columns: the study's own columns of the table, name -> type of the values.
+        metrics: metrics in the table that is printed.
+        options: options of `plan`.
+        measure: replaces training and scoring; calls `tracker.finish` for every run.
     """
 
     name: str
@@ -189,20 +240,41 @@ class Study:
     draw: Callable[[Study, Sequence[Summary]], Figure]
     columns: Mapping[str, type] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("accuracy",)
-    options: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
     measure: Callable[[Any], None] | None = None
 
+    def option_values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the value of every option: the one given, else the default.
 
-def known_fields(schema: Schema) -> set[str]:
-    """Names of the fields of which the train split has values.
+        Raises:
+            StudyError: an option that the study does not have, or a value that is not permitted.
+        """
+        names = [option.name for option in self.options]
+        if unknown := sorted(set(given) - set(names)):
+            raise StudyError(
+                f"study {self.name!r} has no option {', '.join(unknown)}; it has: "
+                f"{', '.join(names) or 'none'}"
+            )
+        values = {option.name: given.get(option.name, option.default) for option in self.options}
+        for option in self.options:
+            if option.choices and values[option.name] not in option.choices:
+                raise StudyError(
+                    f"{option.flag} is {values[option.name]!r}: choose one of "
+                    f"{', '.join(option.choices)}"
+                )
+        return values
+
+
+def fields_with_values(schema: Schema) -> set[str]:
+    """Return the names of the fields that have values in the train split.
 
     Raises:
-      StudyError: there are none.
+        StudyError: there are none.
     """
-    known = {f.name for f in FIELDS if schema.fields[f.name].count}
-    if not known:
+    names = {f.name for f in FIELDS if schema.fields[f.name].count}
+    if not names:
         raise StudyError(
-            f"the data set {schema.name} has no metadata at all: there is nothing to study; "
-            "prepare it with a table of metadata"
+            f"data set {schema.name} has no metadata: this study needs some; prepare the data set "
+            "with a table of metadata"
         )
-    return known
+    return names

@@ -1,4 +1,4 @@
-"""Quality, throughput and memory against the global batch, at the same number of images seen."""
+"""Study: quality, throughput and memory against the global batch size, for equal images seen."""
 
 from __future__ import annotations
 
@@ -9,40 +9,46 @@ from satmip_jax.distributed.sharding import check_batch_size, make_mesh
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.planning import memory
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, StudyError, Variant
+from satmip_jax.studies.base import Axis, MethodConfigs, Option, Plan, Study, StudyError, Variant
 
-SMALLER, LARGER = 2, 2  # without --batch-sizes: so many times halved and doubled
+HALVINGS, DOUBLINGS = 2, 2  # of the config's batch size, without --batch-sizes
+RULES = ("linear", "sqrt", "fixed")
 
 
 def plan(
-    recipes: MethodConfigs,
+    configs: MethodConfigs,
     schema: Schema,
-    batch_sizes: str = "",
-    learning_rate_rule: str = "linear",
-    device_memory: float = 0.0,
+    *,
+    batch_sizes: str,
+    learning_rate_rule: str,
+    device_memory: float,
 ) -> Plan:
-    """A run for each size, with the exchange and the micro-batch that let it fit.
+    """Plan a run per batch size, with the exchange and the micro-batch that make it fit.
 
     Args:
-        batch_sizes: numbers joined by commas; by default the config's, halved and doubled twice.
-        learning_rate_rule: how the learning rate follows the batch, from the config's: "linear"
+        configs: the config that gives the base batch size and learning rate.
+        schema: schema of the training data.
+        batch_sizes: batch sizes joined by commas; if empty, the config's, halved and doubled twice.
+        learning_rate_rule: scaling of the config's learning rate with the batch size: "linear"
             (Goyal et al. 2017), "sqrt" (Krizhevsky 2014) or "fixed".
-        device_memory: GiB of a device; 0 for what it tells.
+        device_memory: memory per device, GiB; 0 to use what the device reports.
 
     Raises:
-        StudyError: sizes that are no numbers, or none that can be trained.
+        StudyError: batch sizes that are not numbers, or none that can be trained.
     """
-    config = recipes.config
+    config = configs.config
     base, examples = config.optimizer.batch_size, schema.splits[config.data.train_split]
     limit = int(device_memory * 2**30) or memory.device_limit()
     variants, skipped = [], {}
     for size in parse_sizes(batch_sizes) or default_sizes(base):
         name = f"batch-{size}"
-        factor = {"linear": size / base, "sqrt": math.sqrt(size / base), "fixed": 1.0}
-        learning_rate = config.optimizer.learning_rate * factor[learning_rate_rule]
+        factors = {"linear": size / base, "sqrt": math.sqrt(size / base), "fixed": 1.0}
+        learning_rate = config.optimizer.learning_rate * factors[learning_rate_rule]
         changes = {"optimizer.batch_size": size, "optimizer.learning_rate": learning_rate}
         if size > examples:
-            skipped[name] = f"the train split has {examples:,} images: some would meet themselves"
+            skipped[name] = (
+                f"the train split has {examples:,} images: a batch would contain duplicates"
+            )
             continue
         try:
             check_batch_size(size, make_mesh(fsdp=config.parallel.fsdp).size)
@@ -64,40 +70,50 @@ def plan(
 
 
 def default_sizes(base: int) -> list[int]:
-    """The config's batch, halved and doubled."""
-    smaller = [base // 2**i for i in range(SMALLER, 0, -1) if base % 2**i == 0]
-    return [*smaller, base, *(base * 2**i for i in range(1, LARGER + 1))]
+    """Return the config's batch size, halved and doubled.
+
+    Example:
+        >>> from satmip_jax.studies.batch_size import default_sizes
+        >>> default_sizes(256)
+        [64, 128, 256, 512, 1024]
+    """
+    smaller = [base // 2**i for i in range(HALVINGS, 0, -1) if base % 2**i == 0]
+    return [*smaller, base, *(base * 2**i for i in range(1, DOUBLINGS + 1))]
 
 
 def parse_sizes(text: str) -> list[int]:
-    """Numbers joined by commas, sorted, each once.
+    """Parse batch sizes joined by commas; return them sorted, without duplicates.
 
     Raises:
-        StudyError: something else.
+        StudyError: a part that is not a number of images.
 
     Example:
+        >>> from satmip_jax.studies.batch_size import parse_sizes
         >>> parse_sizes("512, 256")
         [256, 512]
     """
     sizes = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         if not part.isdecimal() or not 2 <= int(part) <= 2**24:
-            raise StudyError(f"--batch-sizes {text!r}: {part!r} is no number of images from 2 on")
+            raise StudyError(
+                f"--batch-sizes {text!r}: {part!r} is not a number of images (2 to {2**24:,})"
+            )
         sizes.add(int(part))
     return sorted(sizes)
 
 
 STUDY = Study(
     name="batch-size",
-    title="Scores and cost against the global batch",
+    title="Scores and cost against the global batch size",
     description=(
-        "The same images seen with batches of different size, the learning rate following the "
-        "batch. Negatives are those of the whole batch whatever its size: embeddings are gathered "
-        "or go round a ring, images are encoded in micro-batches where a batch does not fit, which "
-        "changes no gradient. Memory is what the compiled step needs of a device."
+        "The config's method trained with several batch sizes on the same number of images, with "
+        "the learning rate scaled by a rule. Every batch size contrasts with the negatives of the "
+        "whole global batch: embeddings are exchanged by all-gather or ring. Where a batch does "
+        "not fit, images are encoded in micro-batches, which leaves the gradient unchanged. Memory "
+        "is that of the compiled step, per device."
     ),
     plan=plan,
-    x=(Axis("batch_size", "global batch, images", "log"),),
+    x=(Axis("batch_size", "global batch size, images", "log"),),
     draw=plot.scaling,
     columns={
         "batch_size": int,
@@ -106,5 +122,24 @@ STUDY = Study(
         "micro_batch": int,
         "compiled_gib": float,
     },
-    options=("batch_sizes", "learning_rate_rule", "device_memory"),
+    options=(
+        Option(
+            "batch_sizes",
+            "Global batch sizes, such as 256,512,1024.  [default: the config's, halved and doubled "
+            "twice]",
+            default="",
+        ),
+        Option(
+            "learning_rate_rule",
+            "Scaling of the config's learning rate with the batch size.",
+            default="linear",
+            choices=RULES,
+        ),
+        Option(
+            "device_memory",
+            "Memory per device, GiB.  [default: as reported by the device]",
+            type=float,
+            default=0.0,
+        ),
+    ),
 )

@@ -1,4 +1,4 @@
-"""Time and memory of a training step, of each method relative to SimCLR. Nothing is learned."""
+"""Study: time and memory of a training step, relative to SimCLR. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -8,131 +8,131 @@ from typing import Any
 import numpy as np
 
 from satmip_jax.bench.step import Step, compile_step, one_batch, take_turns
-from satmip_jax.config.conversion import vary
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, fields_with_values
+from satmip_jax.studies.methods import method_variants
 from satmip_jax.studies.tracker import StudyRun, StudyTracker
 from satmip_jax.training.setup import claim_workdir, open_split, run_schema
 from satmip_jax.training.step import build_program
 
-ROUNDS, STEPS = 7, 4  # every round takes so many timed steps of every variant in turn
+ROUNDS, STEPS = 7, 4  # rounds over all variants, timed steps per round
 
 
-def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
-    """SimCLR first: the others are relative to it."""
-    known_fields(schema)
-    satmip = recipes.of("satmip")
-    variants = [
-        Variant("simclr", recipes.of("simclr")),
-        Variant("satmip", vary(satmip, {"metadata.encoder": "tabular"})),
-        Variant("satmip-text", vary(satmip, {"metadata.encoder": "text"})),
-        Variant("satmips", recipes.of("satmips", coupled=True)),
-        Variant("satmips-uncoupled", recipes.of("satmips", coupled=False)),
-        Variant("metapred", recipes.of("metapred")),
-    ]
-    if schema.classes:
-        return Plan([*variants, Variant("supervised", recipes.of("supervised"))])
-    return Plan(variants, {"supervised": f"{schema.name} has no labels"})
+def plan(configs: MethodConfigs, schema: Schema) -> Plan:
+    """Plan every method; the first, SimCLR, is the reference."""
+    fields_with_values(schema)
+    return method_variants(configs, schema)
 
 
-def measure(book: StudyTracker) -> None:
-    """Compile all variants, then time them in turn: a change of the machine's pace hits all alike.
+def measure(tracker: StudyTracker) -> None:
+    """Compile all variants, then time them in turn, so that machine noise affects all alike.
 
-    All are measured again where any is missing: only what one process measured is compared.
+    If any variant is missing, all are measured again: only times of one process are comparable.
+
+    Args:
+        tracker: an open study.
     """
-    if len(book.rows) == len(book.units):
+    if len(tracker.results) == len(tracker.runs):
         return
-    dataset = open_split(book.config, book.config.data.train_split)
+    dataset = open_split(tracker.config, tracker.config.data.train_split)
     mesh = make_mesh()
-    batches: dict[str, Any] = {}  # metadata encoder -> a batch as it wants it
-    fed: dict[str, Any] = {}
+    batches: dict[str, Any] = {}  # metadata encoder -> a batch in its format
+    inputs: dict[str, Any] = {}  # run -> its batch
     steps: dict[str, Step] = {}
-    for unit in book.units:
-        book.console.rule(f"compiling {unit.name}")
-        with book.attempt(unit):
-            config = unit.config
+    for run in tracker.runs:
+        tracker.console.rule(f"compiling {run.name}")
+        with tracker.attempt(run):
+            config = run.config
             assert config is not None
-            claim_workdir(unit.folder, config)
-            schema = run_schema(config, dataset, unit.folder)
-            steps[unit.name] = compile_step(build_program(config, schema, len(dataset), mesh))
+            claim_workdir(run.folder, config)
+            schema = run_schema(config, dataset, run.folder)
+            steps[run.name] = compile_step(build_program(config, schema, len(dataset), mesh))
             if (encoder := config.metadata.encoder) not in batches:
                 batches[encoder] = one_batch(config, dataset, mesh)
-            fed[unit.name] = batches[encoder]
-    for unit in sorted(
-        (unit for unit in book.units if unit.name in steps),
-        key=lambda unit: steps[unit.name].bytes or 0,
+            inputs[run.name] = batches[encoder]
+    for run in sorted(
+        (run for run in tracker.runs if run.name in steps),
+        key=lambda run: steps[run.name].bytes or 0,
     ):
-        step = steps.pop(unit.name)
-        with book.attempt(unit):
-            step.mark_peak(fed[unit.name])
-            steps[unit.name] = step
-    seconds = take_turns(steps, fed, rounds=ROUNDS, steps=STEPS)
-    reference = book.units[0].name
-    for unit in book.units:
-        if unit.name in steps:
-            rows = table_rows(unit, reference, steps, seconds, dataset)
-            book.keep(unit, dataset.schema.name, rows)
-            book.finish(unit)
+        step = steps.pop(run.name)
+        with tracker.attempt(run):
+            step.mark_peak(inputs[run.name])
+            steps[run.name] = step
+    seconds = take_turns(steps, inputs, rounds=ROUNDS, steps=STEPS)
+    reference = tracker.runs[0].name
+    for run in tracker.runs:
+        if run.name in steps:
+            scores = step_scores(run, reference, steps, seconds, dataset)
+            tracker.save_scores(run, dataset.schema.name, scores)
+            tracker.finish(run)
 
 
-def table_rows(
-    unit: StudyRun,
+def step_scores(
+    run: StudyRun,
     reference: str,
     steps: Mapping[str, Step],
     seconds: Mapping[str, Sequence[Sequence[float]]],
     dataset: ShardDataset,
 ) -> list[Score]:
-    """Medians with their quartiles, absolute and relative to the reference, round by round."""
-    config = unit.config
+    """Return medians with quartiles, absolute and relative to the reference, round by round.
+
+    Args:
+        run: the run to describe.
+        reference: name of the run that ratios refer to.
+        steps: name of each run -> its compiled step.
+        seconds: name of each run -> seconds of its steps, per round.
+        dataset: the data that the batches came from.
+    """
+    config = run.config
     assert config is not None
 
-    def row(protocol: str, metric: str, values: Sequence[float]) -> Score:
+    def score(protocol: str, metric: str, values: Sequence[float]) -> Score:
         low, middle, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
-        spread = {"low": low, "high": high} if len(values) > 1 else {}
+        interval = {"low": low, "high": high} if len(values) > 1 else {}
         return Score(
             dataset=dataset.schema.name,
             split=dataset.split,
-            model=f"{unit.variant.name} {config.image.encoder}",
+            model=f"{run.variant.name} {config.image.encoder}",
             features="",
             protocol=protocol,
             metric=metric,
             value=middle,
             n=len(values),
-            **spread,
+            **interval,
         )
 
-    mine = seconds[unit.name]
-    rows = [row("timed", "step_seconds", [second for part in mine for second in part])]
+    own = seconds[run.name]
+    scores = [score("timed", "step_seconds", [second for part in own for second in part])]
     if reference in steps:
         medians = [
-            [float(np.median(part)) for part in parts] for parts in (mine, seconds[reference])
+            [float(np.median(part)) for part in parts] for parts in (own, seconds[reference])
         ]
         ratios = [one / other for one, other in zip(*medians, strict=True)]
-        rows.append(row("timed", "relative_step_time", ratios))
+        scores.append(score("timed", "relative_step_time", ratios))
     for protocol, name in (("compiled", "bytes"), ("allocated", "peak")):
-        size = getattr(steps[unit.name], name)
+        size = getattr(steps[run.name], name)
         if size is None:
             continue
-        rows.append(row(protocol, f"{protocol}_bytes", [size]))
+        scores.append(score(protocol, f"{protocol}_bytes", [size]))
         if reference in steps and (other := getattr(steps[reference], name)):
-            rows.append(row(protocol, f"relative_{protocol}_memory", [size / other]))
-    return rows
+            scores.append(score(protocol, f"relative_{protocol}_memory", [size / other]))
+    return scores
 
 
 STUDY = Study(
     name="efficiency",
     title="Time and memory of a training step",
     description=(
-        "One training step of SimCLR, SatMIP with either metadata encoder, SatMIPS (one view "
-        "shared by both losses), uncoupled SatMIPS (a view of its own for SatMIP), prediction of "
-        "metadata and supervised training, relative to SimCLR: time measured in "
-        "turn in one process, data already on the device; memory as the compiler plans it and, "
-        "where the device tells, as it was allocated at most. The paper, time | memory: SimCLR 1 "
-        "| 1, SatMIP 0.56 | 0.62, SatMIPS 1.05 | 1.11."
+        "One training step of each method, relative to SimCLR: SatMIP with either metadata "
+        "encoder, SatMIPS with one view shared by both losses, uncoupled SatMIPS with an extra "
+        "view for SatMIP, metadata prediction and supervised training. Steps are timed in turn in "
+        "one process, with the data already on the device. Memory is that of the compiled step "
+        "and, if the device reports it, the peak that was allocated. The paper, time | memory: "
+        "SimCLR 1 | 1, SatMIP 0.56 | 0.62, SatMIPS 1.05 | 1.11."
     ),
     plan=plan,
     x=(Axis("variant", "method"),),

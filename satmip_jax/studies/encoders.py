@@ -1,4 +1,4 @@
-"""The metadata encoder: fields as a table or as a text."""
+"""Study: metadata encoders, a tabular Transformer against a Transformer over a caption."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from satmip_jax.studies.base import (
     Study,
     StudyError,
     Variant,
-    known_fields,
+    fields_with_values,
 )
 
 
-def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
-    """The config's own method with every metadata encoder there is."""
-    config = recipes.config
-    known_fields(schema)
+def plan(configs: MethodConfigs, schema: Schema) -> Plan:
+    """Plan the config's method with each metadata encoder.
+
+    Raises:
+        StudyError: the method has no metadata encoder, or the data set has no metadata.
+    """
+    config = configs.config
+    fields_with_values(schema)
     if "metadata" not in build_method(config).heads(schema):
         raise StudyError(
             f"config.method.name is {config.method.name!r}, which has no metadata encoder: "
@@ -37,10 +41,10 @@ def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
 
 STUDY = Study(
     name="encoders",
-    title="Metadata as a table or as a text",
+    title="Metadata encoders: table or text",
     description=(
-        "The config's method with its fields encoded by a Transformer over one token a field "
-        "(tabular) and by a Transformer over a caption (text)."
+        "The config's method with its metadata encoded by a Transformer over one token per field "
+        "(tabular), and by a Transformer over a caption of the fields (text)."
     ),
     plan=plan,
     x=(Axis("encoder", "metadata encoder"),),

@@ -1,4 +1,4 @@
-"""Which metadata fields teach what: SatMIP on one group of fields at a time."""
+"""Study: ablation of the metadata fields, with SatMIP trained on one group of fields at a time."""
 
 from __future__ import annotations
 
@@ -6,30 +6,37 @@ from satmip_jax.config.conversion import vary
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
+from satmip_jax.studies.base import (
+    Axis,
+    MethodConfigs,
+    Plan,
+    Study,
+    Variant,
+    fields_with_values,
+)
 
 # The rows of the paper's ablation.
 SELECTIONS = ("GSD", "Time", "Location", "Angles", "GSD+Time+Location", "all")
 
 
-def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
-    """One SatMIP a selection; what the data set knows nothing of is skipped."""
-    known = known_fields(schema)
+def plan(configs: MethodConfigs, schema: Schema) -> Plan:
+    """Plan a SatMIP per selection of fields; selections without values are skipped."""
+    available = fields_with_values(schema)
     variants: list[Variant] = []
-    seen: dict[frozenset[str], str] = {}
+    names: dict[frozenset[str], str] = {}  # fields -> name of the selection
     skipped: dict[str, str] = {}
     for selection in SELECTIONS:
         groups = [] if selection == "all" else selection.split("+")
-        empty = [group for group in groups if not known & _names(group)]
-        here = frozenset(known & _names(selection))
+        empty = [group for group in groups if not available & _names(group)]
+        fields = frozenset(available & _names(selection))
         if empty:
             skipped[selection] = f"{schema.name} has no values of {', '.join(empty)}"
-        elif here in seen:
-            skipped[selection] = f"in {schema.name} these are the same fields as {seen[here]}"
+        elif fields in names:
+            skipped[selection] = f"in {schema.name} these are the same fields as {names[fields]}"
         else:
-            seen[here] = selection
-            config = vary(recipes.of("satmip"), {"metadata.fields": selection})
-            values = {"fields": selection, "field_count": len(here)}
+            names[fields] = selection
+            config = vary(configs.of("satmip"), {"metadata.fields": selection})
+            values = {"fields": selection, "field_count": len(fields)}
             variants.append(Variant(selection, config, values=values))
     return Plan(variants, skipped)
 
@@ -40,10 +47,10 @@ def _names(selection: str) -> set[str]:
 
 STUDY = Study(
     name="fields",
-    title="Which metadata fields teach what",
+    title="Ablation of the metadata fields",
     description=(
-        "SatMIP pretrained with one group of metadata fields at a time, scored from the image, "
-        "from the metadata and from both. The paper (fMoW, linear-probe F1, image | image and "
+        "SatMIP pretrained on one group of metadata fields at a time, scored on image features, on "
+        "metadata features and on both. The paper (fMoW, linear-probe F1, image | image and "
         "metadata): GSD 37.4 | 40.5, Time 43.7 | 46.5, Location 47.1 | 53.3, Angles 41.1 | 43.4, "
         "GSD+Time+Location 50.7 | 57.7, all 50.7 | 58.0."
     ),

@@ -1,41 +1,70 @@
-"""All methods side by side, with what needs no training and with labels as the upper end."""
+"""Study: all methods, beside baselines without training and supervised training."""
 
 from __future__ import annotations
 
 from satmip_jax.config.conversion import vary
+from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.objectives import METHODS, build_method
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
+from satmip_jax.studies.base import (
+    Axis,
+    MethodConfigs,
+    Plan,
+    Study,
+    Variant,
+    fields_with_values,
+)
+
+BASELINES = ("colour", "patches", "fields")
+LAST = "supervised"  # the upper bound
 
 
-def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
-    """Baselines first, then the methods; supervised only where there are labels."""
-    known_fields(schema)
-    satmip, satmips = recipes.of("satmip"), recipes.of("satmips", coupled=True)
-    variants = [Variant("untrained", satmips, init="random", run="satmips")]
-    variants += [Variant(name, baseline=name) for name in ("colour", "patches", "fields")]
-    variants += [
-        Variant("simclr", recipes.of("simclr")),
-        Variant("satmip", vary(satmip, {"metadata.encoder": "tabular"})),
-        Variant("satmip-text", vary(satmip, {"metadata.encoder": "text"})),
-        Variant("satmips", satmips),
-        Variant("satmips-uncoupled", recipes.of("satmips", coupled=False)),
-        Variant("metapred", recipes.of("metapred")),
-        Variant("supervised", recipes.of("supervised")),
-    ]
-    if len(schema.classes) >= 2:
-        return Plan(variants)
-    reason = f"{schema.name} has {len(schema.classes)} classes to learn"
-    return Plan([v for v in variants if v.name != "supervised"], {"supervised": reason})
+def plan(configs: MethodConfigs, schema: Schema) -> Plan:
+    """Plan the baselines, then the methods."""
+    fields_with_values(schema)
+    satmips = configs.of("satmips", coupled=True)
+    untrained = Variant("untrained", satmips, init="random", run="satmips")
+    baselines = [Variant(name, baseline=name) for name in BASELINES]
+    methods = method_variants(configs, schema)
+    return Plan([untrained, *baselines, *methods.variants], methods.skipped)
+
+
+def method_variants(configs: MethodConfigs, schema: Schema) -> Plan:
+    """Plan every method of `METHODS`, and the variants of SatMIP and SatMIPS.
+
+    A method that cannot learn from the data set (supervised training without labels) is skipped.
+    """
+    satmip = configs.of("satmip")
+    several = {
+        "satmip": [
+            Variant("satmip", vary(satmip, {"metadata.encoder": "tabular"})),
+            Variant("satmip-text", vary(satmip, {"metadata.encoder": "text"})),
+        ],
+        "satmips": [
+            Variant("satmips", configs.of("satmips", coupled=True)),
+            Variant("satmips-uncoupled", configs.of("satmips", coupled=False)),
+        ],
+    }
+    variants: list[Variant] = []
+    skipped: dict[str, str] = {}
+    for method in sorted(METHODS, key=lambda name: name == LAST):  # stable
+        try:
+            build_method(configs.of(method)).heads(schema)
+        except ConfigError as error:
+            skipped[method] = str(error)
+        else:
+            variants += several.get(method) or [Variant(method, configs.of(method))]
+    return Plan(variants, skipped)
 
 
 STUDY = Study(
     name="methods",
-    title="Methods compared",
+    title="Comparison of methods",
     description=(
-        "Every method by its own recipe where the config file has one, beside features that need "
-        "no training (untrained encoders, colour statistics, random patch projections, raw "
-        "fields) and supervised training as the upper end. The paper (fMoW, linear-probe F1): "
+        "Every method with its own recipe, if the config file has one. Beside them, features that "
+        "need no training (untrained encoders, colour statistics, random patch projections, raw "
+        "fields) and supervised training as the upper bound. The paper (fMoW, linear-probe F1): "
         "SimCLR 61.1, SatMIP 55.2, SatMIPS 62.3."
     ),
     plan=plan,

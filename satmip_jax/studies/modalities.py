@@ -1,17 +1,24 @@
-"""What is learned of the image, of the metadata, and of both, against what needs no learning."""
+"""Study: image, metadata and joint features, trained and untrained."""
 
 from __future__ import annotations
 
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, Variant, known_fields
+from satmip_jax.studies.base import (
+    Axis,
+    MethodConfigs,
+    Plan,
+    Study,
+    Variant,
+    fields_with_values,
+)
 
 
-def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
-    """One SatMIP and one SatMIPS, the encoders before training, and the fields themselves."""
-    known_fields(schema)
-    satmip, satmips = recipes.of("satmip"), recipes.of("satmips")
-    # Both start from the same weights of the encoders, so one untrained twin stands for both.
+def plan(configs: MethodConfigs, schema: Schema) -> Plan:
+    """Plan a SatMIP, a SatMIPS, their encoders before training, and the raw fields."""
+    fields_with_values(schema)
+    satmip, satmips = configs.of("satmip"), configs.of("satmips")
+    # Both start from the same encoder weights, so one set of untrained encoders stands for both.
     return Plan(
         [
             Variant("fields", baseline="fields", values={"weights": "none"}),
@@ -26,15 +33,15 @@ def plan(recipes: MethodConfigs, schema: Schema) -> Plan:
 
 STUDY = Study(
     name="modalities",
-    title="Image, metadata, or both",
+    title="Image features, metadata features, or both",
     description=(
-        "Scores from the image, from the metadata and from both: of SatMIP, of SatMIPS, of the "
-        "same encoders before training, and of the raw fields (for both: beside colour "
-        "statistics). The paper (F1): metadata alone on fMoW 8.1 raw, 13.9 untrained, 27.8 "
-        "SatMIP; image -> both on fMoW 59.3 -> 63.1 SatMIP, 65.8 -> 68.6 SatMIPS."
+        "Scores on image features, metadata features and both: SatMIP, SatMIPS, the same encoders "
+        "before training, and the raw fields (for both: together with colour statistics). The "
+        "paper (F1): metadata alone on fMoW 8.1 raw, 13.9 untrained, 27.8 SatMIP; image -> both on "
+        "fMoW 59.3 -> 63.1 SatMIP, 65.8 -> 68.6 SatMIPS."
     ),
     plan=plan,
-    x=(Axis("variant", "features of"),),
+    x=(Axis("variant", "encoder"),),
     draw=plot.points,
     columns={"weights": str},
 )

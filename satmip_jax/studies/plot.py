@@ -1,7 +1,7 @@
-"""Plots of studies: points by category, curves over a length, bars relative to a reference.
+"""Plots of studies: points by category, curves over training length, bars relative to a reference.
 
-A panel has one data set and one way of scoring. An error bar is one sample standard deviation over
-the seeds; of a single run it is the interval that its score comes with.
+A panel shows one data set and one protocol. An error bar is one sample standard deviation over the
+seeds; for a single run it is the interval of its score.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from satmip_jax.evaluation.results import is_fraction
 from satmip_jax.studies.base import Axis, Study, Summary
 from satmip_jax.studies.table import main_scores
 
-# Okabe and Ito: told apart by the colour-blind, too.
+# Okabe and Ito: distinguishable with any colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#777777")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _STYLE: Any = {
-    "svg.hashsalt": "satmip",  # the same data give the same bytes
+    "svg.hashsalt": "satmip",  # reproducible bytes
     "text.parse_math": False,  # names come from data
     "font.size": 9,
     "axes.titlesize": 9,
@@ -41,7 +41,15 @@ _STYLE: Any = {
 
 
 def render(study: Study, summaries: Sequence[Summary]) -> dict[str, bytes]:
-    """The plot of a study: format ("svg", "png") -> content of the file."""
+    """Draw the plot of a study.
+
+    Args:
+        study: the study.
+        summaries: its scores; may be empty.
+
+    Returns:
+        Format ("svg", "png") -> content of the file.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = study.draw(study, summaries)
         files = {}
@@ -54,7 +62,7 @@ def render(study: Study, summaries: Sequence[Summary]) -> dict[str, bytes]:
 
 
 def points(study: Study, summaries: Sequence[Summary]) -> Figure:
-    """A line for each category of the study's axis, a point for each kind of features."""
+    """Draw a row per category of the study's axis, with a point per kind of features."""
     (axis, *_) = study.x
     drawn = main_scores(study, summaries)
     categories = _unique(s.at(axis.column) for s in drawn)
@@ -71,8 +79,8 @@ def points(study: Study, summaries: Sequence[Summary]) -> Figure:
             if (s.cells["dataset"], s.cells["protocol"]) != (dataset, protocol + setting):
                 continue
             kind = kinds.index(s.cells["features"])
-            place = categories.index(s.at(axis.column)) + step * (kind - (len(kinds) - 1) / 2)
-            _point(panel, s, kind, horizontal=True, place=place)
+            position = categories.index(s.at(axis.column)) + step * (kind - (len(kinds) - 1) / 2)
+            _point(panel, s, kind, horizontal=True, position=position)
         panel.set_title(f"{dataset}: {protocol}{setting}")
         panel.set_xlabel(_value_label(study))
         panel.tick_params(labelbottom=True)
@@ -86,22 +94,22 @@ def points(study: Study, summaries: Sequence[Summary]) -> Figure:
 
 
 def lines(study: Study, summaries: Sequence[Summary]) -> Figure:
-    """A curve for each method over each axis of the study, from the image."""
+    """Draw a curve of image scores per method, over each axis of the study."""
     drawn = [s for s in main_scores(study, summaries) if s.cells["features"] == "image"]
     methods = _unique(s.cells["method"] for s in drawn)
     rows = _unique((s.cells["dataset"], s.cells["protocol"]) for s in drawn)
     figure, axes = _grid(study, drawn, len(rows), len(study.x), 2.6)
     for panel, (dataset, protocol), axis in _panels(axes, rows, study.x):
         panel_key = (dataset, protocol)
-        here = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == panel_key]
+        in_panel = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == panel_key]
         for number, method in enumerate(methods):
-            curve = [s for s in here if s.cells["method"] == method]
+            curve = [s for s in in_panel if s.cells["method"] == method]
             curve = sorted((s for s in curve if s.at(axis.column)), key=lambda s: s.at(axis.column))
             x, y = [s.at(axis.column) for s in curve], [_scaled(s)[0] for s in curve]
             panel.plot(x, y, color=_colour(number), linewidth=1.2)
             for s in curve:
-                _point(panel, s, number, horizontal=False, place=s.at(axis.column))
-        _scale(panel, axis, sorted({s.at(axis.column) for s in here if s.at(axis.column)}))
+                _point(panel, s, number, horizontal=False, position=s.at(axis.column))
+        _scale(panel, axis, sorted({s.at(axis.column) for s in in_panel if s.at(axis.column)}))
         panel.set_title(f"{dataset}: {protocol}")
     for panel in axes[:, 0]:
         panel.set_ylabel(_value_label(study))
@@ -110,23 +118,23 @@ def lines(study: Study, summaries: Sequence[Summary]) -> Figure:
 
 
 def scaling(study: Study, summaries: Sequence[Summary]) -> Figure:
-    """The score from the image over the study's axis, and beside it what it costs."""
+    """Draw the image score over the study's axis, with throughput and memory beside it."""
     axis = study.x[0]
     drawn = [s for s in main_scores(study, summaries) if s.cells["features"] == "image"]
     rows = _unique((s.cells["dataset"], s.cells["protocol"]) for s in drawn)
-    costs = {"images_per_second": "images / s", "compiled_gib": "memory of a device, GiB"}
+    costs = {"images_per_second": "images / s", "compiled_gib": "memory per device, GiB"}
     figure, axes = _grid(study, drawn, len(rows), 1 + len(costs), 2.6, sharey=False)
     exchanges = _unique(s.at("exchange") for s in drawn)
     for panel, row, column in _panels(axes, rows, ["score", *costs]):
-        here = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == row]
-        for s in here:
-            number, place = exchanges.index(s.at("exchange")), s.at(axis.column)
+        in_panel = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == row]
+        for s in in_panel:
+            number, position = exchanges.index(s.at("exchange")), s.at(axis.column)
             if column == "score":
-                _point(panel, s, number, horizontal=False, place=place)
+                _point(panel, s, number, horizontal=False, position=position)
             elif s.at(column) is not None:
                 marker = MARKERS[number % len(MARKERS)]
-                panel.plot(place, s.at(column), color=_colour(number), marker=marker)
-        _scale(panel, axis, sorted({s.at(axis.column) for s in here}))
+                panel.plot(position, s.at(column), color=_colour(number), marker=marker)
+        _scale(panel, axis, sorted({s.at(axis.column) for s in in_panel}))
         panel.set_title(costs.get(column, ": ".join(row)))
         if column == "score":
             panel.set_ylabel(_value_label(study))
@@ -137,7 +145,7 @@ def scaling(study: Study, summaries: Sequence[Summary]) -> Figure:
 
 
 def bars(study: Study, summaries: Sequence[Summary]) -> Figure:
-    """A bar for each category of the study's axis, a panel for each metric; 1 is the reference."""
+    """Draw a bar per category of the study's axis in a panel per metric; the reference is at 1."""
     (axis, *_) = study.x
     metrics = [m for m in study.metrics if m.startswith("relative_")]
     drawn = [s for s in summaries if s.cells["metric"] in metrics]
@@ -147,13 +155,13 @@ def bars(study: Study, summaries: Sequence[Summary]) -> Figure:
     figure, axes = _grid(study, drawn, 1, len(metrics), height)
     for panel, _, metric in _panels(axes, [None], metrics):
         for s in (s for s in drawn if s.cells["metric"] == metric):
-            place = categories.index(s.at(axis.column))
-            panel.barh(place, s.mean, height=0.6, color=_colour(place))
-            low, high = s.spread
+            position = categories.index(s.at(axis.column))
+            panel.barh(position, s.mean, height=0.6, color=_colour(position))
+            low, high = s.error_bar
             if low or high:
-                panel.errorbar(s.mean, place, xerr=[[low], [high]], color="#333333", capsize=2)
+                panel.errorbar(s.mean, position, xerr=[[low], [high]], color="#333333", capsize=2)
             text = f" {s.mean:.2f}"
-            panel.text(s.mean + high, place, text, va="center", ha="left", color="#333333")
+            panel.text(s.mean + high, position, text, va="center", ha="left", color="#333333")
         panel.axvline(1, color="#333333", linewidth=0.8, linestyle=":")
         panel.margins(x=0.14)
         panel.set_xlim(left=0)
@@ -167,7 +175,7 @@ def bars(study: Study, summaries: Sequence[Summary]) -> Figure:
 
 
 def _setting(s: Summary) -> str:
-    """What follows the name of a protocol: "" or " blocked 1deg"."""
+    """Return the suffix of the protocol's name: "" or " blocked 1deg"."""
     return s.cells["protocol"][len(s.cells["protocol"].split(" ")[0]) :]
 
 
@@ -181,12 +189,12 @@ def _grid(
     sharex: bool = False,
     sharey: Literal["row"] | bool = "row",
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with (rows, columns) panels of `height` inches; at least one."""
+    """Return a figure of (rows, columns) panels, at least one, each `height` inches high."""
     rows, columns = max(rows, 1), max(columns, 1)
     figure = Figure(figsize=(2.4 + 3.2 * columns, 0.7 + height * rows))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     figure.suptitle(study.title, fontsize=11, fontweight="bold")
-    figure.supxlabel(_bars_mean(drawn), fontsize=7.5, color="#555555")
+    figure.supxlabel(_error_bar_note(drawn), fontsize=7.5, color="#555555")
     return figure, axes
 
 
@@ -196,28 +204,32 @@ def _panels(axes: np.ndarray, rows: Sequence[Any], columns: Sequence[Any]) -> li
     ]
 
 
-def _bars_mean(drawn: Sequence[Summary]) -> str:
-    """What the error bars are, in words."""
+def _error_bar_note(drawn: Sequence[Summary]) -> str:
+    """Return a note on the meaning of the error bars."""
     if not drawn:
-        return "nothing is done yet"
+        return "no results yet"
     parts = []
     if (seeds := max(len(s.values) for s in drawn)) > 1:
         parts.append(f"± 1 sample standard deviation over {seeds} seeds")
     if any(s.low is not None for s in drawn):
         fraction = is_fraction(drawn[0].cells["metric"])
-        interval = "95 % interval over the examples" if fraction else "quartiles of the rounds"
-        parts.append(f"of a single run, {interval}")
+        interval = (
+            "95 % confidence interval over the examples"
+            if fraction
+            else "quartiles over the rounds"
+        )
+        parts.append(f"for a single run, {interval}")
     return f"error bars: {'; '.join(parts)}" if parts else "one seed"
 
 
 def _scaled(s: Summary) -> tuple[float, float, float]:
-    """Mean and reach of the error bar below and above, as shown."""
-    low, high = s.spread
+    """Return the mean and the lengths of its error bar, in units of the plot."""
+    low, high = s.error_bar
     return _factor(s) * s.mean, _factor(s) * low, _factor(s) * high
 
 
 def _factor(s: Summary) -> float:
-    """From the value to what is shown: fractions as percent."""
+    """Return the factor from the value to units of the plot: fractions are shown as percentages."""
     return 100.0 if is_fraction(s.cells["metric"]) else 1.0
 
 
@@ -226,16 +238,16 @@ def _value_label(study: Study) -> str:
     return metric.replace("_", " ") + (", %" if is_fraction(metric) else "")
 
 
-def _point(panel: Axes, s: Summary, number: int, *, horizontal: bool, place: float) -> None:
-    """A mean with its error bar, and the seeds around it."""
+def _point(panel: Axes, s: Summary, number: int, *, horizontal: bool, position: float) -> None:
+    """Draw a mean with its error bar, and the seeds as small dots."""
     mean, low, high = _scaled(s)
     colour, marker = _colour(number), MARKERS[number % len(MARKERS)]
-    x, y, error = (mean, place, "xerr") if horizontal else (place, mean, "yerr")
-    reach: Any = {error: [[low], [high]]}
-    panel.errorbar(x, y, **reach, color=colour, marker=marker, markersize=5, capsize=2, linewidth=1)
+    x, y, error = (mean, position, "xerr") if horizontal else (position, mean, "yerr")
+    bar: Any = {error: [[low], [high]]}
+    panel.errorbar(x, y, **bar, color=colour, marker=marker, markersize=5, capsize=2, linewidth=1)
     if len(s.values) > 1:
         each = [_factor(s) * value for value in s.values]
-        same = [place] * len(each)
+        same = [position] * len(each)
         panel.scatter(*((each, same) if horizontal else (same, each)), s=5, color=colour, alpha=0.4)
 
 
@@ -255,7 +267,7 @@ def _scale(panel: Axes, axis: Axis, values: Sequence[float]) -> None:
 
 
 def _legend(figure: Figure, names: Sequence[str], title: str) -> None:
-    """Beside the panels, where it hides nothing; one name needs none."""
+    """Add a legend beside the panels, unless there is a single name."""
     if len(names) < 2:
         return
     handles = [

@@ -1,4 +1,4 @@
-"""Studies by name. A study is one file in this folder and one line in `STUDIES`."""
+"""The studies by name. A study is one file in this folder and one line in `STUDIES`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from satmip_jax.studies.base import Study
-from satmip_jax.studies.base import StudyError
 
-# name -> "module:Study", imported when asked for.
+# name -> "module:Study", imported on demand.
 STUDIES: dict[str, str] = {
     "fields": "satmip_jax.studies.fields:STUDY",
     "convergence": "satmip_jax.studies.convergence:STUDY",
@@ -22,7 +21,18 @@ STUDIES: dict[str, str] = {
 
 
 def open_study(name: str) -> Study:
-    """The study of that name; raises `StudyError` for an unknown one."""
+    """Import and return the study of that name.
+
+    Raises:
+        StudyError: there is no such study.
+
+    Example:
+        >>> from satmip_jax.studies.registry import open_study
+        >>> open_study("methods").title
+        'Comparison of methods'
+    """
+    from satmip_jax.studies.base import StudyError
+
     if name not in STUDIES:
         raise StudyError(f"unknown study {name!r}: choose one of {', '.join(STUDIES)}")
     module, _, attribute = STUDIES[name].partition(":")

@@ -1,4 +1,4 @@
-"""The one way through a study: plan, do what is not done, write the table and the plot."""
+"""The run of a study: plan the variants, run what is missing, write the table and the plot."""
 
 from __future__ import annotations
 
@@ -27,81 +27,78 @@ def run_study(
     config: ConfigDict,
     out: str | Path,
     *,
-    recipes: Mapping[str, ConfigDict] | None = None,
+    method_configs: Mapping[str, ConfigDict] | None = None,
     seeds: int = 1,
     eval_data: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> None:
-    """Run a study in the folder `out`; called again with the same arguments it goes on.
+    """Run a study in the folder `out`; a repeated call resumes it.
 
     Args:
-      name: a key of `STUDIES`.
-      config: what the variants start from; `config.seed` is the first seed.
-      recipes: method -> what variants of that method start from instead, see
-        `config.load_method_configs`.
-      seeds: how many runs of every variant.
-      eval_data: prepared folders to score on; by default the training data.
-      options: of the study itself, see `Study.options`.
+        name: a key of `STUDIES`.
+        config: base config of the variants; `config.seed` is the first seed.
+        out: folder for the runs, the table and the plot.
+        method_configs: method -> config to start its variants from instead of `config`, see
+            `config.load_method_configs`.
+        seeds: number of runs per variant.
+        eval_data: prepared folders to score on; by default the training data.
+        options: options of the study, see `Study.options`.
+        console: where to print; by default the terminal, on the main process only.
 
     Raises:
-      StudyError: it cannot be run as asked for, or some variants failed; the others are done.
-      Interrupted: training was asked to stop and has saved its state.
+        StudyError: the study cannot run with these arguments, or some runs failed; all others are
+            complete.
+        Interrupted: training received a stop signal and saved its state.
 
     Example:
-      >>> run_study("fields", load_config("configs/eurosat.py:satmip,cpu"), "studies/fields")
+        >>> from satmip_jax.studies.runner import run_study
+        >>> run_study("fields", config, "studies/fields")  # doctest: +SKIP
     """
     console = console or Console(quiet=not is_main_process())
     study = open_study(name)
     validate(config)
     dataset = open_split(config, config.data.train_split)
-    if unknown := set(options or ()) - set(study.options):
-        raise StudyError(
-            f"the study {name!r} has no option {', '.join(sorted(unknown))}; it has: "
-            f"{', '.join(study.options) or 'none'}"
-        )
-    start = MethodConfigs(config, recipes or {})
-    plan = study.plan(start, dataset.schema, **(options or {}))
+    configs = MethodConfigs(config, method_configs or {})
+    plan = study.plan(configs, dataset.schema, **study.option_values(options or {}))
     for variant in plan.variants:
         if variant.config is not None:
             validate(variant.config)
-    book = StudyTracker(
+    if study.measure:
+        seeds, data = 1, {dataset.schema.name: config.data.dir}
+    else:
+        data = check_eval_data(config, eval_data or [config.data.dir])
+    tracker = StudyTracker(
         Path(out),
         study,
         plan,
-        start,
-        seeds=range(config.seed, config.seed + (1 if study.measure else seeds)),
-        data={dataset.schema.name: config.data.dir}
-        if study.measure
-        else labelled(config, eval_data or [config.data.dir]),
-        examples=len(dataset),
+        configs,
+        seeds=range(config.seed, config.seed + seeds),
+        data=data,
+        train_examples=len(dataset),
         console=console,
     )
-    book.open()
-    done = f", {len(book.rows)} done before" if book.rows else ""
-    console.print(f"[bold]{study.title}[/bold]: {len(book.units)} in all{done}")
-    for method, departures in book.departures.items():
-        console.print(f"{method} by its own recipe: {'; '.join(departures)}", markup=False)
-    for left_out, reason in plan.skipped.items():
-        console.print(f"skipped {left_out}: {reason}", markup=False)
-    (study.measure or train_and_score)(book)
-    table.show(study, table.summarize(study, book.table()), console)
+    tracker.open()
+    _print_plan(tracker)
+    (study.measure or train_and_score)(tracker)
+    table.print_summary(study, table.summarize(study, tracker.table()), console)
     files = "study.json, results.csv, results.parquet, plot.svg, plot.png"
-    console.print(f"{book.folder}: {files}", markup=False, soft_wrap=True)
-    if book.failed:
-        show_failures(book)
+    console.print(f"{tracker.folder}: {files}", markup=False, soft_wrap=True)
+    if tracker.failed:
+        _print_failures(tracker)
         raise StudyError(
-            f"{len(book.failed)} of {len(book.units)} failed, the others are in the table; "
-            "the same command tries them again"
+            f"{len(tracker.failed)} of {len(tracker.runs)} runs failed; the others are in the "
+            "table; run the same command again to retry"
         )
 
 
-def labelled(config: ConfigDict, folders: Sequence[str]) -> dict[str, str]:
-    """Name of each data set -> its folder, after a look at whether it can be scored on.
+def check_eval_data(config: ConfigDict, folders: Sequence[str]) -> dict[str, str]:
+    """Check that prepared folders can be scored on; return them by name of the data set.
 
     Raises:
-      StudyError: no labels, or two of one name, whose scores could not be told apart.
-      ShardError: no prepared data, or not these splits.
+        StudyError: a data set without labels, or two of one name, whose scores could not be told
+            apart.
+        ShardError: a folder without prepared data, or without the config's splits.
     """
     data: dict[str, str] = {}
     for folder in dict.fromkeys(folders):
@@ -118,9 +115,18 @@ def labelled(config: ConfigDict, folders: Sequence[str]) -> dict[str, str]:
     return data
 
 
-def show_failures(book: StudyTracker) -> None:
-    """A table of what failed and why."""
+def _print_plan(tracker: StudyTracker) -> None:
+    console = tracker.console
+    done = f", {len(tracker.results)} already complete" if tracker.results else ""
+    console.print(f"[bold]{tracker.study.title}[/bold]: {len(tracker.runs)} runs{done}")
+    for method, changes in tracker.recipe_differences.items():
+        console.print(f"{method} has its own recipe: {'; '.join(changes)}", markup=False)
+    for variant, reason in tracker.plan.skipped.items():
+        console.print(f"skipped {variant}: {reason}", markup=False)
+
+
+def _print_failures(tracker: StudyTracker) -> None:
     failures = Table("failed", "reason", title="failures")
-    for name, (_, reason) in book.failed.items():
+    for name, (_, reason) in tracker.failed.items():
         failures.add_row(name, escape(reason.splitlines()[0] if reason else ""))
-    book.console.print(failures)
+    tracker.console.print(failures)

@@ -1,4 +1,4 @@
-"""The common way of a study: every variant is trained, scored, and put into the book."""
+"""The default measurement of a study: every variant is trained and scored."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from satmip_jax.studies.tracker import StudyTracker
 from satmip_jax.training.loop import train
 
 
-def train_and_score(book: StudyTracker) -> None:
-    """Train and score what is not done yet, one variant and seed at a time.
+def train_and_score(tracker: StudyTracker) -> None:
+    """Train and score the pending runs, one variant and seed at a time.
+
+    Args:
+        tracker: an open study.
 
     Raises:
-      Interrupted: training was asked to stop; it has saved, and the next call goes on there.
+        Interrupted: training received a stop signal and saved its state; the next call resumes.
     """
-    splits = {"split": book.config.data.val_split, "bank": book.config.data.train_split}
-    for unit in book.todo():
-        with book.attempt(unit):
-            if unit.config is not None:
-                train(unit.config, unit.folder)  # returns at once where it is done
-            for name, folder in book.data.items():
-                if book.scores(unit, name) is not None:
+    splits = {
+        "split": tracker.config.data.val_split,
+        "bank": tracker.config.data.train_split,
+    }
+    for run in tracker.pending():
+        with tracker.attempt(run):
+            if run.config is not None:
+                train(run.config, run.folder)  # returns at once if complete
+            for name, folder in tracker.data.items():
+                if tracker.load_scores(run, name) is not None:
                     continue
-                if unit.config is None:
-                    rows = evaluate_baseline(unit.variant.baseline, folder, **splits)
+                if run.config is None:
+                    scores = evaluate_baseline(run.variant.baseline, folder, **splits)
                 else:
-                    rows = evaluate(unit.folder, folder, init=unit.variant.init, **splits)
-                book.keep(unit, name, rows)
-            book.finish(unit)
+                    scores = evaluate(run.folder, folder, init=run.variant.init, **splits)
+                tracker.save_scores(run, name, scores)
+            tracker.finish(run)

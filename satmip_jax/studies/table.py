@@ -1,4 +1,4 @@
-"""The tidy table of a study, and what is said of it over the seeds."""
+"""The tidy table of a study, and the summary over the seeds that is printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.table import Table
 from satmip_jax.evaluation.results import is_fraction
 from satmip_jax.studies.base import Study, Summary
 
-# Every study has these columns, in this order; its own come after them.
+# Columns of every study, in this order; the study's own columns follow.
 COLUMNS: dict[str, type] = {
     "study": str,
     "variant": str,
@@ -43,14 +43,19 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
 def to_arrow(study: Study, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The rows as a table of fixed columns and types; what a row lacks is null."""
+    """Convert rows of scores to a table with fixed columns and types.
+
+    Args:
+        study: the study, for its own columns.
+        rows: scores, column -> value; missing values become null.
+    """
     types = COLUMNS | dict(study.columns)
     schema = pa.schema([(name, _ARROW[kind]) for name, kind in types.items()])
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
 def write_csv(table: pa.Table, path: Path) -> None:
-    """Write comma-separated values with a header; null is empty."""
+    """Write comma-separated values with a header; null becomes an empty cell."""
     pa.csv.write_csv(table, path, pa.csv.WriteOptions(quoting_header="none"))
 
 
@@ -60,7 +65,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def summarize(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
-    """Put the seeds of each score together, in the order of the rows."""
+    """Group the rows of each score over the seeds, in the order of the rows."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     columns = (*KEY, *study.columns)
     for row in rows:
@@ -79,28 +84,28 @@ def summarize(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
 
 
 def main_scores(study: Study, summaries: Sequence[Summary]) -> list[Summary]:
-    """What the final table and the plot show of all there is in results.csv."""
-    wanted = [s for s in summaries if s.cells["metric"] in study.metrics]
-    return [s for s in wanted if s.cells["protocol"].split(" ")[0] in MAIN] or wanted
+    """Return the scores that the printed table and the plot show, a part of results.csv."""
+    selected = [s for s in summaries if s.cells["metric"] in study.metrics]
+    return [s for s in selected if s.cells["protocol"].split(" ")[0] in MAIN] or selected
 
 
-def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
-    """A line for each variant, data set and kind of features, a column for each score."""
+def print_summary(study: Study, summaries: Sequence[Summary], console: Console) -> None:
+    """Print a line per variant, data set and kind of features, with a column per score."""
     shown = main_scores(study, summaries)
     scores = list(dict.fromkeys((s.cells["protocol"], s.cells["metric"]) for s in shown))
     lines: dict[tuple[str, str, str], dict[tuple[str, str], Summary]] = {}
     for s in shown:
         line = (s.cells["variant"], s.cells["dataset"], s.cells["features"])
         lines.setdefault(line, {})[s.cells["protocol"], s.cells["metric"]] = s
-    about = [_about(*line, next(iter(found.values()))) for line, found in lines.items()]
-    # what is the same everywhere needs no column, nor does a length that is not studied
+    labels = [_labels(*line, next(iter(by_score.values()))) for line, by_score in lines.items()]
+    # no column for a constant, nor for the length of training if it is not an axis
     hidden = {"images", "train_seconds"} - {axis.column for axis in study.x}
-    hidden |= {name for name in _ABOUT if len({line[name] for line in about}) == 1}
+    hidden |= {name for name in _LABELS if len({line[name] for line in labels}) == 1}
     hidden -= {"variant"} if study.measure else {"variant", "seeds"}
-    names = [name for name in _ABOUT if name not in hidden]
+    names = [name for name in _LABELS if name not in hidden]
 
     metrics = {metric for _, metric in scores}
-    title = study.title + (f": {_words(*metrics)}" if len(metrics) == 1 else "")
+    title = study.title + (f": {_metric_label(*metrics)}" if len(metrics) == 1 else "")
     if any(s.std is not None for s in shown):
         title += "; mean ± sample standard deviation over the seeds"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -111,23 +116,23 @@ def show(study: Study, summaries: Sequence[Summary], console: Console) -> None:
     for protocol, metric in scores:
         head = protocol.replace(" ", "\n").replace("-", "-\n")
         table.add_column(
-            head if len(metrics) == 1 else _words(metric), justify="right", overflow="fold"
+            head if len(metrics) == 1 else _metric_label(metric), justify="right", overflow="fold"
         )
     previous: dict[str, str] = {}
-    for facts, found in zip(about, lines.values(), strict=True):
+    for facts, by_score in zip(labels, lines.values(), strict=True):
         new = facts["variant"] != previous.get("variant")
         cells = [facts[name] if new or name in ("data set", "features") else "" for name in names]
-        cells += [_cell(found[key], key[1]) if key in found else "" for key in scores]
+        cells += [_cell(by_score[key], key[1]) if key in by_score else "" for key in scores]
         table.add_row(*cells)
         previous = facts
     console.print(table)
 
 
-_ABOUT = ("variant", "data set", "features", "images", "train_seconds", "seeds")
+_LABELS = ("variant", "data set", "features", "images", "train_seconds", "seeds")
 
 
-def _about(variant: str, dataset: str, features: str, summary: Summary) -> dict[str, str]:
-    """What a line of the final table is of."""
+def _labels(variant: str, dataset: str, features: str, summary: Summary) -> dict[str, str]:
+    """Return the cells that identify a line of the printed table."""
     images, seconds = summary.images, summary.train_seconds
     values = (
         *map(escape, (variant, dataset, features)),
@@ -135,15 +140,15 @@ def _about(variant: str, dataset: str, features: str, summary: Summary) -> dict[
         f"{seconds:,.0f} s" if seconds else "",
         str(len(summary.values)),
     )
-    return dict(zip(_ABOUT, values, strict=True))
+    return dict(zip(_LABELS, values, strict=True))
 
 
-def _words(metric: str) -> str:
+def _metric_label(metric: str) -> str:
     return metric.replace("_", " ") + (", %" if is_fraction(metric) else "")
 
 
 def _cell(summary: Summary, metric: str) -> str:
-    """The mean with its deviation; of one run that is no fraction, the interval."""
+    """Format a mean with its deviation, or its interval for one run of a metric in other units."""
 
     def number(value: float) -> str:
         if is_fraction(metric):
@@ -158,5 +163,5 @@ def _cell(summary: Summary, metric: str) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+    present = [value for value in values if value is not None]
+    return statistics.fmean(present) if present else None

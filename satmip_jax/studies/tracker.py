@@ -1,19 +1,19 @@
-"""What a study has done so far, and the files that tell it.
+"""The state of a study: which runs are complete, and the files that record it.
 
-    DIR/study.json          what is compared, on what machine, what was skipped and what failed
-    DIR/results.csv         one score a line; results.parquet holds the same
+    DIR/study.json          what is compared, the hardware, skipped variants and failed runs
+    DIR/results.csv         one score per line; results.parquet holds the same
     DIR/plot.svg, plot.png
-    DIR/runs/<run>-seed<n>/ a workdir of `satmip train`, evaluation.json and scored.json
+    DIR/runs/<run>-seed<n>/ a workdir of `satmip train`, with evaluation.json and scored.json
 
-Every file is written at once or not at all, and the table always comes from the files of the runs:
-a study that was stopped on the way ends with the same table as one that was not.
+Every file is written atomically, and the table is always rebuilt from the files of the runs. An
+interrupted and resumed study ends with the same table as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,23 +27,30 @@ from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
 from satmip_jax.runtime.environment import environment
+from satmip_jax.runtime.files import (
+    FileContentError,
+    atomic_path,
+    read_json_object,
+    write_atomically,
+)
 from satmip_jax.studies import plot, table
 from satmip_jax.studies.base import MethodConfigs, Plan, Study, StudyError, Variant
 from satmip_jax.studies.training_time import training_seconds
 from satmip_jax.training.loop import Interrupted
 from satmip_jax.training.optimizer import total_steps
 
-MARKER = "scored.json"  # in a run's folder: what was scored -> keys of its rows in evaluation.json
+SCORED_FILE = "scored.json"  # in a run's folder: what was scored -> keys of its evaluation.json
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A variant with one seed: what is done as a whole or not at all.
+    """A variant with one seed, the unit of work that is complete or repeated.
 
     Attributes:
-      seed: of the training; None for features that need none.
-      config: of the training, with this seed; None likewise.
-      folder: of the run, which several variants may share.
+        variant: the variant.
+        seed: seed of the training; None for a baseline.
+        config: config of the training, with this seed; None for a baseline.
+        folder: folder of the run; variants may share it.
     """
 
     variant: Variant
@@ -53,7 +60,7 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in messages."""
         return self.variant.name + ("" if self.seed is None else f", seed {self.seed}")
 
 
@@ -61,11 +68,21 @@ class StudyTracker:
     """The state of a study in a folder.
 
     Args:
-      folder: where the study lives.
-      recipes: what the variants start from.
-      seeds: of every variant that is trained.
-      data: name -> prepared folder, on which everything is scored.
-      examples: number of training images.
+        folder: folder of the study.
+        study: the study.
+        plan: its variants.
+        configs: the configs that the variants start from.
+        seeds: seeds of every variant that is trained.
+        data: name of each data set to score on -> its prepared folder.
+        train_examples: number of training images.
+        console: where to print.
+
+    Attributes:
+        runs: all runs, in the order of the table.
+        results: name of each complete run -> its lines of the table.
+        failed: name of each failed run -> (the run, reason).
+        recipe_differences: method -> how its recipe differs from the base config.
+        environments: hardware and versions that the study was computed with.
     """
 
     def __init__(
@@ -73,43 +90,47 @@ class StudyTracker:
         folder: Path,
         study: Study,
         plan: Plan,
-        recipes: MethodConfigs,
+        configs: MethodConfigs,
         *,
         seeds: Sequence[int],
         data: Mapping[str, str],
-        examples: int,
+        train_examples: int,
         console: Console,
     ) -> None:
-        self.folder, self.study, self.plan, self.config = folder, study, plan, recipes.config
-        self.seeds, self.data, self.examples, self.console = seeds, data, examples, console
-        self.units = [unit for variant in plan.variants for unit in self._units(variant)]
-        self.rows: dict[str, list[dict[str, Any]]] = {}  # of the units that are done, by name
+        self.folder, self.study, self.plan, self.config = folder, study, plan, configs.config
+        self.seeds, self.data, self.train_examples = seeds, data, train_examples
+        self.console = console
+        self.runs = [run for variant in plan.variants for run in self._runs_of(variant)]
+        self.results: dict[str, list[dict[str, Any]]] = {}
         self.failed: dict[str, tuple[StudyRun, str]] = {}
         methods = {variant.config.method.name for variant in plan.variants if variant.config}
-        # method -> where its recipe is not that of `config`
-        self.departures = {m: d for m, d in recipes.departures().items() if m in methods}
-        self.machines: list[dict[str, Any]] = []  # on which the study was computed
+        self.recipe_differences = {
+            method: changes
+            for method, changes in configs.recipe_differences().items()
+            if method in methods
+        }
+        self.environments: list[dict[str, Any]] = []
 
-    def _units(self, variant: Variant) -> Iterator[StudyRun]:
-        run = self.folder / "runs" / (variant.run or variant.name)
+    def _runs_of(self, variant: Variant) -> Iterator[StudyRun]:
+        folder = self.folder / "runs" / (variant.run or variant.name)
         if variant.config is None:
-            yield StudyRun(variant, None, None, run)
+            yield StudyRun(variant, None, None, folder)
             return
         for seed in self.seeds:
-            folder = run.with_name(f"{run.name}-seed{seed}")
-            yield StudyRun(variant, seed, vary(variant.config, {"seed": seed}), folder)
+            config = vary(variant.config, {"seed": seed})
+            yield StudyRun(variant, seed, config, folder.with_name(f"{folder.name}-seed{seed}"))
 
-    # --- the way of a study -----------------------------------------------------------------------
+    # --- progress ---------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Claim the folder and take in what is done.
+        """Claim the folder and load the runs that are complete.
 
         Raises:
-          StudyError: the folder holds another study or one with another config.
+            StudyError: the folder holds another study, or this one with another config.
         """
         path = self.folder / "study.json"
         if path.is_file():
-            stored = _read_json(path)
+            stored = _read_object(path)
             if stored.get("name") != self.study.name:
                 raise StudyError(
                     f"{self.folder} holds the study {stored.get('name')!r}, not "
@@ -120,32 +141,41 @@ class StudyTracker:
                 raise StudyError(
                     f"{self.folder} holds this study with another config:\n  "
                     + "\n  ".join(changed)
-                    + "\nUse another --out, or the config of that study to go on with it."
+                    + "\nUse another --out, or resume with the config of that study."
                 )
-            self.machines = stored.get("machines") or []
-        for unit in self.units:
-            if self._is_done(unit):
-                self.rows[unit.name] = self._collect(unit)
-        if len(self.rows) < len(self.units) and (here := environment()) not in self.machines:
-            self.machines.append(here)
+            self.environments = stored.get("machines") or []
+        for run in self.runs:
+            if self._is_complete(run):
+                self.results[run.name] = self._table_rows(run)
+        if len(self.results) < len(self.runs):
+            current = environment()
+            if current not in self.environments:
+                self.environments.append(current)
         self.write()
 
-    def todo(self) -> Iterator[StudyRun]:
-        """The units that are not done, one after another."""
-        for number, unit in enumerate(self.units, start=1):
-            if unit.name in self.rows or unit.name in self.failed:
+    def pending(self) -> Iterator[StudyRun]:
+        """Yield the runs that are not complete, in order.
+
+        A run is failed without a try if another run that shares its folder has failed.
+        """
+        for number, run in enumerate(self.runs, start=1):
+            if run.name in self.results or run.name in self.failed:
                 continue
-            self.console.rule(f"{number}/{len(self.units)}  {unit.name}")
+            self.console.rule(f"{number}/{len(self.runs)}  {run.name}")
             failures = self.failed.values()
-            reasons = [reason for other, reason in failures if other.folder == unit.folder]
+            reasons = [reason for other, reason in failures if other.folder == run.folder]
             if reasons:
-                self.fail(unit, reasons[0])
+                self.fail(run, reasons[0])
             else:
-                yield unit
+                yield run
 
     @contextmanager
-    def attempt(self, unit: StudyRun) -> Iterator[None]:
-        """Record a failure of what is done inside and go on; only a wish to stop goes through."""
+    def attempt(self, run: StudyRun) -> Iterator[None]:
+        """Record an error in the block as a failure of the run; only a stop signal is re-raised.
+
+        Raises:
+            Interrupted: training received a stop signal.
+        """
         try:
             yield
         except Interrupted:
@@ -155,107 +185,109 @@ class StudyTracker:
             if not isinstance(error, SatmipError):
                 reason = f"{type(error).__name__}: {error}"
                 if is_main_process():
-                    unit.folder.mkdir(parents=True, exist_ok=True)
+                    run.folder.mkdir(parents=True, exist_ok=True)
                     text = traceback.format_exc()
-                    (unit.folder / "failure.txt").write_text(text, encoding="utf-8")
-            self.fail(unit, reason)
+                    (run.folder / "failure.txt").write_text(text, encoding="utf-8")
+            self.fail(run, reason)
 
-    def fail(self, unit: StudyRun, reason: str) -> None:
-        """Note that a unit failed, and why."""
-        self.failed[unit.name] = (unit, reason)
-        self.console.print(f"{unit.name} failed: {reason}", style="red", markup=False)
+    def fail(self, run: StudyRun, reason: str) -> None:
+        """Record a run as failed."""
+        self.failed[run.name] = (run, reason)
+        self.console.print(f"{run.name} failed: {reason}", style="red", markup=False)
         self.write()
 
-    def finish(self, unit: StudyRun) -> None:
-        """Take a unit whose scores are all kept into the table."""
-        (unit.folder / "failure.txt").unlink(missing_ok=True)  # of an earlier try
-        self.rows[unit.name] = self._collect(unit)
+    def finish(self, run: StudyRun) -> None:
+        """Add a run whose scores are all saved to the table."""
+        (run.folder / "failure.txt").unlink(missing_ok=True)  # of an earlier attempt
+        self.results[run.name] = self._table_rows(run)
         self.write()
 
-    # --- the scores of a unit ---------------------------------------------------------------------
+    # --- scores of a run --------------------------------------------------------------------------
 
-    def scores(self, unit: StudyRun, data: str) -> list[Score] | None:
-        """The scores that are kept of a unit on one data set; None where there are none."""
-        path = unit.folder / MARKER
-        marked = _read_json(path) if path.is_file() else {}
-        if (label := self._label(unit, data)) not in marked:
+    def load_scores(self, run: StudyRun, data: str) -> list[Score] | None:
+        """Return the saved scores of a run on one data set; None if it has not been scored."""
+        path = run.folder / SCORED_FILE
+        scored = _read_object(path) if path.is_file() else {}
+        if (key := self._scored_key(run, data)) not in scored:
             return None
-        kept = {row.key: row for row in read_scores(unit.folder / "evaluation.json")}
-        keys = [tuple(key) for key in marked[label]]
-        return [kept[key] for key in keys] if all(key in kept for key in keys) else None
+        saved = {score.key: score for score in read_scores(run.folder / "evaluation.json")}
+        keys = [tuple(entry) for entry in scored[key]]
+        return [saved[key] for key in keys] if all(key in saved for key in keys) else None
 
-    def keep(self, unit: StudyRun, data: str, rows: Sequence[Score]) -> None:
-        """Write the scores of a unit on one data set into its folder."""
+    def save_scores(self, run: StudyRun, data: str, scores: Sequence[Score]) -> None:
+        """Write the scores of a run on one data set into its folder."""
         if not is_main_process():
             return
-        write_scores(unit.folder / "evaluation.json", rows)
-        path = unit.folder / MARKER
-        marked = _read_json(path) if path.is_file() else {}
-        marked[self._label(unit, data)] = [row.key for row in rows]
-        atomically(path, lambda part: part.write_text(json.dumps(marked, indent=1) + "\n"))
+        write_scores(run.folder / "evaluation.json", scores)
+        path = run.folder / SCORED_FILE
+        scored = _read_object(path) if path.is_file() else {}
+        scored[self._scored_key(run, data)] = [score.key for score in scores]
+        write_atomically(path, json.dumps(scored, indent=1) + "\n")
 
-    def _label(self, unit: StudyRun, data: str) -> str:
-        """What was scored, in words: the key in the marker."""
-        features = unit.variant.baseline or unit.variant.init
+    def _scored_key(self, run: StudyRun, data: str) -> str:
+        """Return a key of `SCORED_FILE`: features, data set and splits."""
+        features = run.variant.baseline or run.variant.init
         splits = self.config.data
         return f"{features} on {data}, {splits.val_split} by {splits.train_split}"
 
-    def _is_done(self, unit: StudyRun) -> bool:
-        if unit.config is not None:
-            path = unit.folder / "config.json"
+    def _is_complete(self, run: StudyRun) -> bool:
+        if run.config is not None:
+            path = run.folder / "config.json"
             if not path.is_file():
                 return False
             trained = from_json(path.read_text(encoding="utf-8"))
-            if differences(trained, unit.config):
-                return False  # trying it will tell the differences
-        return all(self.scores(unit, name) is not None for name in self.data)
+            if differences(trained, run.config):
+                return False  # the attempt will report the differences
+        return all(self.load_scores(run, name) is not None for name in self.data)
 
-    def _collect(self, unit: StudyRun) -> list[dict[str, Any]]:
-        """The lines of the table for a unit that is done."""
-        variant = unit.variant
-        images, seconds = self._length(unit)
-        facts = {
+    def _table_rows(self, run: StudyRun) -> list[dict[str, Any]]:
+        """Return the lines of the table for a complete run."""
+        variant = run.variant
+        images, seconds = self._training_cost(run)
+        common = {
             "study": self.study.name,
             "variant": variant.name,
             "method": variant.method,
-            "seed": unit.seed,
+            "seed": run.seed,
             "images": images,
             "train_seconds": seconds,
         }
-        rows = [row for name in self.data for row in self.scores(unit, name) or ()]
-        return [{**facts, **asdict(row), **variant.values} for row in rows]
+        scores = [score for name in self.data for score in self.load_scores(run, name) or ()]
+        return [{**common, **asdict(score), **variant.values} for score in scores]
 
-    def _length(self, unit: StudyRun) -> tuple[int | None, float | None]:
-        """Images seen and seconds taken by the training behind the features."""
-        if unit.config is None or unit.variant.init == "random":
+    def _training_cost(self, run: StudyRun) -> tuple[int | None, float | None]:
+        """Return the images seen and the seconds taken by the training behind the features."""
+        if run.config is None or run.variant.init == "random":
             return 0, 0.0
-        metrics, batch = unit.folder / "metrics.jsonl", unit.config.optimizer.batch_size
+        metrics, batch = run.folder / "metrics.jsonl", run.config.optimizer.batch_size
         if not metrics.is_file():
             return None, None  # nothing was trained
-        return total_steps(unit.config, self.examples) * batch, training_seconds(metrics, batch)
+        images = total_steps(run.config, self.train_examples) * batch
+        return images, training_seconds(metrics, batch)
 
-    # --- the files of the study -------------------------------------------------------------------
+    # --- files of the study -----------------------------------------------------------------------
 
     def table(self) -> list[dict[str, Any]]:
-        """One score a line, in the order of the units."""
-        return [row for unit in self.units for row in self.rows.get(unit.name, ())]
+        """Return one score per line, in the order of the runs."""
+        return [row for run in self.runs for row in self.results.get(run.name, ())]
 
     def write(self) -> None:
-        """Write all files of the study."""
+        """Write all files of the study, on the main process."""
         if not is_main_process():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self._facts(), indent=1)
-        atomically(self.folder / "study.json", lambda part: part.write_text(text + "\n"))
+        write_atomically(self.folder / "study.json", json.dumps(self._facts(), indent=1) + "\n")
         rows = self.table()
         scores = table.to_arrow(self.study, rows)
-        atomically(self.folder / "results.csv", lambda part: table.write_csv(scores, part))
-        atomically(self.folder / "results.parquet", lambda part: table.write_parquet(scores, part))
+        with atomic_path(self.folder / "results.csv") as path:
+            table.write_csv(scores, path)
+        with atomic_path(self.folder / "results.parquet") as path:
+            table.write_parquet(scores, path)
         for suffix, picture in plot.render(self.study, table.summarize(self.study, rows)).items():
-            target = self.folder / f"plot.{suffix}"
-            atomically(target, lambda part, data=picture: part.write_bytes(data))  # type: ignore[misc]
+            write_atomically(self.folder / f"plot.{suffix}", picture)
 
     def _facts(self) -> dict[str, Any]:
+        """Return the content of study.json."""
         axis = self.study.x[0]
         return {
             "name": self.study.name,
@@ -266,31 +298,18 @@ class StudyTracker:
             "seeds": list(self.seeds),
             "data": dict(self.data),
             "variants": [variant.name for variant in self.plan.variants],
-            "recipes": self.departures,
+            "recipes": self.recipe_differences,
             "skipped": dict(self.plan.skipped),
             "failed": [
-                {"variant": unit.variant.name, "seed": unit.seed, "reason": reason}
-                for unit, reason in self.failed.values()
+                {"variant": run.variant.name, "seed": run.seed, "reason": reason}
+                for run, reason in self.failed.values()
             ],
-            "machines": self.machines,
+            "machines": self.environments,
         }
 
 
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, then put it in place."""
-    part = path.with_name(f"{path.name}.tmp")
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"{path} is not JSON ({error}): delete it and run again") from None
-    if not isinstance(data, dict):
-        raise StudyError(f"{path} holds a {type(data).__name__}: delete it and run again")
-    return data
+        return read_json_object(path)
+    except FileContentError as error:
+        raise StudyError(f"{error}; delete it and run again") from None

@@ -1,4 +1,4 @@
-"""How long a training took, from its log."""
+"""Training time of a run, from its log."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from satmip_jax.training.metrics_log import read_rows
 
 
 def training_seconds(metrics: Path, batch_size: int) -> float | None:
-    """How long the steps of a run took, without compilation and evaluation.
+    """Return the time a run spent in training steps, without compilation and evaluation.
 
-    The log leaves the first step after each start out of its rates, as most of it is compilation;
-    such a step counts here as one of the mean length of the others.
+    The logged rates leave out the first step after each start, which is mostly compilation. Such a
+    step counts here with the mean length of the others.
 
     Args:
-      metrics: a `metrics.jsonl`.
-      batch_size: global, of the run.
+        metrics: a `metrics.jsonl`.
+        batch_size: global batch size of the run.
 
     Returns:
-      Seconds, or None where no step was measured.
+        Seconds, or None if no step was measured.
     """
     measured, seconds, previous = 0, 0.0, -1
     for row in read_rows(metrics):
-        if "loss" not in row:  # of an evaluation
+        if "loss" not in row:  # an evaluation
             continue
         steps, previous = int(row["step"]) - previous, int(row["step"])
         if rate := row.get("images_per_second"):
