@@ -5,7 +5,6 @@ Nothing heavy is imported before a subcommand runs, so that `satmip --help` answ
 
 from __future__ import annotations
 
-import logging
 import os
 import traceback
 from pathlib import Path
@@ -17,18 +16,27 @@ import satmip_jax
 from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
+from satmip_jax.runtime import console
 from satmip_jax.sources.registry import SOURCES
 from satmip_jax.studies.cli import study
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(satmip_jax.__version__)
-def cli() -> None:
+@click.option(
+    "--log-level",
+    envvar="SATMIP_LOG",
+    type=click.Choice(console.LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    show_envvar=True,
+    help="Least level of the messages on stderr.",
+)
+def cli(log_level: str) -> None:
     """Learn representations of satellite images from their metadata (SatMIP, in JAX)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notes of XLA
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    # orbax tells of every file it looks for, and of what checkpoint.py says itself
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    console.setup_logging(log_level)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -1,6 +1,8 @@
 """Eight CPU devices, strict promotion: set before jax starts."""
 
+import contextlib
 import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -50,6 +52,17 @@ def forward_of_views(towers, params, mesh, schema, batch):
 
     keys = keys_of_images(jax.random.key(1), batch)
     return Forward(towers, params, keys, lambda images, _, view: images[:, view], mesh, schema)
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """No file may grow beyond `size` bytes: like a full disk, without being root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def use_one_device(patch: pytest.MonkeyPatch) -> None:

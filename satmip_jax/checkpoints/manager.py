@@ -9,6 +9,7 @@ not restored: it is moved to `<workdir>/damaged`, and the newest whole one is ta
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,9 +30,10 @@ from satmip_jax.config.conversion import from_json, to_json
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError, SatmipError
 from satmip_jax.metadata.schema import Schema, SchemaError
-from satmip_jax.runtime.console import log_main
 
 PyTree = Any
+
+log = logging.getLogger(__name__)
 
 # What orbax trips over in damaged files; not RuntimeError, which is a device's want of memory.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
@@ -160,7 +162,7 @@ class Checkpoints:
                 self._delete_old()
             return
         kept = ", ".join(str(step) for step in self._steps() if step != pending.step) or "none yet"
-        log_main(
+        log.warning(
             f"{self._failure}\n"
             f"  Checkpoints kept: {kept}. Training goes on; the next save tries anew."
         )
@@ -191,7 +193,7 @@ class Checkpoints:
                 try:
                     self._manager.delete(step)
                 except OSError as error:
-                    log_main(f"checkpoint {step} could not be deleted: {error}")
+                    log.warning(f"checkpoint {step} could not be deleted: {error}")
 
     def _reopen(self, damaged: list[int]) -> None:
         """Set damaged checkpoints aside, remove what failed saves left, and start afresh.
@@ -244,9 +246,9 @@ class Checkpoints:
                 aside = (
                     "passed over" if self.read_only else f"moved to {self.folder.parent}/damaged"
                 )
-                log_main(f"checkpoint {bad} is not whole and {aside}: {reason}")
+                log.warning(f"checkpoint {bad} is not whole and {aside}: {reason}")
             if damaged:
-                log_main(f"going back to checkpoint {candidate}")
+                log.warning(f"going back to checkpoint {candidate}")
                 if not self.read_only:
                     self._reopen(damaged=[*damaged])
             return state
@@ -344,7 +346,7 @@ class Checkpoints:
         try:
             self._manager.close()
         except (OSError, ValueError) as error:
-            log_main(f"the last checkpoint could not be written: {short_reason(error)}")
+            log.warning(f"the last checkpoint could not be written: {short_reason(error)}")
 
     def __enter__(self) -> Checkpoints:
         return self

@@ -8,6 +8,7 @@ place, and a resumed run sees the batches of one that was never stopped.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import jax
 import numpy as np
 
 from satmip_jax.errors import SatmipError
-from satmip_jax.runtime.console import log_main
+from satmip_jax.runtime.console import ALL_PROCESSES
 from satmip_jax.runtime.files import read_json, write_atomically
+
+log = logging.getLogger(__name__)
 
 BUDGET = 100
 MAX_REPLACEMENTS = 16  # tried in turn
@@ -71,7 +74,10 @@ class BadRecords:
         self.reasons |= new
         self._save()
         for number, reason in new.items():
-            log_main(f"{self.split} record {number} is bad, another stands in for it: {reason}")
+            log.warning(
+                f"{self.split} record {number} cannot be read and is replaced by another: {reason}",
+                extra=ALL_PROCESSES,
+            )
         if len(self.reasons) > self.budget:
             raise BadRecordsError(
                 f"{len(self.reasons)} records of {self.split} cannot be read, more than "
@@ -89,7 +95,7 @@ class BadRecords:
         try:
             write_atomically(self.path, json.dumps(rows, indent=1) + "\n")
         except OSError as error:
-            log_main(f"{self.path} could not be written: {error}")
+            log.warning(f"{self.path} could not be written: {error}", extra=ALL_PROCESSES)
 
 
 def _load(path: Path, split: str) -> dict[int, str]:
@@ -99,5 +105,5 @@ def _load(path: Path, split: str) -> dict[int, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log_main(f"{path} cannot be read, bad records are counted anew: {error}")
+        log.warning(f"the count of bad records starts again at 0: {error}", extra=ALL_PROCESSES)
         return {}

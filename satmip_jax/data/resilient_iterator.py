@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
 import signal
@@ -11,8 +12,10 @@ from typing import Any
 
 from satmip_jax.data import images
 from satmip_jax.errors import SatmipError
-from satmip_jax.runtime.console import log_main
+from satmip_jax.runtime.console import ALL_PROCESSES
 from satmip_jax.runtime.process_pool import end_with_parent
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 300.0  # seconds without a batch, after which workers count as hanging
 STARTING = 120.0  # seconds more for the first one: processes start, and import much
@@ -68,9 +71,10 @@ class ResilientIterator:
                 self._kill()
                 if restarts == RESTARTS:
                     break
-                log_main(
+                log.warning(
                     f"decoding processes failed: {problem}; started again at the same batch "
-                    f"({restarts + 1} of at most {RESTARTS} times in a row)"
+                    f"({restarts + 1} of at most {RESTARTS} times in a row)",
+                    extra=ALL_PROCESSES,
                 )
                 self._start()
             else:
@@ -98,7 +102,9 @@ class ResilientIterator:
         try:
             element, error = answer.get(timeout=limit / 5)
         except queue.Empty:
-            log_main(f"no batch for {limit / 5:.0f} s: decoding is slow, or hangs")
+            log.warning(
+                f"no batch for {limit / 5:.0f} s: decoding is slow, or hangs", extra=ALL_PROCESSES
+            )
             try:
                 element, error = answer.get(timeout=limit * 4 / 5)
             except queue.Empty:

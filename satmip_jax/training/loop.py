@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import jax
@@ -24,6 +25,8 @@ from satmip_jax.training.metrics_log import MetricsLog, read_knn_scores
 from satmip_jax.training.monitor import MetricsMonitor
 from satmip_jax.training.setup import check_data, claim_workdir, describe, open_split, run_schema
 from satmip_jax.training.step import TrainState, build_program
+
+log = logging.getLogger(__name__)
 
 
 class Interrupted(SatmipError):
@@ -86,14 +89,14 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         )
         if is_main_process():
             schema.save(workdir / "schema.json")
-        logbook.say(describe(program, state) + (f"; resumed at step {start}" if resumed else ""))
+        log.info(describe(program, state) + (f"; resumed at step {start}" if resumed else ""))
 
         def write_scores(done: int) -> None:
             scores = knn_accuracy(config, program.towers, state.params, schema, mesh)
             checkpoints.scores[done] = scores["knn_image"]
             logbook.write(done, scores)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            logbook.say(f"step {done}: {shown}")
+            log.info(f"step {done}: {shown}")
 
         bad = BadRecords(
             dataset.split, budget=config.data.bad_records, path=workdir / "bad_records.json"
@@ -149,7 +152,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                         watch.restart_clock()
                 checkpoints.wait()
                 if checkpoints.best not in (None, checkpoints.latest):
-                    logbook.say(f"best kNN score: checkpoint {checkpoints.best}, which is kept")
+                    log.info(f"best kNN score: checkpoint {checkpoints.best}, which is kept")
         finally:
             logbook.close()
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,9 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from satmip_jax.distributed.multihost import is_main_process
-from satmip_jax.runtime.console import log_main
 from satmip_jax.runtime.environment import environment
 from satmip_jax.runtime.files import write_atomically
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 STARTS_FILE = "environment.jsonl"
@@ -67,19 +69,15 @@ class MetricsLog:
             self._events.write(step, values)
         except OSError as error:
             if not self._lost:
-                self.say(
+                log.warning(
                     f"metrics of step {step} could not be written: {error}\n"
                     "  Training goes on; rows are lost until this is mended."
                 )
             self._lost = str(error)
         else:
             if self._lost:
-                self.say(f"metrics are written again, from step {step} on")
+                log.info(f"metrics are written again, from step {step} on")
             self._lost = ""
-
-    def say(self, message: str) -> None:
-        """Print a line without breaking the progress bar."""
-        log_main(message)
 
     def close(self) -> None:
         self.bar.close()
@@ -147,7 +145,7 @@ def keep_rows_before(path: Path, step: int) -> None:
     try:
         write_atomically(path, "".join(line + "\n" for line in kept))
     except OSError as error:
-        log_main(f"{path}: rows from step {step} on stay beside their repetition: {error}")
+        log.warning(f"{path}: rows from step {step} on stay beside their repetition: {error}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Checkpoints: what is damaged is named and passed over, the best stay, a full disk is survived."""
 
 import json
-import resource
 import shutil
 
 import jax
@@ -15,7 +14,7 @@ from satmip_jax.checkpoints.manager import CheckpointError, Checkpoints, SaveErr
 from satmip_jax.checkpoints.read_back import short_reason
 from satmip_jax.config.defaults import default_config
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh, replicated
-from satmip_jax.training.metrics_log import MetricsLog, read_rows
+from tests.conftest import full_disk
 
 MESH = make_mesh()
 
@@ -120,7 +119,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path, damage, capsys):
+def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path, damage, caplog):
     harm, reason = DAMAGES[damage]
     workdir = tmp_path / "run"
     shutil.copytree(three, workdir)
@@ -133,12 +132,12 @@ def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path
         checkpoints.run()
     assert (workdir / "checkpoints" / "3").is_dir()
 
-    capsys.readouterr()
+    caplog.clear()
     with Checkpoints(workdir, keep=3) as checkpoints:
         restored = checkpoints.restore(ABSTRACT)
         jax.tree.map(np.testing.assert_array_equal, restored, state(2))
-        assert "checkpoint 3 is not whole" in (said := capsys.readouterr().out)
-        assert "going back to checkpoint 2" in said
+        assert "checkpoint 3 is not whole" in caplog.text
+        assert "going back to checkpoint 2" in caplog.text
         save(checkpoints, 3)  # the step is reached again
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 3
     assert (workdir / "damaged" / "3").is_dir()
@@ -177,20 +176,6 @@ def test_what_is_not_finite_is_never_saved(tmp_path):
         assert checkpoints.latest == 1
 
 
-class Full:
-    """No file may grow beyond `size` bytes: what a full disk is like, without being root."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
-
-
 @pytest.mark.parametrize(
     ("message", "shown"),
     [
@@ -208,13 +193,14 @@ def test_the_systems_reason_stands_at_the_end_of_what_is_told(message, shown):
 
 # tensorstore reports to an event loop that orbax has closed by then
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, capsys):
+def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, caplog):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         save(checkpoints, 1)
         for size in (30_000, 100):  # fails in writing the values; fails at once
-            with Full(size):
+            with full_disk(size):
                 save(checkpoints, 2)
-            said = capsys.readouterr().out
+            said = caplog.text
+            caplog.clear()
             assert "checkpoint 2 could not be written" in said
             assert "Checkpoints kept: 1" in said
             assert "too large" in said.lower()
@@ -225,20 +211,3 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, capsys):
         checkpoints.wait()
         restored = checkpoints.restore(ABSTRACT)
         jax.tree.map(np.testing.assert_array_equal, restored, state(3))
-
-
-def test_a_log_survives_a_full_disk(tmp_path, capsys):
-    log = MetricsLog(tmp_path, start=0, total=40, batch_size=1)
-    for step in range(10):
-        log.write(step, {"loss": 1.0})
-    with Full((tmp_path / "metrics.jsonl").stat().st_size + 5):  # rows are cut off in writing
-        for step in range(10, 30):  # tensorboardX queues 10 events
-            log.write(step, {"loss": 1.0})
-    for step in range(30, 40):
-        log.write(step, {"loss": 1.0})
-    log.close()
-    rows = [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")]
-    assert rows == [*range(10), *range(30, 40)]
-    said = capsys.readouterr().out
-    assert said.count("could not be written") == 1
-    assert "written again, from step 30 on" in said

@@ -40,7 +40,7 @@ needs_proc = pytest.mark.skipif(
 
 @pytest.mark.slow
 @needs_proc
-def test_workers_that_die_or_hang_are_started_again_at_the_same_batch(tiny_shards, capsys):
+def test_workers_that_die_or_hang_are_started_again_at_the_same_batch(tiny_shards, caplog):
     mesh = make_mesh()
     options = {"batch_size": 16, "seed": 3}
     with TrainBatches(tiny_shards, mesh, **options) as batches:
@@ -51,17 +51,17 @@ def test_workers_that_die_or_hang_are_started_again_at_the_same_batch(tiny_shard
         taken += [jax.device_get(next(batches)) for _ in range(14)]  # more than are read ahead
         # said by grain, or by us where a batch of the dead process was still on its way
         said = "(terminated unexpectedly with exit code -9|ended before its pixels were taken)"
-        assert re.search(f"process.* {said}; started again", capsys.readouterr().out)
+        assert re.search(f"process.* {said}; started again", caplog.text)
         hanging = children()[0]
         os.kill(hanging, signal.SIGSTOP)
         taken += [jax.device_get(next(batches)) for _ in range(15)]
-        assert "no batch for 40 s; started again" in capsys.readouterr().out
+        assert "no batch for 40 s; started again" in caplog.text
         assert hanging not in children()
     jax.tree.map(np.testing.assert_array_equal, whole, taken)
     assert not children()
 
 
-def test_workers_that_die_again_and_again_end_the_run(capsys):
+def test_workers_that_die_again_and_again_end_the_run(caplog):
     class Dying:
         def __init__(self, position):
             assert position == 0
@@ -74,7 +74,7 @@ def test_workers_that_die_again_and_again_end_the_run(capsys):
 
     with pytest.raises(WorkersError, match=r"4 times in a row.*exit code -9"):
         next(resilient_iterator.ResilientIterator(Dying))
-    assert capsys.readouterr().out.count("started again at the same batch") == 3
+    assert caplog.text.count("started again at the same batch") == 3
 
 
 TRAINER = """

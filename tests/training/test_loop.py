@@ -120,8 +120,8 @@ def test_a_run_goes_on_with_other_devices(tiny_run, tiny_shards_dir, tmp_path):
         cwd=REPOSITORY,
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert "on 2 cpu device(s)" in resumed.stdout
-    assert "resumed at step 2" in resumed.stdout
+    assert "on 2 cpu device(s)" in resumed.stderr
+    assert "resumed at step 2" in resumed.stderr
     ours, theirs = (read_rows(folder / "metrics.jsonl") for folder in (workdir, tiny_run))
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for row, other in zip(ours, theirs, strict=True):
