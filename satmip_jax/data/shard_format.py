@@ -1,32 +1,41 @@
-"""One record of a shard: the features of its tf.train.Example, checked and turned into values."""
+"""The format of shards: records as tf.train.Examples, file names, TFDS features."""
 
 from __future__ import annotations
 
 import functools
 import math
-import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from satmip_jax.errors import SatmipError
-from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
-from satmip_jax.metadata.record import Metadata, Value
+from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.metadata.kinds import MAX_TEXT, BadValueError, Kind, Value
+from satmip_jax.metadata.record import Metadata
 
 MAX_ID = 1024  # bytes
+SCHEMA_FILE = "schema.json"
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class ShardError(SatmipError, ValueError):
-    """Prepared data cannot be read; the message names the file, and the record if it is one."""
+    """Prepared data that cannot be read; the message names the file and, if known, the record."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One example as a shard stores it: `label` is a class number, -1 for none."""
+    """One example as a shard stores it.
+
+    Attributes:
+        id: Printable name, unique in the data set.
+        image: JPEG bytes.
+        metadata: Its metadata, after the crop and resize.
+        label: Class number, -1 for none.
+    """
 
     id: str
     image: bytes
@@ -34,16 +43,14 @@ class Record:
     label: int = -1
 
 
-def is_text(field: Field) -> bool:
-    """Whether a field is stored as text (categories and times) rather than as numbers."""
-    return field.kind in ("category", "time")
+# --- records --------------------------------------------------------------------------------------
 
 
 def encode(record: Record) -> bytes:
-    """The tf.train.Example of a record, as TFDS would write it (see `shard_format.tfds_features`).
+    """Return the tf.train.Example of a record, as TFDS would write it (see `tfds_features`).
 
-    Its features are sorted, so that the same record gives the same bytes: protobuf's own order is
-    random. What is missing is NaN among numbers and "" among texts.
+    Features are sorted, so that equal records give equal bytes: protobuf's own order is random.
+    A missing field is NaN if it is stored as numbers, "" if it is stored as text.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -52,44 +59,51 @@ def encode(record: Record) -> bytes:
     feature["image"].bytes_list.value.append(record.image)
     feature["label"].int64_list.value.append(record.label)
     feature["id"].bytes_list.value.append(record.id.encode())
-    known = record.metadata.to_json()
     for field in FIELDS:
-        value: Any = known.get(field.name)
-        if is_text(field):
-            feature[field.name].bytes_list.value.append((value or "").encode())
+        value = record.metadata.values.get(field.name)
+        stored: Any = None if value is None else field.kind.dump(value)
+        if field.kind.stored_as_text:
+            feature[field.name].bytes_list.value.append((stored or "").encode())
         else:
-            if value is None:
-                value = [math.nan] * field.size
-            elif field.size == 1:
-                value = [value]
-            feature[field.name].float_list.value.extend(value)
+            missing = [math.nan] * field.kind.components
+            feature[field.name].float_list.value.extend(stored or missing)
     return example.SerializeToString(deterministic=True)
 
 
 def decode(feature: Any, classes: int, where: str) -> dict[str, Any]:
-    """Reads a record.
+    """Read and validate a record.
+
+    A metadata field without a feature is missing: the shard may be older than the field.
 
     Args:
-      feature: The mapping name -> tf.train.Feature of an example.
-      classes: How many classes there are.
-      where: Names the record in errors.
+        feature: The mapping name -> tf.train.Feature of an example.
+        classes: Number of classes.
+        where: Name of the record, for messages.
 
     Returns:
-      "image" (bytes), "metadata" (`Metadata`), "label" (int) and "id" (str).
+        "image" (bytes), "metadata" (`Metadata`), "label" (int) and "id" (str).
 
     Raises:
-      ShardError: A feature is absent, of another type or length, or not in its range.
+        ShardError: Image, label or id is absent; a feature has another type or length; or the label
+            is out of range.
     """
     label = _integer(feature, "label", where)
     if not -1 <= label < classes:
         raise ShardError(f"{where}: label {label}, of {classes} classes")
     values: dict[str, Value] = {}
-    for name, field, text, low, high in _fields():
-        if text:
-            value = _checked_text(field, _text(feature, name, where, 4 * MAX_TEXT), low, high)
+    for name, is_text, components, recognize, parse in _readers():
+        stored: Any
+        if is_text:
+            stored = _text(feature, name, where, 4 * MAX_TEXT, default="")
+            if not stored:
+                continue
         else:
-            numbers = _numbers(feature, name, field.size, where)
-            value = _checked_numbers(name, numbers, low, high)
+            stored = _numbers(feature, name, components, where)
+            if stored is None or stored[0] != stored[0]:  # NaN
+                continue
+        value = recognize(stored)
+        if value is None:
+            value = parse(stored)
         if value is not None:
             values[name] = value
     return {
@@ -101,23 +115,65 @@ def decode(feature: Any, classes: int, where: str) -> dict[str, Any]:
 
 
 def decode_id(feature: Any, where: str) -> str:
-    """The id of a record alone."""
+    """Read the id of a record alone.
+
+    Args:
+        feature: The mapping name -> tf.train.Feature of an example.
+        where: Name of the record, for messages.
+
+    Raises:
+        ShardError: The id is absent, too long or not printable.
+    """
     return _text(feature, "id", where, MAX_ID)
 
 
 def is_id(text: str) -> bool:
-    """Whether a text will do as an id: printable, so that it can be shown, and not too long."""
+    """Return whether a text may be an id: not empty, printable, at most `MAX_ID` bytes."""
     return bool(text) and text.isprintable() and len(text.encode()) <= MAX_ID
 
 
+@functools.cache
+def _readers() -> tuple[
+    tuple[str, bool, int, Callable[[Any], Value | None], Callable[[Any], Value | None]], ...
+]:
+    """Return what `decode` needs of each field: name, is text, components, recognize, parse.
+
+    Shards may be untrusted, so values are validated like those of a source: what `Metadata.parse`
+    would refuse is missing. Parsing takes 200 us a record. `Kind.recognize` accepts ordinary values
+    in a tenth of that, and other values repeat: they are parsed once.
+    """
+    return tuple(
+        (
+            f.name,
+            f.kind.stored_as_text,
+            f.kind.components,
+            f.kind.recognize,
+            functools.lru_cache(maxsize=1 << 12)(functools.partial(_parse, f.kind)),
+        )
+        for f in FIELDS
+    )
+
+
+def _parse(kind: Kind[Any], stored: str | tuple[float, ...]) -> Value | None:
+    """Return the value, or None if it is not valid."""
+    try:
+        value: Value = kind.parse(stored)
+    except BadValueError:
+        return None
+    return value
+
+
 def _bytes(feature: Any, key: str, where: str) -> bytes:
-    values: Any = feature[key].bytes_list.value  # of a feature that is not there: none
+    values: Any = feature[key].bytes_list.value  # empty if there is no such feature
     if len(values) != 1:
         raise ShardError(f"{where}: {key!r} holds {len(values)} byte strings instead of 1")
     return values[0]
 
 
-def _text(feature: Any, key: str, where: str, limit: int) -> str:
+def _text(feature: Any, key: str, where: str, limit: int, default: str | None = None) -> str:
+    """Return a text; without the feature `default`, or an error if that is None."""
+    if default is not None and key not in feature:
+        return default
     data = _bytes(feature, key, where)
     if len(data) > limit:
         raise ShardError(f"{where}: {key!r} takes {len(data)} bytes, more than {limit}")
@@ -125,7 +181,7 @@ def _text(feature: Any, key: str, where: str, limit: int) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise ShardError(f"{where}: {key!r} is not UTF-8") from error
-    if not text.isprintable():  # ids and names go to terminals and reports
+    if not text.isprintable():  # ids and names are shown in terminals and reports
         raise ShardError(f"{where}: {key!r} holds characters that cannot be printed")
     return text
 
@@ -137,69 +193,43 @@ def _integer(feature: Any, key: str, where: str) -> int:
     return values[0]
 
 
-def _numbers(feature: Any, key: str, size: int, where: str) -> tuple[float, ...]:
+def _numbers(feature: Any, key: str, size: int, where: str) -> tuple[float, ...] | None:
+    """Return `size` numbers; None without the feature."""
+    if key not in feature:
+        return None
     values = tuple(feature[key].float_list.value)
     if len(values) != size:
         raise ShardError(f"{where}: {key!r} holds {len(values)} numbers instead of {size}")
     return values
 
 
-# Shards may come from anywhere, so values are checked as on the way in: what `Metadata.parse` would
-# refuse is missing. It takes 200 us a record; these know the ordinary cases, at a tenth of that.
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _parsed(name: str, value: str | tuple[float, ...]) -> Value | None:
-    return Metadata.parse({name: value}).values.get(name)
-
-
-def _checked_numbers(
-    name: str, values: tuple[float, ...], low: tuple[float, ...], high: tuple[float, ...]
-) -> Value | None:
-    if values[0] != values[0]:  # NaN: missing
-        return None
-    if all(map(operator.lt, low, values)) and all(map(operator.lt, values, high)):
-        return values
-    return _parsed(name, values)
-
-
-def _checked_text(
-    field: Field, text: str, low: tuple[float, ...], high: tuple[float, ...]
-) -> Value | None:
-    if not text:
-        return None
-    if field.kind == "time":  # few are alike, so a cache does not help
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return None
-        if moment.tzinfo is UTC and low[0] <= moment.year <= high[0]:
-            return moment
-    return _parsed(field.name, text)
-
-
-@functools.cache
-def _fields() -> tuple[tuple[str, Field, bool, tuple[float, ...], tuple[float, ...]], ...]:
-    """What `decode` asks of the fields of every record: name, field, is_text, bounds."""
-    return tuple((f.name, f, is_text(f), *f.bounds) for f in FIELDS)
-
-
-SCHEMA_FILE = "schema.json"
-
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# --- files ----------------------------------------------------------------------------------------
 
 
 def shard_file(name: str, split: str, index: int, count: int) -> str:
-    """The file name of a shard: "eurosat-train.array_record-00003-of-00019"."""
+    """Return the file name of a shard.
+
+    Raises:
+        ValueError: The name or the split holds other characters than letters, digits and _.
+
+    Example:
+        >>> from satmip_jax.data.shard_format import shard_file
+        >>> shard_file("eurosat", "train", 3, 19)
+        'eurosat-train.array_record-00003-of-00019'
+    """
     for text in (name, split):
-        if not _NAME.fullmatch(text) or split == "all":  # TFDS keeps "all" for itself
+        if not _NAME.fullmatch(text) or split == "all":  # TFDS reserves "all"
             raise ValueError(f"{text!r} cannot name a data set or split: letters, digits and _")
     return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
-    """The `tfds.features.FeaturesDict` of a prepared data set."""
+    """Return the `tfds.features.FeaturesDict` of a prepared data set.
+
+    Args:
+        image_size: Side of the stored squares in pixels.
+        classes: Names of the classes; empty if there are no labels.
+    """
     import tensorflow_datasets as tfds
 
     features: dict[str, Any] = {
@@ -212,11 +242,11 @@ def tfds_features(image_size: int, classes: Sequence[str]) -> Any:
         "id": tfds.features.Text(),
     }
     for field in FIELDS:
-        if is_text(field):
+        if field.kind.stored_as_text:
             features[field.name] = tfds.features.Text(doc=field.unit)
         else:
-            shape = () if field.size == 1 else (field.size,)
+            n = field.kind.components
             features[field.name] = tfds.features.Tensor(
-                shape=shape, dtype=np.float32, doc=field.unit
+                shape=() if n == 1 else (n,), dtype=np.float32, doc=field.unit
             )
     return tfds.features.FeaturesDict(features)

@@ -1,1 +1,1 @@
-"""What is known of an image: fields, records, arrays and captions."""
+"""Metadata of images: fields, records, statistics, arrays and captions."""

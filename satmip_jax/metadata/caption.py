@@ -1,11 +1,11 @@
 """Metadata as text: a phrase per field on the host, a caption of tokens on the device.
 
-The tokens are bytes: captions are mostly numbers and codes, which a vocabulary learned from prose
-would tear apart anyhow, and nothing has to be downloaded.
+The tokens are bytes. Captions are mostly numbers and codes, which a vocabulary learned from prose
+would split into pieces anyway, and nothing has to be downloaded.
 
-NOTE[DIFF]: the wording and the tokenizer of the paper are not known to us. The phrases here are
-`Field.phrase`; they tell of the stored image: unlike the arrays of `tabular`, they do not follow a
-view's crop.
+NOTE[DIFF]: the wording and the tokenizer of the paper are not published. The phrases here are
+`Field.phrase`. They describe the stored image: unlike the arrays of `tabular`, they do not follow
+the crop of a view.
 """
 
 from __future__ import annotations
@@ -18,23 +18,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from satmip_jax.metadata.fields import FIELDS, Field
-from satmip_jax.metadata.record import Metadata, Value
+from satmip_jax.metadata.kinds import Value
+from satmip_jax.metadata.record import Metadata
 
-FRAGMENT = 48  # bytes of a field's phrase, the separator included
+FRAGMENT = 48  # bytes of a field's phrase, including the separator
 SEPARATOR = "; "
 PADDING, BOS, EOS = 0, 256, 257
 VOCAB_SIZE = 258
 
 
 def fragments(records: Sequence[Metadata]) -> np.ndarray:
-    """The phrase of every field.
+    """Return the phrase of every field as bytes.
+
+    Args:
+        records: n records.
 
     Returns:
-      uint8 (n, F, FRAGMENT), F in the order of `FIELDS`: ASCII that ends in `SEPARATOR`, cut and
-      padded with zeros to FRAGMENT bytes; all zero where the field is missing.
+        uint8 (n, F, FRAGMENT), F in the order of `FIELDS`: ASCII that ends in `SEPARATOR`,
+        truncated or padded with zeros to FRAGMENT bytes; all zero where the field is missing.
 
-    Example: bytes(fragments([Metadata.parse({"cloud_cover": 14})])[0, 7]).rstrip(b"\\0")
-      == b"cloud cover 14 percent; "
+    Example:
+        >>> from satmip_jax.metadata.caption import decode, fragments
+        >>> from satmip_jax.metadata.record import Metadata
+        >>> from satmip_jax.metadata.tabular import field_index
+        >>> phrases = fragments([Metadata.parse({"cloud_cover": 14})])
+        >>> decode(phrases[0, field_index()["cloud_cover"]])
+        'cloud cover 14 percent; '
     """
     text = b"".join(_fragment(f, r.values.get(f.name)) for r in records for f in FIELDS)
     return np.frombuffer(text, np.uint8).reshape(len(records), len(FIELDS), FRAGMENT)
@@ -43,8 +52,8 @@ def fragments(records: Sequence[Metadata]) -> np.ndarray:
 def _fragment(f: Field, value: Value | None) -> bytes:
     if value is None:
         return bytes(FRAGMENT)
-    phrase = f.phrase.format(*value) if isinstance(value, tuple) else f.phrase.format(value)
-    # accents off, anything else that is not ASCII a question mark
+    phrase = f.kind.format(f.phrase, value)
+    # without accents; any other character beyond ASCII becomes a question mark
     plain = "".join(
         c for c in unicodedata.normalize("NFKD", phrase) if not unicodedata.combining(c)
     )
@@ -53,9 +62,12 @@ def _fragment(f: Field, value: Value | None) -> bytes:
 
 
 def max_length(n_fields: int) -> int:
-    """Tokens that hold any caption of so many fields whole.
+    """Return the length in tokens of the longest caption of `n_fields` fields.
 
-    Example: max_length(1) == 50
+    Example:
+        >>> from satmip_jax.metadata.caption import max_length
+        >>> max_length(1)
+        50
     """
     return n_fields * FRAGMENT + 2
 
@@ -68,29 +80,37 @@ def assemble(
     dropout: float = 0.0,
     shuffle: bool = False,
 ) -> jax.Array:
-    """Captions: BOS, the phrases of the fields that are present, EOS, padding.
+    """Return captions: BOS, the phrases of the fields that are present, EOS, padding.
 
     Args:
-      fragments: uint8 (b, F, L) as from `fragments`, perhaps of some of the fields only.
-      key: of the randomness, which every sample draws for itself; None where there is none.
-      length: of the caption. A longer one is cut, and still ends in EOS.
-      dropout: probability with which a field is left out.
-      shuffle: the phrases in random order, else in the order they are in.
+        fragments: uint8 (b, F, L), as from `fragments`, of all or some of the fields.
+        key: Random key, from which every sample draws independently; needed with dropout or
+            shuffling.
+        length: Number of tokens. A longer caption is truncated, and still ends in EOS.
+        dropout: Probability of leaving out a field.
+        shuffle: Put the phrases in random order; otherwise they keep theirs.
 
     Returns:
-      int32 (b, length) in [0, VOCAB_SIZE): bytes 1-255, BOS 256, EOS 257, padding 0.
+        int32 (b, length) in [0, VOCAB_SIZE): bytes 1-255, BOS 256, EOS 257, padding 0.
 
     Raises:
-      ValueError: a length below 2, a dropout outside [0, 1), randomness without a key.
+        ValueError: A length below 2, a dropout outside [0, 1), or randomness without a key.
+
+    Example:
+        >>> from satmip_jax.metadata.caption import assemble, decode, fragments
+        >>> from satmip_jax.metadata.record import Metadata
+        >>> phrases = fragments([Metadata.parse({"cloud_cover": 14})])
+        >>> decode(assemble(jnp.asarray(phrases), length=16)[0])
+        'cloud cover 14'
     """
     if length < 2:
-        raise ValueError(f"a caption of {length} tokens cannot hold its begin and end: at least 2")
+        raise ValueError(f"length={length}: a caption has at least 2 tokens, its begin and end")
     if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout={dropout} must be in [0, 1)")
+        raise ValueError(f"dropout={dropout}: it must be in [0, 1)")
     if key is None:
         if dropout or shuffle:
-            raise ValueError("dropping or shuffling the fields of a caption needs a random key")
-        key = jax.random.key(0)  # not used
+            raise ValueError("dropout or shuffling of the fields of a caption needs a random key")
+        key = jax.random.key(0)  # unused
 
     batch, n_fields, _ = fragments.shape
     used = fragments != 0  # (b, F, L)
@@ -105,12 +125,12 @@ def assemble(
         ends = jnp.cumsum(jnp.take_along_axis(sizes, order, 1), 1, dtype=jnp.int32)
         ends = jnp.take_along_axis(ends, place, 1)
     else:
-        ends = jnp.cumsum(sizes, 1, dtype=jnp.int32)  # (b, F): where the field's phrase ends
+        ends = jnp.cumsum(sizes, 1, dtype=jnp.int32)  # (b, F): end of the field's phrase
 
-    # where each byte goes, after BOS; what is not used goes beyond the end, where "drop" drops it
+    # position of each byte, after BOS; unused ones go beyond the end, where mode="drop" drops them
     within = jnp.cumsum(used, 2, dtype=jnp.int32)  # (b, F, L), from 1
     at = jnp.where(used, (ends - sizes)[..., None] + within, length)
-    last = jnp.minimum(sizes.sum(1, dtype=jnp.int32) + 1, length - 1)  # (b,): where EOS goes
+    last = jnp.minimum(sizes.sum(1, dtype=jnp.int32) + 1, length - 1)  # (b,): position of EOS
 
     def write(at: jax.Array, tokens: jax.Array, last: jax.Array) -> jax.Array:
         empty = jnp.zeros(length, jnp.int32).at[0].set(BOS)
@@ -121,8 +141,11 @@ def assemble(
 
 
 def decode(tokens: Sequence[int] | np.ndarray) -> str:
-    """The text of one caption, for people.
+    """Return the text of one caption, for people.
 
-    Example: decode([256, 72, 105, 257, 0]) == "Hi"
+    Example:
+        >>> from satmip_jax.metadata.caption import decode
+        >>> decode([256, 72, 105, 257, 0])
+        'Hi'
     """
     return bytes(int(t) for t in tokens if PADDING < t < BOS).decode("ascii", "replace")

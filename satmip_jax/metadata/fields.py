@@ -1,7 +1,7 @@
-"""The metadata fields of an image: what each is, its unit, its valid range and its group.
+"""The metadata fields of an image: what each means, its unit, valid range and group.
 
-Everything else (parsing, statistics, network inputs, captions, ablations) derives from `FIELDS`:
-adding a field is one entry there.
+A new field is one entry in `FIELDS`: parsing, statistics, shards, network inputs, captions and
+ablations derive from it. A new kind of value is one class in `metadata.kinds`.
 
 Source: the 15 fields and their groups are those of SatMIP (Bourcier et al., ECCV 2024); the ranges
 are physical.
@@ -11,95 +11,56 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.metadata.kinds import Angle, Category, Kind, Location, Numeric, Timestamp
 
-Kind = Literal["numeric", "angle", "time", "location", "category"]
 Group = Literal["GSD", "Time", "Location", "Angles", "Other"]
-
-MAX_TEXT = 64  # characters of a category; longer is not a category but an accident
 
 
 class FieldError(SatmipError, ValueError):
-    """There is no such field or group, or nothing is left of a selection; the message lists all."""
+    """An unknown field or group, or an empty selection; the message lists the valid names."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One kind of knowledge about an image.
+    """One metadata field of an image.
 
     Attributes:
-      name: the key in `Metadata.values`.
-      kind: "numeric" and "angle" (degrees) are tuples of `size` numbers, "location" is (longitude,
-        latitude) in degrees, "time" an aware datetime in UTC, "category" a string.
-      group: the group it belongs to in the paper's ablation.
-      unit: of every component, for people.
-      phrase: how a caption says it: a format string over the components.
-      size: how many numbers stand for it in an array (a time: 3, see `tabular.encode`; a
-        category: none, it has an id instead).
-      low, high: the valid range, both ends included, per component where they differ; of a time,
-        years. A value outside counts as missing.
-      log: standardise the logarithm, as for scales.
-      period: an angle is given to networks as the sine and cosine of 2 pi x / period.
-      validator: for a category, text -> its canonical spelling, or None where it is unknown.
-      scales_with: how it follows a resize: "axes" (a component per axis, x then y) or "mean".
+        name: Key in `Metadata.values`.
+        kind: How its values are read, stored and encoded, with their valid range.
+        group: Group in the paper's ablation.
+        unit: Unit of the components, for people.
+        phrase: Its part of a caption, a format string over the components.
     """
 
     name: str
-    kind: Kind
+    kind: Kind[Any]
     group: Group
     unit: str
     phrase: str
-    size: int = 1
-    low: float | tuple[float, ...] | None = None
-    high: float | tuple[float, ...] | None = None
-    log: bool = False
-    period: float | None = None
-    validator: Callable[[str], str | None] | None = None
-    scales_with: Literal["axes", "mean"] | None = None
 
     @property
     def leak(self) -> bool:
-        """Whether the field tells the tile's size, and with it fMoW's class.
+        """Whether the field reveals the ground size of the tile, and with it fMoW's class.
 
         A labelled region is cut out and resized to a fixed square, so every scale of the stored
         image is (scale of the sensor) x (ground width of the region) / (a constant): whatever
-        follows the resize says how large an airport or a fountain is.
+        follows the resize reveals how large an airport or a fountain is.
         """
-        return self.scales_with is not None
-
-    @functools.cached_property
-    def cyclic(self) -> bool:
-        """Whether the valid range is one whole turn, so that its end is its beginning."""
-        return (
-            self.period is not None
-            and isinstance(self.low, int | float)
-            and isinstance(self.high, int | float)
-            and self.high - self.low == self.period
-        )
-
-    @functools.cached_property
-    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The valid range per component: ((low, ...), (high, ...)), `size` numbers each."""
-
-        def per_component(bound: float | tuple[float, ...] | None, default: float):
-            if isinstance(bound, tuple):
-                return bound
-            return (default if bound is None else float(bound),) * self.size
-
-        return per_component(self.low, float("-inf")), per_component(self.high, float("inf"))
+        return self.kind.scales_with is not None
 
 
-# --- the spelling of categories -------------------------------------------------------------------
+# --- canonical spellings of categories ------------------------------------------------------------
 
 
 @functools.cache
 def _countries() -> dict[str, str]:
     """ISO 3166 alpha-3 and alpha-2 codes -> alpha-3."""
-    import pycountry  # lazily: it reads its data base when first asked
+    import pycountry  # lazily: it reads its database on first use
 
     codes = {"XKX": "XKX", "XK": "XKX"}  # Kosovo: user-assigned, used by the World Bank and others
     for country in pycountry.countries:
@@ -108,9 +69,12 @@ def _countries() -> dict[str, str]:
 
 
 def country_code(text: str) -> str | None:
-    """ISO 3166 alpha-3 code of an alpha-3 or alpha-2 code; None where there is no such country.
+    """Return the ISO 3166 alpha-3 code of an alpha-3 or alpha-2 code; None if it is unknown.
 
-    Example: country_code("pe") == "PER"; country_code("ZZZ") is None.
+    Example:
+        >>> from satmip_jax.metadata.fields import country_code
+        >>> country_code("pe"), country_code("ZZZ")
+        ('PER', None)
     """
     return _countries().get(text.upper())
 
@@ -119,235 +83,211 @@ _UTM = re.compile(r"0?([1-9]|[1-5][0-9]|60)([C-HJ-NP-X]?)", re.ASCII)
 
 
 def utm_zone(text: str) -> str | None:
-    """UTM zone 1-60 with or without its latitude band (C-X without I and O), spelt like "18M".
+    """Return a UTM zone 1-60 with or without its latitude band, spelled like "18M".
 
-    Example: utm_zone("08m") == "8M"; utm_zone("61A") is None.
+    Bands are C-X without I and O; anything else gives None.
+
+    Example:
+        >>> from satmip_jax.metadata.fields import utm_zone
+        >>> utm_zone("08m"), utm_zone("61A")
+        ('8M', None)
     """
     match = _UTM.fullmatch(text.upper())
     return "".join(match.groups()) if match else None
 
 
 def scan_direction(text: str) -> str | None:
-    """Spells "Forward" and "Reverse", whatever the case; None for anything else."""
+    """Return "Forward" or "Reverse" for these words in any case; None for anything else."""
     return {"forward": "Forward", "reverse": "Reverse"}.get(text.lower())
 
 
 def printable(text: str) -> str | None:
-    """The text itself where every character can be printed; an open vocabulary."""
+    """Return the text itself if every character is printable; an open vocabulary."""
     return text if text.isprintable() else None
 
 
 # --- the fields -----------------------------------------------------------------------------------
 
 # A scale must be positive, and large enough for its logarithm to exist: the lower ends below (a
-# micrometre, its like in degrees) stand for "above zero". Every end is a float32, so that a value
-# that was stored as one is still inside.
+# micrometre, and its equivalent in degrees) stand for "above zero". Every end is a float32, so that
+# a value stored as one is still inside.
 FIELDS: tuple[Field, ...] = (
     Field(
         "gsd",
-        "numeric",
+        Numeric(2, low=2.0**-20, high=10_000.0, log=True, scales_with="axes"),
         "GSD",
         "m per pixel, x and y",
-        phrase="gsd {0:.3g} x {1:.3g} m",
-        size=2,
-        low=2.0**-20,
-        high=10_000.0,
-        log=True,
-        scales_with="axes",
+        "gsd {0:.3g} x {1:.3g} m",
     ),
     Field(
         "multispectral_gsd",
-        "numeric",
+        Numeric(low=2.0**-20, high=10_000.0, log=True, scales_with="mean"),
         "GSD",
         "m per pixel",
-        phrase="multispectral gsd {0:.3g} m",
-        low=2.0**-20,
-        high=10_000.0,
-        log=True,
-        scales_with="mean",
+        "multispectral gsd {0:.3g} m",
     ),
     Field(
         "pixel_size",
-        "numeric",
+        Numeric(2, low=2.0**-40, high=1.0, log=True, scales_with="axes"),
         "GSD",
         "degrees per pixel, x and y",
-        phrase="pixel size {0:.3g} x {1:.3g} degrees",
-        size=2,
-        low=2.0**-40,
-        high=1.0,
-        log=True,
-        scales_with="axes",
+        "pixel size {0:.3g} x {1:.3g} degrees",
     ),
     Field(
         "timestamp",
-        "time",
+        Timestamp(1957, 2100),  # from Sputnik on
         "Time",
         "UTC",
-        phrase="taken {0:%Y-%m-%d} at {0:%H:%M} UTC",
-        size=3,
-        low=1957,  # Sputnik
-        high=2100,
+        "taken {0:%Y-%m-%d} at {0:%H:%M} UTC",
     ),
     Field(
         "location",
-        "location",
+        Location(),
         "Location",
         "degrees, longitude and latitude",
-        phrase="longitude {0:.4f}, latitude {1:.4f}",
-        size=2,
-        low=(-180.0, -90.0),
-        high=(180.0, 90.0),
+        "longitude {0:.4f}, latitude {1:.4f}",
     ),
     Field(
         "utm_zone",
-        "category",
+        Category(utm_zone),
         "Location",
         "UTM zone and latitude band",
-        phrase="UTM zone {0}",
-        size=0,
-        validator=utm_zone,
+        "UTM zone {0}",
     ),
     Field(
         "country_code",
-        "category",
+        Category(country_code),
         "Location",
         "ISO 3166 alpha-3",
-        phrase="country {0}",
-        size=0,
-        validator=country_code,
+        "country {0}",
     ),
     Field(
         "cloud_cover",
-        "numeric",
+        Numeric(low=0.0, high=100.0),
         "Other",
         "percent",
-        phrase="cloud cover {0:.3g} percent",
-        low=0.0,
-        high=100.0,
+        "cloud cover {0:.3g} percent",
     ),
     Field(
         "scan_direction",
-        "category",
+        Category(scan_direction),
         "Other",
         "Forward or Reverse",
-        phrase="scan direction {0}",
-        size=0,
-        validator=scan_direction,
+        "scan direction {0}",
     ),
     Field(
         "wavelengths",
-        "numeric",
+        Numeric(3, low=300.0, high=2500.0),
         "Other",
         "nm, red, green and blue",
-        phrase="wavelengths {0:.4g}, {1:.4g}, {2:.4g} nm",
-        size=3,
-        low=300.0,
-        high=2500.0,
+        "wavelengths {0:.4g}, {1:.4g}, {2:.4g} nm",
     ),
     Field(
         "target_azimuth_angle",
-        "angle",
+        Angle(0.0, 360.0),
         "Angles",
         "degrees",
-        phrase="target azimuth {0:.1f} degrees",
-        low=0.0,
-        high=360.0,
-        period=360.0,
+        "target azimuth {0:.1f} degrees",
     ),
     Field(
         "sun_azimuth_angle",
-        "angle",
+        Angle(0.0, 360.0),
         "Angles",
         "degrees",
-        phrase="sun azimuth {0:.1f} degrees",
-        low=0.0,
-        high=360.0,
-        period=360.0,
+        "sun azimuth {0:.1f} degrees",
     ),
     Field(
         "sun_elevation_angle",
-        "angle",
+        Angle(-90.0, 90.0),
         "Angles",
         "degrees above the horizon",
-        phrase="sun elevation {0:.1f} degrees",
-        low=-90.0,
-        high=90.0,
-        period=360.0,
+        "sun elevation {0:.1f} degrees",
     ),
     Field(
         "off_nadir_angle",
-        "angle",
+        Angle(0.0, 90.0),
         "Angles",
         "degrees",
-        phrase="off nadir {0:.1f} degrees",
-        low=0.0,
-        high=90.0,
-        period=360.0,
+        "off nadir {0:.1f} degrees",
     ),
     Field(
         "sensor_platform",
-        "category",
+        Category(printable),
         "Other",
         "name of the satellite",
-        phrase="sensor {0}",
-        size=0,
-        validator=printable,
+        "sensor {0}",
     ),
 )
 
-GROUPS: tuple[str, ...] = tuple(dict.fromkeys(f.group for f in FIELDS))
-_BY_NAME = {f.name: f for f in FIELDS}
+
+def groups() -> tuple[str, ...]:
+    """Return the groups, in the order of their first fields."""
+    return tuple(dict.fromkeys(f.group for f in FIELDS))
 
 
 def field(name: str) -> Field:
-    """The field of that name.
+    """Return the field of that name.
 
     Raises:
-      FieldError: there is no such field; the message lists those there are.
+        FieldError: There is no such field; the message lists all.
+
+    Example:
+        >>> from satmip_jax.metadata.fields import field
+        >>> field("cloud_cover").unit
+        'percent'
     """
-    try:
-        return _BY_NAME[name]
-    except (KeyError, TypeError):
-        raise FieldError(f"no metadata field {name!r}; there are: {', '.join(_BY_NAME)}") from None
+    for f in FIELDS:
+        if f.name == name:
+            return f
+    raise FieldError(f"no metadata field {name!r}; choose from {_names()}")
 
 
 def select_fields(spec: str | Sequence[str]) -> tuple[Field, ...]:
-    """The fields a specification names, in the order of `FIELDS`, each once.
+    """Return the fields that a specification selects, in the order of `FIELDS`, each once.
+
+    For the inputs of a model use `Schema.select_fields`, which leaves out fields that were added
+    after its data were prepared.
 
     Args:
-      spec: "all", a group ("Location"), a field ("gsd"), sums and differences of these
-        ("GSD+Time+Location", "all-leak", "all-Location-leak", where "leak" stands for the fields
-        that tell the tile's size), or a sequence of such specifications: their union.
+        spec: "all", a group ("Location"), a field ("gsd"), sums and differences of these
+            ("GSD+Time+Location", "all-leak", "all-Location-leak", where "leak" stands for the
+            fields that reveal the tile's size), or a sequence of such specifications: their union.
 
     Raises:
-      FieldError: an unknown name (the message lists what exists), or nothing is left.
+        FieldError: An unknown name (the message lists all), or an empty selection.
 
-    Example: [f.name for f in select_fields("Time+cloud_cover")] == ["timestamp", "cloud_cover"]
+    Example:
+        >>> from satmip_jax.metadata.fields import select_fields
+        >>> [f.name for f in select_fields("Time+cloud_cover")]
+        ['timestamp', 'cloud_cover']
     """
-    chosen: set[str] = set()
+    selected: set[str] = set()
     for text in [spec] if isinstance(spec, str) else list(spec):
         # the capture keeps the signs: "a+b-c" -> ["a", "+", "b", "-", "c"]
         first, *rest = re.split(r"([+-])", text)
-        part = _named(first, text)
+        part = _term(first, text)
         for sign, term in zip(rest[::2], rest[1::2], strict=True):
-            part = part | _named(term, text) if sign == "+" else part - _named(term, text)
-        chosen |= part
-    if not chosen:
+            part = part | _term(term, text) if sign == "+" else part - _term(term, text)
+        selected |= part
+    if not selected:
         raise FieldError(f"the field selection {spec!r} leaves no field")
-    return tuple(f for f in FIELDS if f.name in chosen)
+    return tuple(f for f in FIELDS if f.name in selected)
 
 
-def _named(term: str, spec: str) -> set[str]:
+def _term(term: str, spec: str) -> set[str]:
+    """Return the names of the fields that one term of a specification stands for."""
     term = term.strip()
     if term == "all":
-        return set(_BY_NAME)
+        return {f.name for f in FIELDS}
     if term == "leak":
         return {f.name for f in FIELDS if f.leak}
-    if term in GROUPS:
-        return {f.name for f in FIELDS if f.group == term}
-    if term in _BY_NAME:
-        return {term}
+    if names := {f.name for f in FIELDS if term in (f.group, f.name)}:
+        return names
     raise FieldError(
-        f"unknown field or group {term!r} in the field selection {spec!r}; there are: all, leak, "
-        f"the groups {', '.join(GROUPS)}, and the fields {', '.join(_BY_NAME)}"
+        f"unknown field or group {term!r} in the field selection {spec!r}; choose from all, leak, "
+        f"the groups {', '.join(groups())}, and the fields {_names()}"
     )
+
+
+def _names() -> str:
+    return ", ".join(f.name for f in FIELDS)

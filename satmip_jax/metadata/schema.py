@@ -1,51 +1,59 @@
-"""What the train split says about the metadata, and `schema.json`, which keeps it.
+"""`schema.json`: classes, statistics and splits of a prepared data set.
 
-Plain Python: no jax, so that the workers of a preparation stay light.
+Plain Python without jax, so that the workers of a preparation start fast.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from satmip_jax.errors import SatmipError
-from satmip_jax.metadata.fields import FIELDS, MAX_TEXT, Field
-from satmip_jax.metadata.statistics import CATEGORIES, MAX_VOCABULARY, FieldStats, n_standardized
+from satmip_jax.metadata.field_stats import FieldStats
+from satmip_jax.metadata.fields import FIELDS, Field, FieldError, select_fields
+from satmip_jax.metadata.kinds import MAX_TEXT
+from satmip_jax.metadata.statistics import MAX_VOCABULARY
+from satmip_jax.runtime.files import FileContentError, read_json, write_atomically
 
 MAX_CLASSES = 100_000
 MAX_CENTRES = 4096
 MAX_METRICS = 64
-MAX_NAME = 256  # characters of a class, split or data set name
+MAX_NAME = 256  # characters of the name of a class, split, metric or data set
 MAX_IMAGE_SIZE = 16_384
 MAX_SCHEMA_BYTES = 64 << 20
 FORMAT = 1
 
 
 class SchemaError(SatmipError, ValueError):
-    """A schema file is not what it should be; the message names the file and the key."""
+    """An invalid schema file; the message names the file, the key and the value."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What `schema.json` holds beside the shards: the only place where statistics live.
+    """The contents of `schema.json`, which lies beside the shards and in every checkpoint.
+
+    It is the only place where statistics live.
 
     Attributes:
-      name: of the data set.
-      image_size: side of the stored square images in pixels.
-      classes: names; a label is a position in it.
-      image_mean, image_std: red, green, blue of pixels in [0, 1], train split.
-      fields: name -> statistics, of every field.
-      splits: name -> number of examples.
-      provenance: where it came from and how it was made; plain JSON.
-      geo_centres: unit vectors, centres of the places of the train split; empty in prepared data:
-        a run whose method classifies places finds them and keeps them, see `training.setup`.
-      class_weights: name of a weighted F1 score, such as "challenge_f1" -> the weight of each
-        class, in the order of `classes`; empty where the data set defines no such score.
+        name: Name of the data set.
+        image_size: Side of the stored square images in pixels.
+        classes: Names of the classes; a label is a position in it.
+        image_mean: Mean of red, green and blue of pixels in [0, 1], train split.
+        image_std: Their standard deviations.
+        fields: Field -> statistics, for every field.
+        splits: Split -> number of examples.
+        provenance: Where the data came from and how they were prepared; plain JSON.
+        geo_centres: Unit vectors, the centres of clusters of the train split's locations. Empty in
+            prepared data: a run whose method classifies locations computes them, see
+            `training.setup`.
+        class_weights: Name of a weighted F1 score, such as "challenge_f1" -> the weight of each
+            class, in the order of `classes`; empty if the data set defines no such score.
+        unlisted: Names of the fields that the file does not list, because they were added to
+            `FIELDS` later. They count as never present, and models of these data do without them.
     """
 
     name: str
@@ -57,21 +65,49 @@ class Schema:
     splits: Mapping[str, int]
     provenance: Mapping[str, Any]
     geo_centres: tuple[tuple[float, ...], ...] = ()
-    class_weights: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    class_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    unlisted: frozenset[str] = frozenset()
 
     def __hash__(self) -> int:  # a flax module that holds a schema is hashed
         return hash((self.name, self.image_size, self.classes))
 
+    def select_fields(self, spec: str | Sequence[str]) -> tuple[Field, ...]:
+        """Return the selected fields that the schema lists.
+
+        A model is built from these. The schema of its checkpoint fixes what "all" or a group
+        means, so the shapes of its parameters do not change when a field is added to `FIELDS`.
+
+        Args:
+            spec: See `fields.select_fields`.
+
+        Raises:
+            FieldError: An unknown name, or none of the selected fields is listed.
+
+        Example:
+            >>> from satmip_jax.data.shard_dataset import ShardDataset
+            >>> schema = ShardDataset(shards, "train").schema
+            >>> [f.name for f in schema.select_fields("Time+cloud_cover")]
+            ['timestamp', 'cloud_cover']
+        """
+        selected = tuple(f for f in select_fields(spec) if f.name not in self.unlisted)
+        if not selected:
+            raise FieldError(
+                f"the field selection {spec!r} leaves no field: the data set {self.name!r} was "
+                f"prepared without {', '.join(sorted(self.unlisted))}; prepare it again"
+            )
+        return selected
+
     @functools.cached_property
     def category_ids(self) -> dict[str, dict[str, int]]:
-        """Field -> category -> id."""
+        """Field with a vocabulary -> category -> id."""
         return {
-            name: {text: i for i, text in enumerate(self.fields[name].vocabulary)}
-            for name in CATEGORIES
+            f.name: {text: i for i, text in enumerate(self.fields[f.name].vocabulary)}
+            for f in FIELDS
+            if f.kind.has_vocabulary
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `from_json` inverts it."""
+        """Return plain JSON; `from_json` inverts it."""
         data = {
             "format": FORMAT,
             "name": self.name,
@@ -79,7 +115,11 @@ class Schema:
             "classes": list(self.classes),
             "image_mean": [float(x) for x in self.image_mean],
             "image_std": [float(x) for x in self.image_std],
-            "fields": {name: stats.to_json() for name, stats in self.fields.items()},
+            "fields": {
+                name: stats.to_json()
+                for name, stats in self.fields.items()
+                if name not in self.unlisted
+            },
             "splits": {name: int(n) for name, n in self.splits.items()},
             "provenance": dict(self.provenance),
         }
@@ -93,17 +133,21 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: object, file: object = "schema") -> Schema:
-        """Reads and checks everything; a field the file does not know counts as never present.
+        """Read and validate everything; a field that the data do not list is `unlisted`.
+
+        Args:
+            data: As from `to_json`; it may come from an untrusted file.
+            file: Name of the file, for messages.
 
         Raises:
-          SchemaError: naming `file`, the key, and what is wrong with it.
+            SchemaError: The data are invalid; the message names `file`, the key and the value.
         """
         top = _Reader(data, str(file))
         top.integer("format", FORMAT, FORMAT)
         fields = top.child("fields")
-        known = {f.name for f in FIELDS}
+        names = {f.name for f in FIELDS}
         for name in fields.data:
-            if name not in known:
+            if name not in names:
                 fields.fail(name, "no such metadata field; was it written by a newer version?")
         splits = top.child("splits")
         for name in splits.data:
@@ -123,40 +167,39 @@ class Schema:
             provenance=top.child("provenance").data,
             geo_centres=_read_centres(top) if "geo_centres" in top.data else (),
             class_weights=_read_class_weights(top, len(classes)),
+            unlisted=frozenset(names.difference(fields.data)),
         )
 
     def save(self, path: Any) -> None:
-        """Writes `path` atomically, after checking that `load` would accept it."""
-        from etils import epath
+        """Write `path` atomically, after checking that `load` would accept it.
 
+        Raises:
+            SchemaError: It would not.
+        """
         text = json.dumps(self.to_json(), indent=1, allow_nan=False)
         Schema.from_json(json.loads(text), path)
-        temporary = epath.Path(f"{path}.tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+        write_atomically(path, text)
 
     @classmethod
     def load(cls, path: Any) -> Schema:
-        """Reads a schema somebody else may have written.
+        """Read a schema file, which may be untrusted.
 
         Raises:
-          FileNotFoundError: there is none.
-          SchemaError: it is not a valid schema; names the file, the key and the value.
+            FileNotFoundError: There is no such file.
+            SchemaError: The file is not a valid schema; the message names the file, the key and the
+                value.
         """
-        from etils import epath
+        from etils import epath  # for remote file systems
 
-        file = epath.Path(path)
-        if (size := file.stat().length) > MAX_SCHEMA_BYTES:
-            raise SchemaError(f"{path}: {size} bytes; a schema has at most {MAX_SCHEMA_BYTES}")
         try:
-            data = json.loads(file.read_bytes(), parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise SchemaError(f"{path}: not JSON: {error}") from error
+            data = read_json(epath.Path(path), max_bytes=MAX_SCHEMA_BYTES, allow_nan=False)
+        except FileContentError as error:
+            raise SchemaError(str(error)) from error
         return cls.from_json(data, path)
 
 
 class _Reader:
-    """Takes checked values out of a JSON object; errors say "file: key.key: what is wrong"."""
+    """Validated access to a JSON object; errors read "file: key.key: what is wrong"."""
 
     def __init__(self, data: object, file: str, path: tuple[str, ...] = ()) -> None:
         if not isinstance(data, dict):
@@ -164,25 +207,25 @@ class _Reader:
             raise SchemaError(f"{where}: {_short(data)} should be an object")
         self.data, self.file, self.path = data, file, path
 
-    def fail(self, key: str, problem: str) -> None:
+    def fail(self, key: str, problem: str) -> NoReturn:
         raise SchemaError(f"{self.file}: {'.'.join((*self.path, _key(key)))}: {problem}")
 
-    def _get(self, key: str) -> Any:
+    def value(self, key: str) -> Any:
         if key not in self.data:
             self.fail(key, "is missing")
         return self.data[key]
 
     def child(self, key: str) -> _Reader:
-        return _Reader(self._get(key), self.file, (*self.path, _key(key)))
+        return _Reader(self.value(key), self.file, (*self.path, _key(key)))
 
     def text(self, key: str, value: object = None, longest: int = MAX_NAME) -> str:
-        value = self._get(key) if value is None else value
+        value = self.value(key) if value is None else value
         if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
             self.fail(key, f"{_short(value)} should be 1 to {longest} printable characters")
-        return str(value)
+        return value
 
     def strings(self, key: str, most: int, longest: int) -> tuple[str, ...]:
-        value = self._get(key)
+        value = self.value(key)
         if not isinstance(value, list) or len(value) > most:
             self.fail(key, f"{_short(value)} should be a list of at most {most} strings")
         texts = tuple(self.text(key, "" if v is None else v, longest) for v in value)
@@ -191,25 +234,26 @@ class _Reader:
         return texts
 
     def integer(self, key: str, low: int, high: int) -> int:
-        value = self._get(key)
+        value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.fail(key, f"{_short(value)} should be a whole number from {low} to {high}")
-        return int(value)
+        return value
 
     def numbers(self, key: str, n: int, low: float, high: float) -> tuple[float, ...]:
-        value = self._get(key)
+        value = self.value(key)
         if not isinstance(value, list) or len(value) != n:
             self.fail(key, f"{_short(value)} should be a list of {n} numbers")
-        for v in value:  # a NaN is in no range
+        for v in value:  # a NaN is outside every range
             if isinstance(v, bool) or not isinstance(v, int | float) or not low <= v <= high:
                 self.fail(key, f"{_short(v)} should be a number from {low:g} to {high:g}")
         return tuple(float(v) for v in value)
 
 
 def _read_stats(fields: _Reader, f: Field) -> FieldStats:
+    n = f.kind.n_standardized
     if f.name not in fields.data:
-        return FieldStats.never_present(f)
-    reader, n = fields.child(f.name), n_standardized(f)
+        return FieldStats.never_present(n)
+    reader = fields.child(f.name)
     stats = FieldStats(
         count=reader.integer("count", 0, 2**40),
         mean=reader.numbers("mean", n, -1e9, 1e9),
@@ -220,7 +264,7 @@ def _read_stats(fields: _Reader, f: Field) -> FieldStats:
     )
     if list(stats.vocabulary) != sorted(stats.vocabulary):
         reader.fail("vocabulary", "should be sorted")
-    if stats.vocabulary and f.kind != "category":
+    if stats.vocabulary and not f.kind.has_vocabulary:
         reader.fail("vocabulary", "should be empty: this field has no categories")
     return stats
 
@@ -255,7 +299,3 @@ def _short(value: object) -> str:
 
 def _key(key: str) -> str:
     return key if key.isidentifier() and len(key) <= 60 else _short(key)
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")

@@ -1,98 +1,68 @@
-"""Statistics of the metadata of a train split; partial sums of shards merge exactly."""
+"""Accumulation of the metadata statistics of a train split."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
+from satmip_jax.metadata.field_stats import FieldStats
 from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.metadata.record import Metadata
 
-MAX_VOCABULARY = 4096  # categories a field keeps, the most frequent ones
-
-
-CATEGORIES = tuple(f.name for f in FIELDS if f.kind == "category")
-
-
-@dataclass(frozen=True)
-class FieldStats:
-    """What the train split says about one field.
-
-    Attributes:
-      count: in how many examples it is present.
-      mean, std: per component of a numeric field (of the logarithm where `Field.log`), of the year
-        of a time; empty for the others. 0 and 1 where it is never present, std 1 where constant.
-      vocabulary: the categories, sorted; an id is a position in it. Empty for the others.
-      cut_categories, cut_examples: how many categories beyond the `MAX_VOCABULARY` most frequent
-        were left out of the vocabulary, and in how many examples they are: there they are missing.
-    """
-
-    count: int = 0
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    vocabulary: tuple[str, ...] = ()
-    cut_categories: int = 0
-    cut_examples: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def never_present(cls, f: Field) -> FieldStats:
-        """The statistics of a field that no example has."""
-        n = n_standardized(f)
-        return cls(mean=(0.0,) * n, std=(1.0,) * n)
-
-
-def n_standardized(f: Field) -> int:
-    return {"numeric": f.size, "time": 1}.get(f.kind, 0)
+MAX_VOCABULARY = 4096  # categories that a field keeps, the most frequent ones
 
 
 class StatsAccumulator:
-    """Adds up the statistics of a train split; partial sums of shards merge exactly.
+    """Sums from which the statistics of a train split follow; partial sums merge exactly.
 
-    Numbers are added as whole multiples of 2**-40 in Python's unbounded integers: such sums, unlike
-    those of floats, do not depend on the order, so a restarted or parallel run gives the same bits.
+    Numbers are added as integer multiples of 2**-40 in Python's unbounded integers. Unlike sums of
+    floats these do not depend on the order, so a restarted or parallel run gives the same bits.
+
+    Attributes:
+        counts: Field -> number of examples that have it.
+        sums: Field -> sum of each of its standardized numbers, in units of 2**-40.
+        squares: Field -> sum of their squares, in units of 2**-80.
+        categories: Field with a vocabulary -> category -> number of examples.
 
     Example:
-      stats = StatsAccumulator()
-      stats.add(Metadata.parse({"cloud_cover": 10}))
-      stats.finish()["cloud_cover"].mean == (10.0,)
+        >>> from satmip_jax.metadata.record import Metadata
+        >>> from satmip_jax.metadata.statistics import StatsAccumulator
+        >>> stats = StatsAccumulator()
+        >>> stats.add(Metadata.parse({"cloud_cover": 10}))
+        >>> stats.finish()["cloud_cover"].mean
+        (10.0,)
     """
 
     _BITS = 40
 
     def __init__(self) -> None:
+        """Start without examples."""
         self.counts = dict.fromkeys((f.name for f in FIELDS), 0)
-        self.sums = {f.name: [0] * n for f in FIELDS if (n := n_standardized(f))}
+        self.sums = {f.name: [0] * n for f in FIELDS if (n := f.kind.n_standardized)}
         self.squares = {name: [0] * len(sums) for name, sums in self.sums.items()}
-        self.categories: dict[str, Counter[str]] = {name: Counter() for name in CATEGORIES}
+        self.categories: dict[str, Counter[str]] = {
+            f.name: Counter() for f in FIELDS if f.kind.has_vocabulary
+        }
 
     def add(self, metadata: Metadata) -> None:
-        """Counts one example, as it is stored: after the crop and resize."""
+        """Count one example, as it is stored: after the crop and resize."""
         for f in FIELDS:
             value = metadata.values.get(f.name)
             if value is None:
                 continue
             self.counts[f.name] += 1
-            if isinstance(value, str):
-                self.categories[f.name][value] += 1
+            if f.kind.has_vocabulary:
+                self.categories[f.name][str(value)] += 1
                 continue
-            if f.name not in self.sums:
-                continue
-            numbers = (float(value.year),) if isinstance(value, datetime) else value
-            for i, x in enumerate(numbers):
-                n = round(math.ldexp(math.log(x) if f.log else x, self._BITS))
+            for i, x in enumerate(f.kind.standardized(value)):
+                n = round(math.ldexp(x, self._BITS))
                 self.sums[f.name][i] += n
                 self.squares[f.name][i] += n * n
 
     def merge(self, other: StatsAccumulator) -> None:
-        """Adds the examples of another; the order of merging does not matter."""
+        """Add the examples of another; the order of merging does not matter."""
         for name, n in other.counts.items():
             self.counts[name] += n
         for mine, others in ((self.sums, other.sums), (self.squares, other.squares)):
@@ -102,7 +72,7 @@ class StatsAccumulator:
             self.categories[name].update(counter)
 
     def to_json(self) -> dict[str, Any]:
-        """The partial sums as plain (long) integers and strings."""
+        """Return the partial sums as plain (long) integers and strings."""
         return {
             "counts": dict(self.counts),
             "sums": {name: list(sums) for name, sums in self.sums.items()},
@@ -112,10 +82,10 @@ class StatsAccumulator:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StatsAccumulator:
-        """The inverse of `to_json`.
+        """Invert `to_json`; a field that the data do not list counts as never present.
 
         Raises:
-          ValueError: these are not the partial sums of the fields there are now.
+            ValueError: The data are not partial sums of fields in `FIELDS`.
         """
         new, partial = cls(), cls()
         try:
@@ -128,19 +98,19 @@ class StatsAccumulator:
             }
             new.merge(partial)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"not the partial statistics of these fields: {error!r}") from error
+            raise ValueError(f"not partial statistics of these fields: {error!r}") from error
         return new
 
     def finish(self) -> dict[str, FieldStats]:
-        """The statistics of every field, in the order of `FIELDS`."""
+        """Return the statistics of every field, in the order of `FIELDS`."""
         return {f.name: self._finish(f) for f in FIELDS}
 
     def _finish(self, f: Field) -> FieldStats:
         count = self.counts[f.name]
         if not count:
-            return FieldStats.never_present(f)
-        if f.kind == "category":
-            # the most frequent first, and of equals the first in the alphabet
+            return FieldStats.never_present(f.kind.n_standardized)
+        if f.kind.has_vocabulary:
+            # the most frequent first; among equally frequent ones, in alphabetical order
             ranked = sorted(self.categories[f.name].items(), key=lambda item: (-item[1], item[0]))
             kept, cut = ranked[:MAX_VOCABULARY], ranked[MAX_VOCABULARY:]
             return FieldStats(
@@ -157,6 +127,6 @@ class StatsAccumulator:
             variance = (count * squares - total * total) / (count * count << 2 * self._BITS)
             std = math.sqrt(variance)
             means.append(mean)
-            # a spread that float32 can hardly tell from none would only magnify its rounding
+            # a deviation that float32 hardly tells from 0 would only magnify rounding errors
             stds.append(std if std > 1e-6 * max(1.0, abs(mean)) else 1.0)
         return FieldStats(count=count, mean=tuple(means), std=tuple(stds))

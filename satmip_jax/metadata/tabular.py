@@ -1,14 +1,12 @@
 """Metadata as arrays: records -> raw numbers on the host -> network inputs on the device.
 
 The host stores raw units (`encode`), so that the device can still follow a crop of the image
-(`follow_crop`) before it standardises (`featurize`).
+(`follow_crop`) before it standardizes (`featurize`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from datetime import date, datetime
 from typing import Any
 
 import jax
@@ -17,49 +15,31 @@ import numpy as np
 
 from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.metadata.record import METRES_PER_DEGREE, MIN_COS_LATITUDE, Metadata
-from satmip_jax.metadata.schema import Schema, SchemaError
-from satmip_jax.metadata.statistics import FieldStats, StatsAccumulator
-
-__all__ = [
-    "FieldStats",
-    "Schema",
-    "SchemaError",
-    "StatsAccumulator",
-    "category_index",
-    "encode",
-    "featurize",
-    "field_index",
-    "follow_crop",
-    "locations",
-    "only",
-    "raw_features",
-    "value_slices",
-]
+from satmip_jax.metadata.schema import Schema
 
 Arrays = dict[str, jax.Array]
-_DAY = 86_400_000_000  # microseconds
 
 
-# --- where a field lies in the arrays -------------------------------------------------------------
+# --- positions of the fields in the arrays --------------------------------------------------------
 
 
 def value_slices() -> dict[str, slice]:
-    """The columns of "values" that hold each field made of numbers, in the order of `FIELDS`."""
+    """Return the columns of "values" that hold each field made of numbers, in order."""
     slices, start = {}, 0
     for f in FIELDS:
-        if f.size:
-            slices[f.name] = slice(start, start + f.size)
-            start += f.size
+        if not f.kind.has_vocabulary:
+            slices[f.name] = slice(start, start + f.kind.size)
+            start += f.kind.size
     return slices
 
 
 def category_index() -> dict[str, int]:
-    """The column of "categories" that holds each category field."""
-    return {f.name: i for i, f in enumerate(f for f in FIELDS if f.kind == "category")}
+    """Return the column of "categories" that holds each field with a vocabulary."""
+    return {f.name: i for i, f in enumerate(f for f in FIELDS if f.kind.has_vocabulary)}
 
 
 def field_index() -> dict[str, int]:
-    """The column of "present" of each field, which is its place in `FIELDS`."""
+    """Return the column of "present" of each field, which is its position in `FIELDS`."""
     return {f.name: i for i, f in enumerate(FIELDS)}
 
 
@@ -67,77 +47,82 @@ def field_index() -> dict[str, int]:
 
 
 def encode(records: Sequence[Metadata], schema: Schema) -> dict[str, np.ndarray]:
-    """Records as arrays in raw units.
+    """Return records as arrays in raw units.
+
+    Args:
+        records: n records.
+        schema: Schema with the vocabularies.
 
     Returns:
-      "values": float32 (n, V), the numbers of all fields side by side (see `value_slices`); a time
-        is its year, the fraction of the year and the fraction of the day gone by, in UTC.
-      "categories": int32 (n, C), ids in the schema's vocabularies (see `category_index`).
-      "present": bool (n, F), which of `FIELDS` are known; a category that is not in the vocabulary
-        is not. What is missing is 0 in "values" and "categories".
+        "values": float32 (n, V), the numbers of all fields side by side (see `value_slices`); a
+            time is its year and the elapsed fractions of the year and of the day, in UTC.
+        "categories": int32 (n, C), ids in the schema's vocabularies (see `category_index`).
+        "present": bool (n, F), which of `FIELDS` are present; a category outside the vocabulary
+            counts as missing. What is missing is 0 in "values" and "categories".
+
+    Example:
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.metadata.record import Metadata
+        >>> from satmip_jax.metadata.tabular import encode, value_slices
+        >>> schema = ShardDataset(shards, "train").schema
+        >>> arrays = encode([Metadata.parse({"gsd": [0.5, 0.25]})], schema)
+        >>> arrays["values"][:, value_slices()["gsd"]].tolist()
+        [[0.5, 0.25]]
     """
     slices, columns = value_slices(), category_index()
-    values = np.zeros((len(records), sum(f.size for f in FIELDS)), np.float32)
+    n_values = sum(s.stop - s.start for s in slices.values())
+    values = np.zeros((len(records), n_values), np.float32)
     categories = np.zeros((len(records), len(columns)), np.int32)
     present = np.zeros((len(records), len(FIELDS)), np.bool_)
-    for i, f in enumerate(FIELDS):
-        known: list[Any] = [record.values.get(f.name) for record in records]
-        if f.kind == "category":
+    for i, f in enumerate(FIELDS):  # a field at a time: assignments to arrays dominate the cost
+        column: list[Any] = [record.values.get(f.name) for record in records]
+        if f.kind.has_vocabulary:
             ids = schema.category_ids[f.name]
-            known = [ids.get(value) for value in known]
-        elif f.kind == "time":
-            known = [value and _clock(value) for value in known]
-        rows = [row for row, value in enumerate(known) if value is not None]
-        if rows:  # a field at a time: an assignment to an array takes as long as all else
-            array, column = (
-                (categories, columns[f.name]) if f.kind == "category" else (values, slices[f.name])
-            )
-            array[rows, column] = [known[row] for row in rows]
-            present[rows, i] = True
+            column = [ids.get(value) for value in column]
+        rows = [row for row, value in enumerate(column) if value is not None]
+        if not rows:
+            continue
+        filled = [column[row] for row in rows]
+        if f.kind.has_vocabulary:
+            categories[rows, columns[f.name]] = filled
+        else:
+            values[rows, slices[f.name]] = f.kind.to_numbers(filled)
+        present[rows, i] = True
     return {"values": values, "categories": categories, "present": present}
 
 
-def _clock(moment: datetime) -> tuple[float, float, float]:
-    """A time as (year, fraction of the year, fraction of the day); fractions stay below 1."""
-    second = 3600 * moment.hour + 60 * moment.minute + moment.second
-    micro = 1_000_000 * second + moment.microsecond
-    january, next_january = (date(moment.year + y, 1, 1).toordinal() for y in (0, 1))
-    since = (moment.toordinal() - january) * _DAY + micro
-    below_one = 1 - 2.0**-24  # the last float32 before 1
-    year = since / ((next_january - january) * _DAY)
-    return float(moment.year), min(year, below_one), min(micro / _DAY, below_one)
-
-
 def only(meta: dict[str, np.ndarray], fields: Sequence[Field]) -> dict[str, np.ndarray]:
-    """Arrays of `encode` in which all but `fields` are missing, in captions too."""
-    chosen = np.array([f in fields for f in FIELDS])
-    new = meta | {"present": meta["present"] & chosen}
+    """Return arrays of `encode` in which all but `fields` are missing, in captions too."""
+    selected = np.array([f in fields for f in FIELDS])
+    new = meta | {"present": meta["present"] & selected}
     if "caption" in meta:
-        new["caption"] = np.where(chosen[:, None], meta["caption"], 0).astype(meta["caption"].dtype)
+        kept = np.where(selected[:, None], meta["caption"], 0)
+        new["caption"] = kept.astype(meta["caption"].dtype)
     return new
 
 
 def locations(meta: dict[str, np.ndarray]) -> np.ndarray:
-    """Longitude and latitude in degrees, float32 (n, 2), of `encode`'s arrays; NaN if missing."""
-    here = meta["present"][:, field_index()["location"]]
-    return np.where(here[:, None], meta["values"][:, value_slices()["location"]], np.nan)
+    """Return longitude and latitude in degrees, float32 (n, 2); NaN where they are missing."""
+    present = meta["present"][:, field_index()["location"]]
+    return np.where(present[:, None], meta["values"][:, value_slices()["location"]], np.nan)
 
 
 # --- arrays -> network inputs (device) ------------------------------------------------------------
 
 
 def follow_crop(meta: Arrays, crop: jax.Array, stored_size: int, view_size: int) -> Arrays:
-    """The metadata of a view cut out of the stored square and resized to a square.
+    """Return the metadata of a view cropped from the stored square and resized to a square.
 
     The rules of `Metadata.crop_resize`, in float32; what is missing stays missing and 0.
 
     Args:
-      meta: as from `encode`, batched.
-      crop: float32 (b, 4): y, x, height, width as fractions of the stored square.
-      stored_size, view_size: sides of the stored square and of the view in pixels.
+        meta: As from `encode`, batched.
+        crop: float32 (b, 4): y, x, height, width as fractions of the stored square.
+        stored_size: Side of the stored square in pixels.
+        view_size: Side of the view in pixels.
 
     Returns:
-      `meta` with new "values".
+        `meta` with new "values".
     """
     values, present = jnp.asarray(meta["values"]), jnp.asarray(meta["present"])
     slices, column = value_slices(), field_index()
@@ -169,8 +154,8 @@ def follow_crop(meta: Arrays, crop: jax.Array, stored_size: int, view_size: int)
 
     new = values
     for f in FIELDS:
-        if f.scales_with is not None:
-            scale = factors if f.scales_with == "axes" else mean_factor
+        if f.kind.scales_with is not None:
+            scale = factors if f.kind.scales_with == "axes" else mean_factor
             new = new.at[:, slices[f.name]].multiply(scale)
     new = new.at[:, slices["location"]].set(jnp.where(has("location"), moved, location))
     return {**meta, "values": new}
@@ -179,87 +164,45 @@ def follow_crop(meta: Arrays, crop: jax.Array, stored_size: int, view_size: int)
 def featurize(
     meta: Arrays, schema: Schema, fields: Sequence[Field], location_frequencies: int = 6
 ) -> Arrays:
-    """The network's input of each field that is no category.
+    """Return the network's input of each field that has no vocabulary.
 
     Args:
-      meta: as from `encode` or `follow_crop`, batched.
-      location_frequencies: how many octaves of sines and cosines describe a location.
+        meta: As from `encode` or `follow_crop`, batched.
+        schema: Schema with the statistics that standardize.
+        fields: Fields to return.
+        location_frequencies: Number of octaves of sines and cosines that describe a location.
 
     Returns:
-      Field name -> float32 (b, n), 0 where the field is missing:
-        numeric: standardised (the logarithm where `Field.log`), n = size;
-        angle: sine and cosine, n = 2;
-        time: the year standardised, sine and cosine of the time of year, and of the time of day
-          (UTC), n = 5;
-        location: the unit vector p on the sphere, then sin(pi 2^k p) for every frequency k, then
-          cos(pi 2^k p), n = 3 + 6 frequencies (frequencies as in NeRF, Mildenhall et al., 2020).
+        Field name -> float32 (b, n), see `Kind.features`; 0 where the field is missing.
     """
-    slices, column = value_slices(), field_index()
-    values, present = jnp.asarray(meta["values"]), jnp.asarray(meta["present"])
-    out = {}
-    for f in fields:
-        if f.kind == "category":
-            continue
-        here = present[:, column[f.name]][:, None]  # (b, 1)
-        x = values[:, slices[f.name]]  # (b, size)
-        stats = schema.fields[f.name]
-        if f.kind == "numeric":
-            if f.log:
-                x = jnp.log(jnp.where(here, x, jnp.ones_like(x)))  # log 0 = -inf, even unused
-            features = _standardize(x, stats)
-        elif f.kind == "angle":
-            features = _cycle(x / (f.period or 360.0))
-        elif f.kind == "time":
-            year, season, hour = jnp.split(x, 3, 1)
-            features = jnp.concatenate([_standardize(year, stats), _cycle(season), _cycle(hour)], 1)
-        else:
-            features = _sphere(x, location_frequencies)
-        out[f.name] = jnp.where(here, features, jnp.zeros_like(features))
-    return out
+    return {
+        f.name: _features(meta, schema, f, location_frequencies)
+        for f in fields
+        if not f.kind.has_vocabulary
+    }
 
 
 def raw_features(meta: Arrays, schema: Schema, fields: Sequence[Field]) -> jax.Array:
-    """All fields side by side without any learning, for kNN and linear probes on the metadata.
+    """Return all fields side by side without any learning, for kNN and linear probes on them.
+
+    Args:
+        meta: As from `encode` or `follow_crop`, batched.
+        schema: Schema with the statistics and vocabularies.
+        fields: Fields to return.
 
     Returns:
-      float32 (b, D): `featurize` (of a location the unit vector alone), categories one-hot, in the
-      order of `fields`; a missing field is 0, which is the mean of a standardised number.
+        float32 (b, D): `Kind.features` in the order of `fields`, of a location the unit vector
+        alone, categories one-hot. A missing field is 0, the mean of a standardized number.
     """
-    numbers = featurize(meta, schema, fields, location_frequencies=0)
-    columns, column = category_index(), field_index()
-    parts = []
-    for f in fields:
-        if f.kind == "category":
-            ids = meta["categories"][:, columns[f.name]]
-            one_hot = jax.nn.one_hot(ids, len(schema.fields[f.name].vocabulary), dtype=jnp.float32)
-            here = meta["present"][:, column[f.name]][:, None]
-            parts.append(jnp.where(here, one_hot, jnp.zeros_like(one_hot)))
-        else:
-            parts.append(numbers[f.name])
-    return jnp.concatenate(parts, 1)
+    return jnp.concatenate([_features(meta, schema, f, 0) for f in fields], 1)
 
 
-def _standardize(x: jax.Array, stats: FieldStats) -> jax.Array:
-    mean, std = (jnp.asarray(s, jnp.float32)[None, :] for s in (stats.mean, stats.std))
-    return (x - mean) / std
-
-
-def _cycle(turns: jax.Array) -> jax.Array:
-    """Sine and cosine of turns, (b, n) -> (b, 2 n)."""
-    angle = turns * (2 * math.pi)
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], 1)
-
-
-def _sphere(location: jax.Array, frequencies: int) -> jax.Array:
-    """Longitude and latitude in degrees (b, 2) -> (b, 3 + 6 frequencies)."""
-    longitude, latitude = jnp.split(jnp.radians(location), 2, 1)
-    point = jnp.concatenate(
-        [
-            jnp.cos(latitude) * jnp.cos(longitude),
-            jnp.cos(latitude) * jnp.sin(longitude),
-            jnp.sin(latitude),
-        ],
-        1,
-    )
-    waves = [point * (math.pi * 2.0**k) for k in range(frequencies)]
-    return jnp.concatenate([point, *map(jnp.sin, waves), *map(jnp.cos, waves)], 1)
+def _features(meta: Arrays, schema: Schema, f: Field, frequencies: int) -> jax.Array:
+    """Return the features of one field, 0 where it is missing."""
+    present = jnp.asarray(meta["present"])[:, field_index()[f.name]][:, None]  # (b, 1)
+    if f.kind.has_vocabulary:
+        x = jnp.asarray(meta["categories"])[:, category_index()[f.name]]  # (b,)
+    else:
+        x = jnp.asarray(meta["values"])[:, value_slices()[f.name]]  # (b, size)
+    features = f.kind.features(x, present, schema.fields[f.name], frequencies)
+    return jnp.where(present, features, jnp.zeros_like(features))

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from satmip_jax.metadata import caption, tabular
-from satmip_jax.metadata.fields import FIELDS, select_fields
+from satmip_jax.metadata.fields import FIELDS, field
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models.ft_transformer import FTTransformer
@@ -30,17 +30,17 @@ class TabularTower(nn.Module):
     """FT-Transformer over the fields: metadata arrays -> (b, width) float32."""
 
     schema: Schema
-    fields: str
+    fields: tuple[str, ...]
     frequencies: int
     transformer: FTTransformer
 
     def __call__(self, metadata: Mapping[str, Array], train: bool = False) -> Array:
-        fields = select_fields(self.fields)
+        fields = tuple(map(field, self.fields))
         arrays = dict(metadata)
         features = tabular.featurize(arrays, self.schema, fields, self.frequencies)
         position, column = tabular.field_index(), tabular.category_index()
-        chosen = [position[field.name] for field in fields]
-        ids = [column[field.name] for field in fields if field.kind == "category"]
+        chosen = [position[name] for name in self.fields]
+        ids = [column[name] for name in self.fields if name in column]
         return self.transformer(
             features,
             arrays["categories"][:, np.array(ids, np.int32)],
@@ -55,14 +55,14 @@ class TextTower(nn.Module):
     In training the fields come in random order and some are dropped.
     """
 
-    fields: str
+    fields: tuple[str, ...]
     length: int
     field_dropout: float
     transformer: TextTransformer
 
     def __call__(self, metadata: Mapping[str, Array], train: bool = False) -> Array:
         position = tabular.field_index()
-        chosen = [position[field.name] for field in select_fields(self.fields)]
+        chosen = [position[name] for name in self.fields]
         fragments = metadata["caption"][:, np.array(chosen, np.int32)]
         tokens = caption.assemble(
             fragments,
@@ -75,28 +75,30 @@ class TextTower(nn.Module):
 
 
 def _tabular(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
-    fields = select_fields(config.fields)
+    fields = schema.select_fields(config.fields)
+    names = tuple(field.name for field in fields)
     transformer = FTTransformer(
         width=config.width,
         depth=config.depth,
         heads=config.heads,
-        fields=tuple(field.name for field in fields),
+        fields=names,
         vocabulary_sizes={
             field.name: len(schema.fields[field.name].vocabulary)
             for field in fields
-            if field.kind == "category"
+            if field.kind.has_vocabulary
         },
         field_dropout=config.field_dropout,
         attention_dropout=config.attention_dropout,
         ffn_dropout=config.ffn_dropout,
         dtype=dtype,
     )
-    return TabularTower(schema, config.fields, config.frequencies, transformer)
+    return TabularTower(schema, names, config.frequencies, transformer)
 
 
 def _text(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
+    names = tuple(field.name for field in schema.select_fields(config.fields))
     # no longer than the chosen fields' phrases can be: padding costs as much as text
-    length = min(config.caption_length, caption.max_length(len(select_fields(config.fields))))
+    length = min(config.caption_length, caption.max_length(len(names)))
     transformer = TextTransformer(
         width=config.width,
         depth=config.depth,
@@ -105,7 +107,7 @@ def _text(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
         length=length,
         dtype=dtype,
     )
-    return TextTower(config.fields, length, config.field_dropout, transformer)
+    return TextTower(names, length, config.field_dropout, transformer)
 
 
 # A new metadata encoder is one file in this folder and one line here.

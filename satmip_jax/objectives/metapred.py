@@ -58,7 +58,7 @@ class MetaPred:
 
     def targets(self, schema: Schema) -> dict[Field, int]:
         """The fields to be predicted, each with the number of its head's outputs."""
-        return {f: n for f in select_fields(self.selection) if (n := outputs(f, schema))}
+        return {f: n for f in schema.select_fields(self.selection) if (n := outputs(f, schema))}
 
     def negatives(self, batch_size: int) -> dict[str, int]:
         return {}
@@ -75,17 +75,17 @@ class MetaPred:
             (out,) = forward.head(name, features)
             known = metadata["present"][:, tabular.field_index()[f.name]].astype(jnp.float32)
             count = jnp.maximum(jnp.sum(known), 1.0)
-            if f.kind in ("category", "location"):
-                if f.kind == "category":
-                    truth = metadata["categories"][:, tabular.category_index()[f.name]]
-                else:
-                    centres = jnp.asarray(forward.schema.geo_centres, jnp.float32)
-                    truth = nearest(numbers[f.name], centres)
+            if f.kind.has_vocabulary:
+                x = metadata["categories"][:, tabular.category_index()[f.name]]
+            else:
+                x = numbers[f.name]
+            truth = f.kind.target(x, forward.schema.geo_centres)
+            if f.kind.is_classified:
                 each = cross_entropy(out, truth)
                 right = (jnp.argmax(out, axis=1) == truth).astype(jnp.float32)
                 metrics[f"{name}_accuracy"] = jnp.sum(known * right) / count
             else:
-                each = jnp.mean(huber(out - numbers[f.name]), axis=1)
+                each = jnp.mean(huber(out - truth), axis=1)
             metrics[f"{name}_loss"] = jnp.sum(known * each) / count
             total += metrics[f"{name}_loss"]
             fields += jnp.max(known)
@@ -95,34 +95,17 @@ class MetaPred:
 def predicts_places(config: ConfigDict) -> bool:
     """Whether the method of a config needs `Schema.geo_centres`."""
     chosen = select_fields(config.metadata.fields)
-    return config.method.name == "metapred" and any(f.kind == "location" for f in chosen)
+    return config.method.name == "metapred" and any(f.kind.needs_geo_centres for f in chosen)
 
 
 def outputs(f: Field, schema: Schema) -> int:
     """How many numbers a head gives for a field; 0 where the train split tells nothing of it."""
-    stats = schema.fields[f.name]
-    if f.kind in ("category", "location"):
-        classes = len(stats.vocabulary if f.kind == "category" else schema.geo_centres)
-        return classes if classes > 1 else 0
-    if not stats.count:
-        return 0
-    # a time: the year, sine and cosine of the time of year, and of the time of day
-    return {"numeric": f.size, "angle": 2, "time": 5}[f.kind]
+    return f.kind.n_outputs(schema.fields[f.name], schema.geo_centres)
 
 
 def head_name(f: Field) -> str:
     """The head of a field, which its metrics are named after, too."""
-    return "geo_cluster" if f.kind == "location" else f.name
-
-
-def nearest(points: Array, centres: Array) -> Array:
-    """The nearest of (k, 3) centres to each of (B, 3) points, (B,) int32.
-
-    By the distance rather than the scalar product: in float32 the products of places near to each
-    other are all 1, and on an accelerator they would be rounded further.
-    """
-    distance = jnp.sum(jnp.square(points[:, None, :] - centres[None, :, :]), axis=2)  # (B, k)
-    return jnp.argmin(distance, axis=1).astype(jnp.int32)
+    return f.kind.head_name(f.name)
 
 
 def cross_entropy(logits: Array, truth: Array) -> Array:

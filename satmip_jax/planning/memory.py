@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh
 from satmip_jax.losses.ring import TILE
-from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.metadata.statistics import FieldStats
+from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.models import example_batch
 from satmip_jax.training.step import Program, build_program
 
@@ -25,7 +24,7 @@ def schema_of(config: ConfigDict, dataset: ShardDataset | None) -> tuple[Schema,
     """The schema and number of images to plan with: the data's, or as fMoW's without metadata."""
     if dataset is not None:
         return dataset.schema, len(dataset)
-    fields = {f.name: FieldStats.never_present(f) for f in FIELDS}
+    fields = StatsAccumulator().finish()
     classes = tuple(f"class {number}" for number in range(62))
     mean, std = (0.42, 0.42, 0.4), (0.29, 0.28, 0.28)
     splits = {config.data.train_split: 363_571}

@@ -277,7 +277,7 @@ def match(
         size = 1
         if ours not in SPECIAL:
             try:
-                size = max(field(ours).size if field(ours).kind != "time" else 1, 1)
+                size = field(ours).kind.components
             except ValueError as error:
                 raise SourceError(f"--columns: {error}; also {', '.join(SPECIAL)}") from None
         for name in theirs:

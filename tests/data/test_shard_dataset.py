@@ -104,8 +104,9 @@ def test_a_record_is_written_as_tfds_writes_it():
         known = record.metadata.to_json()
         row = {"image": io.BytesIO(record.image), "label": record.label, "id": record.id}
         for field in FIELDS:
-            shape = () if field.size == 1 else (field.size,)
-            missing = "" if shard_format.is_text(field) else np.full(shape, np.nan)
+            n = field.kind.components
+            shape = () if n == 1 else (n,)
+            missing = "" if field.kind.stored_as_text else np.full(shape, np.nan)
             value = known.get(field.name, missing)
             row[field.name] = value if isinstance(value, str) else np.asarray(value, np.float32)
         theirs = tf_example_pb2.Example.FromString(features.serialize_example(row))
@@ -196,7 +197,9 @@ def example(**features) -> bytes:
 
 
 def plain(**changes) -> dict:
-    missing = {f.name: b"" if shard_format.is_text(f) else [np.nan] * f.size for f in FIELDS}
+    missing = {
+        f.name: b"" if f.kind.stored_as_text else [np.nan] * f.kind.components for f in FIELDS
+    }
     features = {"image": b"jpeg", "label": 0, "id": b"x", **missing, **changes}
     return {k: v for k, v in features.items() if v is not None}
 
@@ -218,14 +221,22 @@ def read(data: bytes) -> dict:
         ({"id": b"\x1b[2J"}, "'id' holds characters that cannot be printed"),
         ({"id": b"x" * 1025}, "'id' takes 1025 bytes"),
         ({"gsd": [1.0]}, "'gsd' holds 1 numbers instead of 2"),
-        ({"gsd": None}, "'gsd' holds 0 numbers instead of 2"),
-        ({"country_code": None}, "'country_code' holds 0 byte strings"),
+        ({"gsd": []}, "'gsd' holds 0 numbers instead of 2"),
+        ({"gsd": b"0.5"}, "'gsd' holds 0 numbers instead of 2"),
+        ({"country_code": 3}, "'country_code' holds 0 byte strings"),
         ({"country_code": b"P" * 1000}, "'country_code' takes 1000 bytes"),
     ],
 )
 def test_bad_features_are_named(changes, message):
     with pytest.raises(ShardError, match=f"file, record 0: {message}"):
         read(example(**plain(**changes)))
+
+
+def test_fields_without_a_feature_are_missing():
+    """A shard may have been written before a field was added."""
+    rest = plain(cloud_cover=[14.0], country_code=None, gsd=None, timestamp=None)
+    assert read(example(**rest))["metadata"].values == {"cloud_cover": (14.0,)}
+    assert read(example(image=b"jpeg", label=0, id=b"x"))["metadata"].values == {}
 
 
 def test_values_out_of_range_are_missing():
@@ -253,12 +264,12 @@ def test_reading_agrees_with_parsing(data):
     """The quick checks of the reader are those of `Metadata.parse`."""
     raw = {}
     for f in FIELDS:
-        if shard_format.is_text(f):
+        if f.kind.stored_as_text:
             raw[f.name] = data.draw(
                 text | st.text(st.characters(categories=["L", "N"]), max_size=9)
             )
         else:
-            raw[f.name] = tuple(data.draw(number) for _ in range(f.size))
+            raw[f.name] = tuple(data.draw(number) for _ in range(f.kind.components))
     features = {k: v.encode() if isinstance(v, str) else v for k, v in raw.items()}
     assert read(example(**plain(**features)))["metadata"] == Metadata.parse(raw)
 

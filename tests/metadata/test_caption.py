@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from satmip_jax.metadata import caption
 from satmip_jax.metadata.caption import BOS, EOS, FRAGMENT, VOCAB_SIZE
 from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.metadata.kinds.numeric import Numbers
 from satmip_jax.metadata.record import Metadata
 
 MAX_LENGTH = caption.max_length(len(FIELDS))
@@ -106,7 +107,11 @@ def test_no_records_make_no_phrases():
 @pytest.mark.parametrize("end", [0, 1])
 def test_the_longest_phrases_of_numbers_are_whole(end):
     """At both ends of every valid range, with every digit the format shows."""
-    raw = {f.name: [v / 1.0001 for v in f.bounds[end]] for f in FIELDS if f.kind != "category"}
+    raw = {
+        f.name: [v / 1.0001 for v in f.kind.bounds[end]]
+        for f in FIELDS
+        if isinstance(f.kind, Numbers)
+    }
     raw = {k: v if end else [x * 1.0003 for x in v] for k, v in raw.items()}
     raw |= {"location": [-179.99999, -89.99999], "timestamp": datetime(2100, 12, 31, 23, 59, 59)}
     metadata = Metadata.parse(raw)
@@ -230,9 +235,9 @@ def test_a_choice_of_fields():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"length": 1}, "a caption of 1 tokens"),
-        ({"length": 9, "dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),
-        ({"length": 9, "dropout": -0.1}, r"dropout=-0.1 must be in"),
+        ({"length": 1}, "length=1: a caption has at least 2 tokens"),
+        ({"length": 9, "dropout": 1.0}, r"dropout=1.0: it must be in \[0, 1\)"),
+        ({"length": 9, "dropout": -0.1}, r"dropout=-0.1: it must be in"),
         ({"length": 9, "dropout": 0.1}, "needs a random key"),
         ({"length": 9, "shuffle": True}, "needs a random key"),
     ],

@@ -19,11 +19,12 @@ from satmip_jax.evaluation.evaluate import load_model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, select_fields
 from satmip_jax.metadata.geo_clusters import fit_centres, unit_vectors
+from satmip_jax.metadata.kinds import Angle, Location, Timestamp
+from satmip_jax.metadata.kinds.location import nearest_centre
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.models import build_towers, example_batch
 from satmip_jax.objectives import build_method
-from satmip_jax.objectives.metapred import nearest
 from satmip_jax.training import loop
 from satmip_jax.training.setup import run_schema
 from tests.conftest import forward_of_views, use_one_device
@@ -64,7 +65,7 @@ def test_the_cluster_is_the_nearest_centre_on_the_sphere(tiny_shards):
         records = [Metadata.parse({"location": place.tolist()}) for place in places]
         arrays = tabular.encode(records, tiny_shards.schema)
         points = tabular.featurize(arrays, tiny_shards.schema, select_fields("location"), 0)
-        got = np.asarray(nearest(points["location"], jnp.asarray(centres)))
+        got = np.asarray(nearest_centre(points["location"], jnp.asarray(centres)))
         distances = np.stack([great_circle(places, centre) for centre in centres], axis=1)
         assert len(set(got.tolist())) == 20
         chosen = distances[np.arange(len(places)), got]
@@ -140,15 +141,15 @@ def model(schema, tiny_config):
     slices, columns = tabular.value_slices(), tabular.category_index()
     arrays = tabular.encode([Metadata({})] * B, schema)
     for f in FIELDS:
-        if f.kind == "category":
+        if f.kind.has_vocabulary:
             kinds = len(schema.fields[f.name].vocabulary)
             arrays["categories"][:, columns[f.name]] = rng.integers(0, kinds, B)
-        elif f.kind == "location":
+        elif isinstance(f.kind, Location):
             arrays["values"][:, slices[f.name]] = random_places(1, B)
-        elif f.kind == "time":
+        elif isinstance(f.kind, Timestamp):
             arrays["values"][:, slices[f.name]] = rng.random((B, 3)) * [30, 1, 1] + [1995, 0, 0]
         else:
-            arrays["values"][:, slices[f.name]] = rng.uniform(0.5, 60, (B, f.size))
+            arrays["values"][:, slices[f.name]] = rng.uniform(0.5, 60, (B, f.kind.size))
     present = rng.random((B, len(FIELDS))) < 0.6
     present[3] = False  # a row of which nothing is known
     position = tabular.field_index()
@@ -171,19 +172,19 @@ def naive(model, schema):
     centres = np.array(schema.geo_centres)
 
     def target(f, row):
-        x = [float(v) for v in arrays["values"][row, slices[f.name]]] if f.size else []
+        x = [float(v) for v in arrays["values"][row, slices[f.name]]] if f.kind.size else []
         mean, std = schema.fields[f.name].mean, schema.fields[f.name].std
-        if f.kind == "category":
+        if f.kind.has_vocabulary:
             return int(arrays["categories"][row, columns[f.name]])
-        if f.kind == "location":
+        if isinstance(f.kind, Location):
             return int(np.argmin([great_circle([x], centre)[0] for centre in centres]))
-        turns = {"angle": [v / 360 for v in x], "time": x[1:]}.get(f.kind, [])
+        turns = x[1:] if isinstance(f.kind, Timestamp) else [v / 360 for v in x]
         waves = [[math.sin(2 * math.pi * t), math.cos(2 * math.pi * t)] for t in turns]
-        if f.kind == "time":
+        if isinstance(f.kind, Timestamp):
             return [(x[0] - mean[0]) / std[0], *waves[0], *waves[1]]
-        if f.kind == "angle":
+        if isinstance(f.kind, Angle):
             return waves[0]
-        x = [math.log(v) for v in x] if f.log else x
+        x = [math.log(v) for v in x] if f.kind.log else x
         return [(v - m) / s for v, m, s in zip(x, mean, std, strict=True)]
 
     def loss(params):

@@ -226,7 +226,7 @@ def test_times_that_python_does_not_have(tmp_path):
     ("options", "message"),
     [
         ({"columns": "path=nofile"}, "no column 'nofile' for path; it has file, class, lon"),
-        ({"columns": "path=file,speed=lon"}, "no metadata field 'speed'; there are: gsd, .*path"),
+        ({"columns": "path=file,speed=lon"}, "no metadata field 'speed'; choose from gsd, .*path"),
         ({"columns": "path=file,location=lon+lat+lon"}, "location takes 1 column or 2, not 3"),
         ({"columns": "path=file,timestamp=lon+lat"}, "timestamp takes 1 column, not 2"),
         ({"columns": "path"}, "--columns: cannot read 'path': write field=column"),

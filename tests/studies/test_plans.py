@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from satmip_jax.metadata.statistics import FieldStats
+from satmip_jax.metadata.field_stats import FieldStats
 from satmip_jax.objectives import METHODS
 from satmip_jax.studies.base import MethodConfigs, StudyError
 from satmip_jax.studies.registry import STUDIES, open_study
