@@ -16,8 +16,8 @@ import satmip_jax
 from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
+from satmip_jax.prepare.cli import prepare
 from satmip_jax.runtime import console
-from satmip_jax.sources.registry import SOURCES
 from satmip_jax.studies.cli import study
 
 
@@ -50,95 +50,7 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     quickstart(Path(out), data, overrides)
 
 
-@cli.command(epilog=f"Sources: {', '.join(SOURCES)}.")
-@click.argument("source", type=click.Choice(list(SOURCES)), metavar="SOURCE")
-@click.option(
-    "--source",
-    "paths",
-    multiple=True,
-    required=True,
-    type=click.Path(),
-    help="Folder, archive or table as published, may be given several times; or tfds:NAME.",
-)
-@click.option("--out", required=True, type=click.Path(), help="Folder for the shards.")
-@click.option("--name", help="Of the data set, in file names and scores.  [default: the source's]")
-@click.option(
-    "--image-size",
-    type=click.IntRange(8),
-    help="Side of the stored squares, pixels.  [default: the source's]",
-)
-@click.option("--workers", type=click.IntRange(0), help="Processes.  [default: all cores]")
-@click.option(
-    "--runner",
-    type=click.Choice(["local", "beam"]),
-    default="local",
-    show_default=True,
-    help="Processes of this machine, or a pipeline of Apache Beam, which writes the same bytes.",
-)
-@click.option(
-    "--beam-options",
-    default="",
-    metavar="OPTIONS",
-    help='beam: handed on to Beam, "--runner=FlinkRunner --flink_master=host:8081"; other machines '
-    "must see the source and --out under the same absolute paths (a network disk, no gs://).",
-)
-@click.option("--limit", type=click.IntRange(1), help="At most so many examples per split.")
-@click.option(
-    "--splits", help='Splits to convert, "train,val"; for folder shares, "train=0.8,val=0.2".'
-)
-@click.option("--context-ratio", type=float, help="fmow: square around a box / its longer side.")
-@click.option("--variant", help="fmow: rgb or msrgb.")
-@click.option("--classes", help="fmow: `folders` takes the folders' names instead of the 62.")
-@click.option("--split-column", help="eurosat: column of the CSV with the split, or `drawn`.")
-@click.option(
-    "--splits-folder",
-    type=click.Path(),
-    help="eurosat, resisc45, ucmerced, optimal31: folder of the lists <name>-<split>.txt.",
-)
-@click.option("--metadata", type=click.Path(), help="eurosat, folder: the table.")
-@click.option("--columns", help="folder: field=column, several joined by commas.")
-@click.option("--seed", type=int, help="Of a split drawn at random; synthetic: of the scenes.")
-@click.option("--train", type=int, help="synthetic: images to train on.")
-@click.option("--val", type=int, help="synthetic: images to validate on.")
-@click.option("--size", type=int, help="synthetic: shorter side of a scene, pixels.")
-@click.option("--statistics-from", type=click.Path(), help="Use another prepared folder's.")
-def prepare(
-    source: str,
-    paths: tuple[str, ...],
-    out: str,
-    name: str | None,
-    image_size: int | None,
-    workers: int | None,
-    runner: str,
-    beam_options: str,
-    limit: int | None,
-    splits: str | None,
-    context_ratio: float | None,
-    statistics_from: str | None,
-    **source_options: str | int | None,
-) -> None:
-    """Convert a data set into shards; the same command goes on where it stopped."""
-    from satmip_jax.prepare.run import prepare
-    from satmip_jax.sources.registry import open_source
-
-    options = {name: value for name, value in source_options.items() if value is not None}
-    if splits and "=" in splits:
-        options["splits"], splits = splits, None
-    opened = open_source(source, paths, **options)
-    prepare(
-        opened,
-        out,
-        name=name,
-        image_size=image_size or opened.image_size,
-        workers=workers,
-        runner=runner,
-        beam_options=beam_options,
-        limit=limit,
-        splits=None if splits is None else [part.strip() for part in splits.split(",")],
-        context_ratio=context_ratio,
-        statistics_from=statistics_from,
-    ).show()
-    click.echo(f"splits: {opened.splits_from}")
+cli.add_command(prepare)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

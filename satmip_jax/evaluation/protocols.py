@@ -22,7 +22,7 @@ from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.linear_probe import held_out_rows, linear_predict
 from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
 from satmip_jax.evaluation.results import Score
-from satmip_jax.sources import fmow
+from satmip_jax.metadata.schema import Schema
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def score(
 ) -> list[Score]:
     """Rows of every kind of features, protocol and metric, with 95 % bootstrap intervals.
 
-    The metrics are accuracy and macro F1; of fMoW's 62 classes also the challenge's weighted F1.
+    The metrics are accuracy, macro F1, and the weighted F1 scores that belong to the data set.
 
     Args:
         kinds: of "image", "metadata" and "both" (see `fusion`).
@@ -122,7 +122,7 @@ def score(
         if len(folds) > 1:
             settings.append((f" blocked {block:g}deg", folds))
 
-    rows, metrics = [], _metrics(dataset.schema.classes)
+    rows, metrics = [], _metrics(dataset.schema)
     for suffix, folds in settings:
         truth = np.concatenate([queries.labels[asked] for _, asked in folds])
         if suffix and len(truth) < known.sum():
@@ -150,8 +150,12 @@ def score(
     return rows
 
 
-def _metrics(classes: Sequence[str]) -> dict[str, Metric]:
-    """Those that fit the classes, each with its interval."""
+def _metrics(schema: Schema) -> dict[str, Metric]:
+    """Return the metrics of a data set, each with its interval.
+
+    Weighted F1 scores such as `challenge_f1` are those in `Schema.class_weights`. Data prepared
+    before the schema had weights has none of them: prepare it again.
+    """
 
     def interval(function: Callable[..., float], name: Any, **options: Any) -> Metric:
         return lambda truth, predicted: (
@@ -163,9 +167,8 @@ def _metrics(classes: Sequence[str]) -> dict[str, Metric]:
         "accuracy": interval(accuracy, "accuracy"),
         "macro_f1": interval(macro_f1, "macro_f1"),
     }
-    if tuple(classes) == fmow.CLASSES:
-        weights = [fmow.CHALLENGE_WEIGHTS[name] for name in classes]
-        metrics["challenge_f1"] = interval(challenge_f1, "challenge_f1", weights=weights)
+    for name, weights in schema.class_weights.items():
+        metrics[name] = interval(challenge_f1, "challenge_f1", weights=weights)
     return metrics
 
 

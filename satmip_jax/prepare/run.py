@@ -112,7 +112,7 @@ def prepare(
     inherited = None if statistics_from is None else _load_statistics(Path(statistics_from))
     chosen = _select(source.refs(), splits, limit)
     name = source.name if name is None else name
-    _check_names(name, chosen, source.classes)
+    _check_names(name, chosen, source)
     if inherited is None and "train" not in chosen:
         raise PrepareError(
             f"no split 'train' to take statistics from (there is {', '.join(chosen)}): give "
@@ -238,8 +238,9 @@ def _select(
     return chosen
 
 
-def _check_names(name: str, splits: Iterable[str], classes: Sequence[str]) -> None:
-    """Refuses at once what could not be saved hours later."""
+def _check_names(name: str, splits: Iterable[str], source: Source) -> None:
+    """Reject at once what could not be saved hours later."""
+    classes = source.classes
     for split in splits:
         try:
             shard_file(name, split, 0, 1)
@@ -250,6 +251,11 @@ def _check_names(name: str, splits: Iterable[str], classes: Sequence[str]) -> No
             raise PrepareError(f"class {text[:MAX_NAME]!r}: must be 1 to {MAX_NAME} printable")
     if len(set(classes)) < len(classes):
         raise PrepareError(f"class {Counter(classes).most_common(1)[0][0]!r} exists twice")
+    for metric, weights in source.class_weights.items():
+        if not metric.endswith("_f1"):
+            raise PrepareError(f"class_weights: the name of {metric!r} must end in _f1")
+        if missing := sorted(set(classes) - weights.keys()):
+            raise PrepareError(f"class_weights: {metric} has no weight for {missing[0]!r}")
 
 
 def _cut(chosen: Mapping[str, Sequence[Ref]], shard_size: int) -> list[Task]:
@@ -361,6 +367,10 @@ def _schema(
         image_std=std,
         fields=fields,
         splits=report.splits,
+        class_weights={
+            metric: tuple(weights[name] for name in source.classes)
+            for metric, weights in source.class_weights.items()
+        },
         provenance={
             "license": source.license,
             "homepage": source.homepage,

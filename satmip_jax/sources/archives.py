@@ -1,4 +1,4 @@
-"""Files in folders and zip archives, read where they lie: nothing is ever extracted to disk."""
+"""Files in folders and zip archives, read in place: nothing is ever extracted to disk."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from typing import Any
 
 from satmip_jax.sources.base import SourceError, UnreadableExample, read_file
 
-# Packed in ways that need other software; most data sets of China come as RAR.
-_FOREIGN = (".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+# Archives that need other software; many Chinese data sets are published as RAR.
+_UNSUPPORTED = (".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
 class Archives:
-    """The files of some kinds in folders, at any depth, and in zips.
+    """Files with certain suffixes in folders, at any depth, and in zips.
 
-    Picklable; open archives do not travel between processes.
+    Picklable; open archives are not pickled.
 
     Args:
-      paths: Zips, folders to search, whose own zips are searched too, and other files, which are
-        left alone.
-      suffixes: Endings of the files wanted, in lower case.
+        paths: Zips, and folders to search, including the zips at their top level. Other files are
+            ignored.
+        suffixes: Suffixes of the files to list, in lower case.
 
     Example:
-      >>> archives = Archives([Path("NWPU-RESISC45.zip")], (".jpg",))
-      >>> container, member = next(archives.files())
-      >>> member
-      'NWPU-RESISC45/airplane/airplane_001.jpg'
-      >>> image = archives.read(container, member, limit=4 << 20)
+        >>> import zipfile
+        >>> with zipfile.ZipFile("NWPU-RESISC45.zip", "w") as file:
+        ...     file.writestr("NWPU-RESISC45/airplane/airplane_001.jpg", b"...")
+        >>> archives = Archives([Path("NWPU-RESISC45.zip")], (".jpg",))
+        >>> container, member = next(archives.files())
+        >>> member
+        'NWPU-RESISC45/airplane/airplane_001.jpg'
+        >>> archives.read(container, member, limit=4 << 20)
+        b'...'
     """
 
     def __init__(self, paths: Sequence[Path], suffixes: tuple[str, ...]) -> None:
@@ -42,10 +46,10 @@ class Archives:
         return self.__dict__ | {"_open": {}}
 
     def files(self) -> Iterator[tuple[str, str]]:
-        """(container, member) of every file: the container is a zip or a folder.
+        """Yield (container, member) for every file; a container is a zip or a folder.
 
         Raises:
-          SourceError: A zip is damaged, or an archive of another kind was named.
+            SourceError: A zip is damaged, or a path is an archive of another kind.
         """
         for path in self.paths:
             if path.is_dir():
@@ -55,8 +59,8 @@ class Archives:
                     for name in sorted(files):
                         if name.lower().endswith(self.suffixes):
                             yield str(path), os.path.relpath(os.path.join(folder, name), path)
-            elif path.suffix.lower() in _FOREIGN:
-                raise SourceError(f"{path}: {_unpack(path)}")
+            elif path.suffix.lower() in _UNSUPPORTED:
+                raise SourceError(f"{path}: {_how_to_unpack(path)}")
             else:
                 zips = [path] if path.suffix.lower() == ".zip" else []
             for archive in zips:
@@ -72,7 +76,11 @@ class Archives:
                         yield str(archive), member
 
     def read(self, container: str, member: str, limit: int) -> bytes:
-        """The bytes of one file, at most `limit` of them; raises `UnreadableExample`."""
+        """Return the contents of one file, of at most `limit` bytes.
+
+        Raises:
+            UnreadableExample: The file is damaged, missing, encrypted or too long.
+        """
         if os.path.isdir(container):
             return read_file(os.path.join(container, member), limit)
         try:
@@ -80,40 +88,56 @@ class Archives:
             if container not in self._open:
                 self._open[container] = zipfile.ZipFile(container)
             with self._open[container].open(member) as file:
-                # The size that a zip states is a claim: stop reading at the bound instead.
+                # The size stated in the zip is untrusted: stop reading at the limit instead.
                 data = file.read(limit + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
             raise UnreadableExample("damaged zip member") from error
-        except (OSError, RuntimeError, KeyError) as error:  # encrypted, or packed in a new way
+        except (OSError, RuntimeError, KeyError) as error:  # encrypted, or unknown compression
             raise UnreadableExample(f"cannot be read: {type(error).__name__}") from error
         if len(data) > limit:
             raise UnreadableExample(f"more than {limit:,} bytes")
         return data
 
-    def nothing(self, what: str, layout: str) -> SourceError:
-        """The error to raise where none of the files is usable."""
-        foreign = [
+    def nothing_found(self, what: str, layout: str) -> SourceError:
+        """Return the error to raise if no file can be used.
+
+        Args:
+            what: What was looked for, such as "EuroSAT chips".
+            layout: The expected layout of the files.
+        """
+        unsupported = [
             file
             for path in self.paths
             if path.is_dir()
             for file in sorted(path.iterdir())
-            if file.suffix.lower() in _FOREIGN
+            if file.suffix.lower() in _UNSUPPORTED
         ]
-        hint = f"; {foreign[0].name} is there: {_unpack(foreign[0])}" if foreign else ""
+        hint = (
+            f"; found {unsupported[0].name}: {_how_to_unpack(unsupported[0])}"
+            if unsupported
+            else ""
+        )
         return SourceError(
             f"no {what} in {', '.join(map(str, self.paths))}: expected {layout}{hint}"
         )
 
 
-def parts(container: str, member: str) -> tuple[str, ...]:
-    """The names that lead to a file, its container's among them: ("train", "0", "0_1.jpg")."""
+def path_parts(container: str, member: str) -> tuple[str, ...]:
+    """Return the folder names that lead to a file, then its name.
+
+    The container's own name is one of them, without ".zip".
+
+    Example:
+        >>> path_parts("data/train.zip", "0/0_1.jpg")
+        ('data', 'train', '0', '0_1.jpg')
+    """
     inner = PurePosixPath(member.replace("\\", "/")).parts
     outer = Path(container)
     return (*outer.parts[:-1], outer.stem if outer.suffix.lower() == ".zip" else outer.name, *inner)
 
 
-def _unpack(path: Path) -> str:
+def _how_to_unpack(path: Path) -> str:
     return (
-        f"a {path.suffix.lstrip('.').upper()} archive is not readable here without other software: "
-        f"unpack it, with `unar {path.name}` or `7z x {path.name}`, and name the folder"
+        f"{path.suffix.lstrip('.').upper()} archives need other software: unpack it, with "
+        f"`unar {path.name}` or `7z x {path.name}`, and give the folder"
     )

@@ -1,33 +1,43 @@
-"""What a data set on disk is: `Source`, its references and examples, and its errors."""
+"""Base class of all sources, their references and examples, and errors."""
 
 from __future__ import annotations
 
+import abc
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.sources.options import json_values, options_of
 
 if TYPE_CHECKING:
     from satmip_jax.metadata.record import Metadata, Problems
 
-
-TFDS = "tfds:"  # begins a path that names a data set of TensorFlow Datasets
+TFDS = "tfds:"  # prefix of a path that names a data set of TensorFlow Datasets
 Box = tuple[float, float, float, float]
+
+
+class UnreadableExample(SatmipError):
+    """One example cannot be used; the message is the reason, short enough to be counted."""
+
+
+class SourceError(SatmipError, ValueError):
+    """A data set cannot be used at all; the message says why and what to do next."""
 
 
 @dataclass(frozen=True)
 class Ref:
-    """Points at one example; small and picklable.
+    """A small, picklable reference to one example.
 
     Attributes:
-      id: Unique within the data set, stable and readable: a relative path, with the box where
-        an image holds several.
-      split: Split the example belongs to, such as "train".
-      location: What the source needs to read it again: plain strings and numbers.
+        id: Unique within the data set, stable and readable: a relative path, plus the box if an
+            image has several.
+        split: Split of the example, such as "train".
+        location: What `Source.read` needs to find the example: strings and numbers.
     """
 
     id: str
@@ -37,14 +47,14 @@ class Ref:
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image, as stored by its publisher.
+    """One image as its publisher stores it, with label and metadata.
 
     Attributes:
-      id: The id of its `Ref`.
-      image: The encoded image file, bytes unchanged.
-      metadata: What is known of the *whole* image, before any crop or resize.
-      label: Class name, one of the source's `classes`; None where there is none.
-      box: Labelled region, (x, y, width, height) in pixels of the image; None means all of it.
+        id: The id of its `Ref`.
+        image: Contents of the encoded image file, unchanged.
+        metadata: Metadata of the *full* image, before any crop or resize.
+        label: Name of its class, one of the source's `classes`; None if it is unlabelled.
+        box: Labelled region (x, y, width, height) in pixels; None for the full image.
     """
 
     id: str
@@ -54,22 +64,119 @@ class Example:
     box: Box | None = None
 
 
-class UnreadableExample(SatmipError):
-    """One example cannot be used; the message is the reason, short enough to be counted by."""
+class Source(abc.ABC):
+    """A data set on disk.
 
+    A new data set is one file with a subclass, and one line in `registry.SOURCES`. The subclass
+    sets the class attributes that differ from the defaults below, and defines `refs` and `read`.
 
-class SourceError(SatmipError, ValueError):
-    """A whole data set cannot be used; the message says why and what to do next."""
+    Options are keyword arguments of the constructor with a type and a default. They become flags
+    of `satmip prepare NAME`; their help texts come from the `Args:` section of the docstring, see
+    `options`. Values that decide the data are kept with it, see `options`.
+
+    Sources are picklable: `prepare` sends them to its worker processes. Files that stay open do
+    not travel; drop them in `__getstate__`.
+
+    Args:
+        paths: Files and folders that hold the data.
+
+    Attributes:
+        name: Short name, used in file names: letters, digits and "_".
+        classes: Names of the classes in the order of the labels; () for unlabelled data.
+        license: Terms of use.
+        homepage: Where the data comes from.
+        image_size: Default side of the stored squares, pixels.
+        context_ratio: Side of the square cut around a labelled box, as a multiple of the longer
+            side of the box; None if examples have no boxes.
+        splits_from: What decides the split of an example.
+        class_weights: Weighted F1 scores that belong to the data set: name of the metric, which
+            ends in "_f1", to the weight of each class. Evaluation reports them besides accuracy
+            and macro F1.
+        skipped: Reason -> number of examples that `refs` left out.
+        generates: Whether the source writes its own files, so that `paths` need not exist.
+        tfds_name: Name of the data set in TensorFlow Datasets; makes `tfds:NAME` a path. Such a
+            source also has `facts` and the attributes for its split, see `tfds`.
+
+    Example:
+        >>> import cv2
+        >>> from satmip_jax.metadata.record import Metadata
+        >>> class Shades(Source):
+        ...     '''Grey images from light to dark.'''
+        ...     name, classes, image_size = "shades", ("dark", "light"), 8
+        ...
+        ...     def __init__(self, paths, count: int = 10):
+        ...         self.count = count
+        ...
+        ...     def refs(self):
+        ...         return [Ref(f"{i}.png", "train", (i,)) for i in range(self.count)]
+        ...
+        ...     def read(self, ref, problems):
+        ...         (i,) = ref.location
+        ...         pixels = np.full((8, 8, 3), 255 * i // self.count, np.uint8)
+        ...         image = cv2.imencode(".png", pixels)[1].tobytes()
+        ...         label = "light" if 2 * i >= self.count else "dark"
+        ...         return Example(ref.id, image, Metadata.parse({}, problems), label)
+        >>> source = Shades([], count=4)
+        >>> [ref.id for ref in source.refs()]
+        ['0.png', '1.png', '2.png', '3.png']
+        >>> source.options
+        {'count': 4}
+    """
+
+    name: str
+    classes: tuple[str, ...] = ()
+    license: str = "not stated"
+    homepage: str = "not stated"
+    image_size: int = 256
+    context_ratio: float | None = None
+    splits_from: str = "the source"
+    class_weights: Mapping[str, Mapping[str, float]] = {}
+    skipped: Mapping[str, int] = {}
+    generates: bool = False
+    tfds_name: str | None = None
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = [Path(path) for path in paths]
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """Values that decide the data, as JSON; kept with the prepared data.
+
+        By default all options, from attributes of the same names. Assign a mapping in the
+        constructor to keep something else.
+        """
+        return json_values(self, options_of(type(self)))
+
+    @abc.abstractmethod
+    def refs(self) -> list[Ref]:
+        """List the examples, in an order that depends on the data alone.
+
+        Raises:
+            SourceError: No example can be used.
+        """
+
+    @abc.abstractmethod
+    def read(self, ref: Ref, problems: Problems) -> Example:
+        """Read one example; fields with bad values become missing and are counted in `problems`.
+
+        Raises:
+            UnreadableExample: This example cannot be used.
+        """
 
 
 def read_file(path: str | Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; raises `UnreadableExample`."""
+    """Return the contents of a regular file of at most `limit` bytes.
+
+    Raises:
+        UnreadableExample: The file cannot be read, is no regular file, or is too long.
+    """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=_open_without_blocking) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnreadableExample("not a regular file")
-            data = file.read(min(status.st_size, limit) + 1)  # room for `limit` costs, unused too
+            # not `limit` + 1: the buffer is allocated at once
+            data = file.read(min(status.st_size, limit) + 1)
     except OSError as error:
         raise UnreadableExample(f"cannot be read: {error.strerror}") from error
     if len(data) > limit:
@@ -79,47 +186,5 @@ def read_file(path: str | Path, limit: int) -> bytes:
     return data
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
+def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
-
-
-@runtime_checkable
-class Source(Protocol):
-    """A data set on disk. Picklable: `prepare` sends it to its worker processes.
-
-    Constructed as `Class(paths, **options)`, see `open_source`.
-
-    Attributes:
-      name: Short name, used for file names: letters, digits, "_".
-      classes: Class names in label order; () where there are no labels.
-      license: The terms of the data, in words.
-      homepage: Where the data comes from.
-      image_size: Side in pixels of the squares to store, where nobody asks for another.
-      context_ratio: Side of the square cut around a labelled box, as a multiple of the box's
-        longer side; None where there are no boxes.
-      splits_from: What decides an example's split, in words.
-      options: The options it was opened with, as JSON values; kept with the prepared data.
-      skipped: Filled by `refs`: reason -> number of examples that it left out.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    license: str
-    homepage: str
-    image_size: int
-    context_ratio: float | None
-    splits_from: str
-    options: Mapping[str, Any]
-    skipped: Mapping[str, int]
-
-    def refs(self) -> list[Ref]:
-        """Lists the examples in an order that depends on the data alone."""
-        ...
-
-    def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one example; bad fields are counted in `problems`.
-
-        Raises:
-          UnreadableExample: This one example cannot be used.
-        """
-        ...

@@ -1,8 +1,8 @@
-"""What data sets of one image a file in one folder a class have in common.
+"""Base class of data sets with one image per file and one folder per class.
 
     <anything>/<class>/<image>.jpg        in folders or zips, with any leading folders
 
-A data set of that kind is a subclass in a file of its own, of constants and a docstring.
+Such a data set is a subclass in its own file, with constants and a docstring.
 """
 
 from __future__ import annotations
@@ -13,44 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources.archives import Archives, parts
-from satmip_jax.sources.base import Example, Ref, SourceError
+from satmip_jax.sources.archives import Archives, path_parts
+from satmip_jax.sources.base import Example, Ref, Source
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Shares, Splits
 
-MAX_IMAGE_BYTES = 16 << 20  # 256x256 pixels take at most 200 KB; more than this is no such image
+MAX_IMAGE_BYTES = 16 << 20  # an image of 256x256 pixels takes at most 200 KB
 
 
-class ClassFolders:
-    """Images in class folders; the folder's name is the label, whatever its case and signs.
+class ClassFolders(Source):
+    """Images in class folders; the name of the folder is the label, ignoring case and signs.
 
     Args:
-      paths: Zips, and folders that hold zips or class folders.
-      splits_folder: Folder of the lists `<list_name>-<split>.txt`; they are also found among
-        `paths` and beside them. Without lists the split is drawn, see `splits`.
-      seed: Of that draw.
+        paths: Zips, and folders that hold zips or class folders.
+        splits_folder: Folder of the split lists, NAME-train.txt and so on. Lists beside the data
+            are found without it. Without lists the split is drawn at random.
+        seed: Seed of the random split.
 
-    Attributes of the subclasses, besides those of every `Source`:
-      title: The data set's name in messages.
-      suffixes: Endings of its files, in lower case.
-      layout: How its files lie, for messages.
-      facts: Metadata that is true of every image.
-      list_name: See `splits_folder`.
-      list_checksums: Split -> MD5 of the published list.
-      shares: How much of each class goes to which split in a draw.
+    Attributes:
+        title: Name of the data set in messages.
+        suffixes: Suffixes of its files, in lower case.
+        layout: Layout of its files, for messages.
+        facts: Metadata that applies to every image.
+        list_name: The split lists are called `<list_name>-<split>.txt`.
+        list_checksums: Split -> MD5 of the published list.
+        shares: Share of each class in each split, for a random split.
 
     Raises:
-      SourceError: No images, or lists that do not fit.
+        SourceError: No images, or unusable split lists.
     """
 
-    name: str
     title: str
-    classes: tuple[str, ...]
-    license: str
-    homepage: str
     suffixes: tuple[str, ...] = (".jpg", ".jpeg")
     layout: str
-    image_size = 256
-    context_ratio: float | None = None
     facts: Mapping[str, Any] = {}
     list_name: str
     list_checksums: Mapping[str, str] = {}
@@ -59,55 +53,57 @@ class ClassFolders:
     def __init__(
         self, paths: Sequence[Path], splits_folder: str | Path | None = None, seed: int = 0
     ) -> None:
+        super().__init__(paths)
         self.archives = Archives(paths, self.suffixes)
         self.splits = Splits.find(
             self.list_name,
             self.shares,
-            int(seed),
-            self.archives.paths,
-            given=splits_folder,
+            seed,
+            self.paths,
+            folder=splits_folder,
             checksums=self.list_checksums,
         )
-        self.splits_from = self.splits.said
-        self.options: dict[str, Any] = {"splits": self.splits_from}
-        self.skipped: Counter[str] = Counter()
+        self.splits_from = self.splits.description
+        self.options = {"splits": self.splits_from}
 
     def refs(self) -> list[Ref]:
-        """Every image in a folder of a class, in alphabetical order."""
-        self.skipped = Counter()
-        classes = {plain(name): name for name in self.classes}
+        """List every image in a folder of a class, in alphabetical order."""
+        skipped: Counter[str] = Counter()
+        self.skipped = skipped
+        classes = {normalize_name(name): name for name in self.classes}
         labels: dict[str, str] = {}
-        found: dict[str, tuple[str, str]] = {}
+        files: dict[str, tuple[str, str]] = {}
         for container, member in self.archives.files():
-            names = parts(container, member)
-            label = classes.get(plain(names[-2]))
+            names = path_parts(container, member)
+            label = classes.get(normalize_name(names[-2]))
             if label is None:
-                self.skipped[f"image in {names[-2][:40]!r}, which is no class"] += 1
+                skipped[f"image in {names[-2][:40]!r}, which is no class"] += 1
                 continue
             key = f"{label}/{names[-1]}"
             if key in labels:
-                self.skipped["the same image again, in another place"] += 1
+                skipped["the same image again, in another place"] += 1
                 continue
-            labels[key], found[key] = label, (container, member)
+            labels[key], files[key] = label, (container, member)
         if not labels:
-            raise self.nothing()
-        split = self.splits.assign(labels, self.skipped)
-        return [Ref(key, split[key], (*found[key], labels[key])) for key in sorted(split)]
+            elsewhere = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common(3))
+            raise self.archives.nothing_found(
+                f"images of {self.title}", f"{self.layout}{f' ({elsewhere})' if elsewhere else ''}"
+            )
+        split = self.splits.assign(labels, skipped)
+        return [Ref(key, split[key], (*files[key], labels[key])) for key in sorted(split)]
 
     def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one image; raises `UnreadableExample` when its file cannot be read."""
+        """Read one image."""
         container, member, label = ref.location
         image = self.archives.read(str(container), str(member), MAX_IMAGE_BYTES)
         return Example(ref.id, image, Metadata.parse(self.facts, problems), str(label))
 
-    def nothing(self) -> SourceError:
-        """The error to raise where no image is in a folder of a class."""
-        elsewhere = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(3))
-        return self.archives.nothing(
-            f"images of {self.title}", f"{self.layout}{f' ({elsewhere})' if elsewhere else ''}"
-        )
 
+def normalize_name(name: str) -> str:
+    """Return the name of a class without case, spaces and signs, which differ between mirrors.
 
-def plain(name: str) -> str:
-    """A class's name without case, spaces and signs: publishers and mirrors differ in these."""
+    Example:
+        >>> normalize_name("Baseball_Diamond")
+        'baseballdiamond'
+    """
     return "".join(c for c in name.casefold() if c.isalnum())

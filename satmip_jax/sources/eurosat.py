@@ -4,17 +4,20 @@ sensor       Sentinel-2 MSI (A and B), level 1C
 bands        the RGB release: B4, B3, B2 (665, 560, 490 nm), 8 bit, JPEG
 ground size  10 m per pixel, 640 m per chip
 labels       10 classes, in alphabetical order
-metadata     the location of a chip's centre, in a CSV made from the georeferenced release, which
-             may have the country too, or from that release itself: 13-band GeoTIFFs in UTM zones,
-             AnnualCrop/AnnualCrop_1.tif for AnnualCrop/AnnualCrop_1.jpg. Neither time nor angles
-splits       a column of that CSV. `split` is random, 60/20/20 within each class, as TorchGeo
-             and the transfer tables of the literature use it. `split_spatial` puts whole
-             1-degree cells on one side: on `split` neighbours share scenes, and the location
-             alone gives away much of the class. State which one a number used.
-             Or the lists `eurosat-{train,val,test}.txt` (60/20/20, Neumann et al. 2019), which
-             TorchGeo downloads from https://hf.co/datasets/torchgeo/eurosat; or a draw. With these
-             two the CSV may be absent: the country is then missing, and so is the location where
-             there is no GeoTIFF. With GeoTIFFs and neither CSV nor lists the split is drawn.
+metadata     the location of a chip's centre, from one of two places: a CSV made from the
+             georeferenced release, which may also have the country; or that release itself,
+             13-band GeoTIFFs in UTM zones (AnnualCrop/AnnualCrop_1.tif for
+             AnnualCrop/AnnualCrop_1.jpg). Neither time nor angles
+splits       one of three:
+             - A column of that CSV. `split` is random, 60/20/20 within each class, as in TorchGeo
+               and most published transfer results. `split_spatial` assigns 1-degree cells: with
+               `split`, neighbouring chips of one scene are in both train and test, and the location
+               alone predicts much of the class. Report which one a number used.
+             - The lists `eurosat-{train,val,test}.txt` (60/20/20, Neumann et al. 2019), which
+               TorchGeo downloads from https://hf.co/datasets/torchgeo/eurosat.
+             - A random draw. It is also used for GeoTIFFs with neither CSV nor lists.
+             Lists and draw need no CSV. Without it the country is missing, and without GeoTIFFs
+             the location, too.
 licence      MIT (the data set); contains modified Copernicus Sentinel data (free, full and open)
 source       https://github.com/phelber/EuroSAT, https://zenodo.org/records/7711810 (EuroSAT_RGB.zip
              and the georeferenced EuroSAT_MS.zip, elsewhere EuroSATallBands.zip); EuroSAT.zip of
@@ -36,7 +39,7 @@ from typing import Any
 from satmip_jax.metadata.record import Absent, Metadata, Problems
 from satmip_jax.sources import geotiff
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, Ref, SourceError, UnreadableExample
+from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Splits
 
 CLASSES = (
@@ -52,40 +55,49 @@ CLASSES = (
     "SeaLake",
 )
 
-MAX_CHIP_BYTES = 4 << 20  # a 64x64 JPEG takes 3 KB; more than this is no chip
-MAX_TIF_BYTES = 4 << 20  # 13 bands of 64x64 in 16 bit take 107 KB
+MAX_CHIP_BYTES = 4 << 20  # a 64x64 JPEG takes 3 KB
+MAX_TIF_BYTES = 4 << 20  # 13 bands of 64x64 pixels in 16 bit take 107 KB
 MAX_CSV_BYTES = 256 << 20
-DRAWN = "drawn"  # instead of a column: a split at random
+DRAWN = "drawn"  # name of the random split, in place of a column
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 
-class EuroSAT:
-    """EuroSAT from its zip archives or class folders, with locations from a CSV or GeoTIFFs.
+class EuroSAT(Source):
+    r"""EuroSAT from its zip archives or class folders, with locations from a CSV or GeoTIFFs.
 
-    Pixels are always those of the JPEGs. Where the CSV has no location for a chip, that of the
-    GeoTIFF of the same class and number is taken, the first one where there are several.
+    Pixels always come from the JPEGs. If the CSV has no location for a chip, it is read from the
+    GeoTIFF of the same class and number (the first, if there are several).
 
     Args:
-      paths: Zip files, folders that hold zips or class folders (at any depth, so with or without
-        a leading `EuroSAT_RGB/` or `2750/`), with JPEGs and optionally GeoTIFFs; and optionally
-        the CSV.
-      metadata: The CSV with the columns filename, label, a split column, and optionally
-        longitude, latitude, country_code. Found by its header when not given.
-      split_column: The column that names the split. It decides alone: it does not matter in which
-        archive a chip lies. "drawn" draws 60/20/20 within each class instead.
-      splits_folder: Folder of the lists `eurosat-<split>.txt`, which then decide. Lists beside the
-        data are taken where there is no CSV.
-      seed: Of the draw.
+        paths: Zips, and folders that hold zips or class folders at any depth, with JPEGs and
+            optionally GeoTIFFs; optionally the CSV.
+        metadata: CSV with the columns filename, label, a split column, and optionally longitude,
+            latitude, country_code. Without it, the CSV is found by its header.
+        split_column: Column of the CSV that names the split, in whatever archive a chip is.
+            "drawn" draws 60/20/20 within each class instead.
+        splits_folder: Folder of the lists eurosat-train.txt and so on, which then decide the split.
+            Lists beside the data are used if there is no CSV.
+        seed: Seed of the random split.
 
     Raises:
-      SourceError: No JPEG; no CSV, without GeoTIFFs or lists; several CSVs, or a column is
-        missing; bad lists; or GeoTIFFs are needed and rasterio is not installed.
+        SourceError: There is no JPEG; there is no CSV, nor GeoTIFFs or lists instead; there are
+            several CSVs, or a column is missing; the lists are unusable; or GeoTIFFs are needed and
+            rasterio is not installed.
 
     Example:
-      >>> source = EuroSAT([Path("eurosat")], split_column="split_spatial")
-      >>> example = source.read(source.refs()[0], Problems())
-      >>> example.label
-      'AnnualCrop'
+        >>> chip = Path("eurosat/AnnualCrop/AnnualCrop_1.jpg")
+        >>> chip.parent.mkdir(parents=True)
+        >>> _ = chip.write_bytes(b"...")
+        >>> _ = Path("eurosat/places.csv").write_text(
+        ...     "filename,label,split,longitude,latitude\n"
+        ...     "AnnualCrop/AnnualCrop_1.jpg,AnnualCrop,val,28.56,44.04\n"
+        ... )
+        >>> source = EuroSAT([Path("eurosat")])
+        >>> (ref,) = source.refs()
+        >>> ref.split
+        'val'
+        >>> source.read(ref, Problems()).metadata.values["location"]
+        (28.56, 44.04)
     """
 
     name = "eurosat"
@@ -93,7 +105,6 @@ class EuroSAT:
     license = "MIT (EuroSAT); contains modified Copernicus Sentinel data"
     homepage = "https://github.com/phelber/EuroSAT"
     image_size = 64
-    context_ratio: float | None = None
     facts: Mapping[str, Any] = {
         "gsd": (10.0, 10.0),
         "wavelengths": (665.0, 560.0, 490.0),
@@ -116,35 +127,36 @@ class EuroSAT:
         splits_folder: str | Path | None = None,
         seed: int = 0,
     ) -> None:
-        self.paths = [Path(path) for path in paths]
+        super().__init__(paths)
         self.archives = Archives(self.paths, (".jpg", ".jpeg"))
         self.tifs = Archives(self.paths, (".tif", ".tiff"))
         self.georeferenced = any(True for _ in self.tifs.files())
         self.split_column = split_column
-        self.skipped: Counter[str] = Counter()
         find = partial(
-            Splits.find, self.list_name, self.shares, int(seed), checksums=self.list_checksums
+            Splits.find, self.list_name, self.shares, seed, checksums=self.list_checksums
         )
-        given = Path(metadata) if metadata else None
+        table = Path(metadata) if metadata else None
         self.splits: Splits | None = None  # the column decides
         if splits_folder is not None or split_column == DRAWN:
-            self.splits = find((), given=splits_folder)
-        elif not any("filename" in _header(path) for path in self._candidates(given)):
+            self.splits = find((), folder=splits_folder)
+        elif not any("filename" in _header(path) for path in self._candidates(table)):
             beside = find(self.paths)
             self.splits = beside if beside.lists or self.georeferenced else None
-        self.metadata = self._find_csv(given)
+        self.metadata = self._find_csv(table)
+        options: dict[str, Any]
         if self.splits:
-            self.options: dict[str, Any] = {"splits": self.splits.said}
-            self.splits_from = self.splits.said
+            options = {"splits": self.splits.description}
+            self.splits_from = self.splits.description
         else:
-            self.options = {"split_column": split_column}
+            options = {"split_column": split_column}
             self.splits_from = f"the column {split_column!r} of the CSV"
         if self.georeferenced:
-            self.options["geotiffs"] = True  # the same chips without them would be other data
+            options["geotiffs"] = True  # without them the same chips are different data
+        self.options = options
 
     def refs(self) -> list[Ref]:
-        """Every chip that has both an image and a split, in alphabetical order."""
-        self.skipped = Counter()
+        """List every chip that has both an image and a split, in alphabetical order."""
+        self.skipped: Counter[str] = Counter()
         chips: dict[str, tuple[str, str]] = {}
         for container, member in self.archives.files():
             key = _key(member)
@@ -153,12 +165,12 @@ class EuroSAT:
             chips.setdefault(key, (container, member))
         if not chips and self.georeferenced:
             raise SourceError(
-                f"only GeoTIFFs in {', '.join(map(str, self.paths))}: they give locations, the "
-                "pixels are those of the JPEGs: give both releases, --source EuroSAT_RGB.zip "
+                f"only GeoTIFFs in {', '.join(map(str, self.paths))}: locations come from "
+                "GeoTIFFs, pixels from JPEGs. Give both releases: --source EuroSAT_RGB.zip "
                 "--source EuroSAT_MS.zip"
             )
         if not chips:
-            raise self.archives.nothing(
+            raise self.archives.nothing_found(
                 "EuroSAT chips",
                 "<class>/*.jpg in folders or zip files, such as EuroSAT_RGB/AnnualCrop/"
                 "AnnualCrop_1.jpg",
@@ -174,14 +186,14 @@ class EuroSAT:
 
     def _by_column(self, chips: Mapping[str, tuple[str, str]]) -> dict[str, Ref]:
         refs: dict[str, Ref] = {}
-        named, rows = set(), 0
+        listed, rows = set(), 0
         for row in self._rows():
             rows += 1
             key, label, split = _key(row["filename"]), row["label"], row[self.split_column]
-            if key in named:
+            if key in listed:
                 self.skipped["the same row again"] += 1
                 continue
-            named.add(key)
+            listed.add(key)
             if key not in chips:
                 self.skipped["row without an image"] += 1
             elif label not in CLASSES:
@@ -190,12 +202,12 @@ class EuroSAT:
                 self.skipped[f"unusable split {split[:40]!r}"] += 1
             else:
                 refs[key] = Ref(key, split, (*chips[key], label, *_place(row)))
-        if unlisted := len(chips.keys() - named):
+        if unlisted := len(chips.keys() - listed):
             self.skipped["image without a row"] = unlisted
         if not refs:
             raise SourceError(
-                f"{self.metadata}: none of its {rows} rows names one of the {len(chips)} chips "
-                f"found; the column filename should read like {next(iter(chips))!r}"
+                f"{self.metadata}: none of its {rows} rows names one of the {len(chips)} chips: "
+                f"values of the column filename should look like {next(iter(chips))!r}"
             )
         return refs
 
@@ -214,7 +226,7 @@ class EuroSAT:
         }
 
     def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one chip; raises `UnreadableExample` when its file cannot be read."""
+        """Read one chip."""
         container, member, label, longitude, latitude, country, *tif = ref.location
         image = self.archives.read(str(container), str(member), MAX_CHIP_BYTES)
         location = _location(longitude, latitude)
@@ -240,55 +252,53 @@ class EuroSAT:
         return {path if path.is_dir() else path.parent for path in self.paths}
 
     def _columns(self) -> set[str]:
-        """Those that the CSV must have."""
+        """Return the columns that the CSV must have."""
         return {"filename"} if self.splits else {"filename", "label", self.split_column}
 
-    def _candidates(self, given: Path | None) -> list[Path]:
-        named = [given] if given else [path for path in self.paths if path.suffix.lower() == ".csv"]
-        return named or [p for f in sorted(self._folders()) for p in sorted(f.glob("*.csv"))]
+    def _candidates(self, table: Path | None) -> list[Path]:
+        given = [table] if table else [path for path in self.paths if path.suffix.lower() == ".csv"]
+        return given or [p for f in sorted(self._folders()) for p in sorted(f.glob("*.csv"))]
 
-    def _csvs(self, given: Path | None) -> list[Path]:
-        return [path for path in self._candidates(given) if self._columns() <= set(_header(path))]
-
-    def _find_csv(self, given: Path | None) -> Path | None:
-        """The one CSV, given, among the paths, or beside them, that has the columns."""
-        found = self._csvs(given)
-        if len(found) == 1:
-            return found[0]
-        if found:
+    def _find_csv(self, table: Path | None) -> Path | None:
+        """Return the one CSV with the columns: `table`, or one among the paths or beside them."""
+        candidates, columns = self._candidates(table), self._columns()
+        fitting = [path for path in candidates if columns <= set(_header(path))]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
             raise SourceError(
-                f"several files could be the EuroSAT metadata: {', '.join(map(str, found))}: "
+                f"several files could be the EuroSAT metadata: {', '.join(map(str, fitting))}: "
                 "choose one with --metadata"
             )
-        if self.splits and given is None:
+        if self.splits and table is None:
             return None
-        seen = "; ".join(
-            f"{p} has {', '.join(_header(p)) or 'no'} columns" for p in self._candidates(given)
+        headers = "; ".join(
+            f"{path} has {', '.join(_header(path)) or 'no'} columns" for path in candidates
         )
         raise SourceError(
-            f"no EuroSAT metadata CSV with the columns {', '.join(sorted(self._columns()))} "
-            f"({seen or 'no CSV among the paths or beside them'}): name one with --metadata and "
-            "the split's column with --split-column; or do without, with the lists in "
-            f"--splits-folder or a draw, --split-column {DRAWN}; EuroSAT_MS.zip, another --source, "
-            "has the locations too"
+            f"no EuroSAT metadata CSV with the columns {', '.join(sorted(columns))} "
+            f"({headers or 'no CSV among the paths or beside them'}). Give the CSV with --metadata "
+            "and the column of the split with --split-column; or use no CSV, but lists "
+            f"(--splits-folder) or a random split (--split-column {DRAWN}). EuroSAT_MS.zip, as "
+            "another --source, also has the locations"
         )
 
 
 def _key(name: str) -> str:
-    """The last two parts of a name, whatever folders lead to it: "Forest/Forest_1.jpg"."""
+    """Return the last two parts of a path: "Forest/Forest_1.jpg"."""
     return "/".join(PurePosixPath(name.replace("\\", "/")).parts[-2:])
 
 
 def _stem(key: str) -> str:
-    """A key without its ending: "Forest/Forest_1"."""
+    """Return a key without its suffix: "Forest/Forest_1"."""
     return key.rpartition(".")[0]
 
 
 def _with_tif(ref: Ref, tifs: Mapping[str, tuple[str, str]]) -> Ref:
-    """The same with the GeoTIFF to ask for its location, where that is not known."""
+    """Return the reference with the GeoTIFF of the chip, if its location is not in the CSV."""
     *_, longitude, latitude, _ = ref.location
-    known = longitude and latitude
-    tif = (None, None) if known else tifs.get(_stem(ref.id), (None, None))
+    located = longitude and latitude
+    tif = (None, None) if located else tifs.get(_stem(ref.id), (None, None))
     return replace(ref, location=(*ref.location, *tif))
 
 
@@ -297,7 +307,7 @@ def _place(row: Mapping[str, str]) -> tuple[str | None, ...]:
 
 
 def _location(longitude: object, latitude: object) -> object:
-    """Numbers where they parse; text stays text, for `Metadata.parse` to refuse and count."""
+    """Return numbers, or text that is no number, for `Metadata.parse` to reject and count."""
     if not longitude or not latitude:
         return None
     try:
@@ -315,7 +325,7 @@ def _header(path: Path) -> list[str]:
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, str]]:
-    """Rows as text; short rows read as "" in the columns they lack."""
+    """Yield rows as text; cells that a short row lacks are ""."""
     try:
         if path.stat().st_size > MAX_CSV_BYTES:
             raise SourceError(f"{path}: more than {MAX_CSV_BYTES >> 20} MiB, not EuroSAT metadata")

@@ -1,21 +1,21 @@
-"""fMoW-RGB, the Functional Map of the World (Christie et al. 2018), and data laid out like it.
+"""fMoW-RGB, the Functional Map of the World (Christie et al. 2018), and data in its layout.
 
-  sensor       WorldView-2, WorldView-3, GeoEye-1, QuickBird-2
-  bands        RGB JPEG, 8 bit: `rgb` is pan-sharpened, `msrgb` as the multispectral sensor saw it
-  ground size  0.3 to 0.8 m per pixel (`rgb`); images of 162x245 to 16,288x16,291 pixels
-  labels       62 classes, one for each labelled box; a box is one example
-  metadata     all 15 fields, in a JSON file beside each image
-  splits       by folder: train (363,571 rgb images), val (53,041), test and seq
-  licence      Functional Map of the World Challenge Public License
-  source       s3://spacenet-dataset/Hosted-Datasets/fmow/fmow-rgb (about 200 GB, public)
+sensor       WorldView-2, WorldView-3, GeoEye-1, QuickBird-2
+bands        RGB JPEG, 8 bit: `rgb` is pan-sharpened, `msrgb` has the multispectral resolution
+ground size  0.3 to 0.8 m per pixel (`rgb`); images of 162x245 to 16,288x16,291 pixels
+labels       62 classes, one for each labelled box; a box is one example
+metadata     all 15 fields, in a JSON file beside each image
+splits       by folder: train (363,571 rgb images), val (53,041), test and seq
+licence      Functional Map of the World Challenge Public License
+source       s3://spacenet-dataset/Hosted-Datasets/fmow/fmow-rgb (about 200 GB, public)
 
     train/<class>/<class>_<i>/<class>_<i>_<t>_rgb.{jpg,json}      and val/
     test/<id>/<id>_<t>_rgb.jpg                                    and seq/
     test_gt/<class>/<class>_<i>/<class>_<i>_<t>_rgb.json          and seq_gt/
-    test_gt_mapping.json                 which <id> is which <class>_<i>; and seq_gt_mapping.json
+    test_gt_mapping.json                 <id> to <class>_<i>; and seq_gt_mapping.json
 
-The last two lines are in groundtruth.tar.bz2, and with them the labels and locations of test and
-seq, which are nowhere else.
+The last two lines are in groundtruth.tar.bz2, the only file with labels and locations of test and
+seq.
 """
 
 from __future__ import annotations
@@ -27,12 +27,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources.base import Box, Example, Ref, SourceError, UnreadableExample, read_file
+from satmip_jax.sources.base import (
+    Box,
+    Example,
+    Ref,
+    Source,
+    SourceError,
+    UnreadableExample,
+    read_file,
+)
 
-# The order is the alphabetical one of the challenge; a label is a position in it.
+# The alphabetical order of the challenge.
 CLASSES = tuple(
     """
     airport airport_hangar airport_terminal amusement_park aquaculture archaeological_site barn
@@ -48,8 +56,8 @@ CLASSES = tuple(
     """.split()  # noqa: SIM905
 )
 
-# How much a class counts in the challenge's F1, see `metrics.challenge_f1`. From its offline tester
-# (Topcoder, FmowVisualizer 1.0, September 2017); the code of the first place has the same numbers.
+# Weights of the classes in the F1 score of the challenge, from its offline tester (Topcoder,
+# FmowVisualizer 1.0, September 2017). The winning entry uses the same numbers.
 CHALLENGE_WEIGHTS = dict.fromkeys(CLASSES, 1.0)
 CHALLENGE_WEIGHTS |= dict.fromkeys(
     """
@@ -65,7 +73,7 @@ CHALLENGE_WEIGHTS |= dict.fromkeys(
     """.split(),  # noqa: SIM905
     1.4,
 )
-CHALLENGE_WEIGHTS["false_detection"] = 0.0  # a box without any of the 62
+CHALLENGE_WEIGHTS["false_detection"] = 0.0  # a box that shows none of the 62
 
 MAX_RECORD_BYTES = 1 << 20  # a real record takes 3 KB
 MAX_IMAGE_BYTES = 1 << 30
@@ -73,10 +81,10 @@ MAX_MAPPING_BYTES = 256 << 20
 MAX_BOXES = 1000
 MAX_WKT = 8192  # characters; a real footprint takes 200
 
-_NAMED_SPLITS = ("train", "val")
+_NAMED_SPLITS = ("train", "val")  # paths contain the class
 _HIDDEN_SPLITS = ("test", "seq")
 
-# Our field <- theirs, where it is one value.
+# Fields that are one value of the JSON record: our name -> fMoW's.
 _FIELDS = {
     "gsd": "gsd",
     "multispectral_gsd": "multi_resolution_dbl",
@@ -94,53 +102,51 @@ _FIELDS = {
 }
 
 
-class FMoW:
+class FMoW(Source):
     """fMoW-RGB from its folders.
 
     Args:
-      paths: Folders that hold `train`, `val`, `test`, `seq`; and, for the last two, the unpacked
-        ground truth with `test_gt`, `seq_gt` and the mappings.
-      variant: "rgb" or "msrgb".
-      classes: "official" (the 62) or "folders" (whatever category folders train and val have).
-
-    Raises:
-      SourceError: No images, or none of a known class; an unknown option value.
+        paths: Folders that hold train, val, test and seq; for test and seq also the unpacked
+            ground truth, with test_gt, seq_gt and the mappings.
+        variant: Images to use, pan-sharpened (rgb) or of the multispectral sensor (msrgb).
+        classes: The 62 official classes, or the names of the class folders of train and val.
 
     Example:
-      >>> source = FMoW([Path("worldview")], classes="folders")
-      >>> source.classes
-      ('flooding', 'volcano')
+        >>> Path("worldview/train/volcano/volcano_0").mkdir(parents=True)
+        >>> FMoW([Path("worldview")], classes="folders").classes
+        ('volcano',)
     """
 
     name = "fmow"
     license = "Functional Map of the World Challenge Public License"
     homepage = "https://github.com/fMoW/dataset"
-    image_size = 256
     splits_from = "the publisher's folders"
     # NOTE[DIFF]: the challenge's baseline adds context per axis (a factor of 1.15 to 3, more
     # around small boxes) and squeezes the rectangle into a square. Here the region is a square
-    # with one factor, so that ground sampling distances stay alike in x and y.
+    # with one factor, so that the ground sampling distance stays equal in x and y.
     context_ratio = 1.5
 
     def __init__(
-        self, paths: Sequence[Path], variant: str = "rgb", classes: str = "official"
+        self,
+        paths: Sequence[Path],
+        variant: Literal["rgb", "msrgb"] = "rgb",
+        classes: Literal["official", "folders"] = "official",
     ) -> None:
-        if variant not in ("rgb", "msrgb"):
-            raise SourceError(f"--variant {variant}: choose rgb or msrgb")
-        if classes not in ("official", "folders"):
-            raise SourceError(f"--classes {classes}: choose official or folders")
-        self.paths = [Path(path) for path in paths]
+        super().__init__(paths)
         self.variant = variant
-        self.options: dict[str, Any] = {"variant": variant, "classes": classes}
-        self.skipped: Counter[str] = Counter()
-        self.classes = CLASSES if classes == "official" else self._category_folders()
-        self._known = frozenset(self.classes)
+        self.options = {"variant": variant, "classes": classes}
+        self._set_classes(CLASSES if classes == "official" else self._category_folders())
+
+    def _set_classes(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        self._class_set = frozenset(classes)
+        self.class_weights = {"challenge_f1": CHALLENGE_WEIGHTS} if classes == CLASSES else {}
 
     def refs(self) -> list[Ref]:
-        """Every labelled box of every image, by path; reads all JSON records."""
+        """List every labelled box of every image, by path; reads all JSON records."""
         from tqdm import tqdm
 
-        self.skipped = Counter()
+        self.skipped: Counter[str] = Counter()
         images = dict(self._images())
         if not images:
             raise SourceError(
@@ -151,15 +157,15 @@ class FMoW:
         for key in tqdm(sorted(images), desc="listing fmow", unit=" images", delay=2, leave=False):
             refs.extend(self._refs_of(key, *images[key]))
         if not refs:
-            found = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(5))
+            reasons = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(5))
             raise SourceError(
                 f"none of the {len(images)} images in {', '.join(map(str, self.paths))} can be "
-                f"used: {found}. For categories other than the 62 of fMoW: --classes folders"
+                f"used: {reasons}. For classes other than the 62 of fMoW, use --classes folders"
             )
         return refs
 
     def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one box's image and record; raises `UnreadableExample`."""
+        """Read the image and the record of one box."""
         path, record_path, position, label = ref.location
         record = _read_record(record_path)
         boxes = _boxes(record)
@@ -173,10 +179,10 @@ class FMoW:
     def _refs_of(
         self, key: str, path: str, record_path: str | None, category: str
     ) -> Iterator[Ref]:
-        """The examples of one image; one that fails in `read` where its record is bad."""
+        """Yield the examples of one image; if its record is bad, one that fails in `read`."""
         split = key.partition("/")[0]
         bad = Ref(key, split, (path, record_path, None, None))
-        if self.options["classes"] == "official" and category not in self._known:
+        if self.options["classes"] == "official" and category not in self._class_set:
             self.skipped[f"image of category {category[:40]!r}"] += 1
             return
         try:
@@ -187,41 +193,44 @@ class FMoW:
         if not boxes:
             yield Ref(key, split, (path, record_path, None, category))
             return
-        # A list of several begins with the original annotation (ID -1), which is no label.
+        # A list of several starts with the original annotation (ID -1), which is no label.
         labelled = [i for i, box in enumerate(boxes) if box.get("ID") != -1] or [0]
-        used: set[str] = set()
+        names: set[str] = set()
         for i in labelled:
             label = boxes[i].get("category", category)
-            if not isinstance(label, str) or label not in self._known:
+            if not isinstance(label, str) or label not in self._class_set:
                 self.skipped[f"box of category {str(label)[:40]!r}"] += 1
                 continue
             name = f"{key}#{_id(boxes[i])}"
-            name = f"{name}.{i}" if name in used else name
-            used.add(name)
+            name = f"{name}.{i}" if name in names else name
+            names.add(name)
             yield Ref(name, split, (path, record_path, i, label))
 
     def _images(self) -> Iterator[tuple[str, tuple[str, str | None, str]]]:
-        """(relative path, (image, its record or None, category)) of every image."""
+        """Yield (relative path, (image, its record or None, class)) for every image."""
         for split in _NAMED_SPLITS:
             records = dict(self._walk(f"{split}_gt", "json"))
             for key, path in self._walk(split, "jpg"):
-                record = records.get(key) or f"{path[: -len('jpg')]}json"
-                yield f"{split}/{key}.jpg", (path, record, key.partition("/")[0])
+                beside = f"{path[: -len('jpg')]}json"
+                yield (
+                    f"{split}/{key}.jpg",
+                    (path, records.get(key) or beside, key.partition("/")[0]),
+                )
         for split in _HIDDEN_SPLITS:
             folders = self._mapping(split)
             records = dict(self._walk(f"{split}_gt", "json"))
             for key, path in self._walk(split, "jpg"):
                 folder, _, stem = key.rpartition("/")
-                known = folders.get(folder)
-                if known is None:
+                original = folders.get(folder)
+                if original is None:
                     self.skipped[f"image of {split} without ground truth"] += 1
                     continue
                 view = stem.removeprefix(folder)  # "_<t>_rgb"
-                truth = records.get(f"{known}/{known.rpartition('/')[2]}{view}")
-                yield f"{split}/{key}.jpg", (path, truth, known.partition("/")[0])
+                record = records.get(f"{original}/{original.rpartition('/')[2]}{view}")
+                yield f"{split}/{key}.jpg", (path, record, original.partition("/")[0])
 
     def _walk(self, folder: str, suffix: str) -> Iterator[tuple[str, str]]:
-        """(path below `folder` without its suffix, path) of each file of the variant."""
+        """Yield (path below `folder` without suffix, path) for each file of the variant."""
         ending = f"_{self.variant}.{suffix}"
         for root in self.paths:
             for place, folders, files in os.walk(root / folder):
@@ -233,7 +242,7 @@ class FMoW:
                         yield below[: -len(suffix) - 1], path
 
     def _mapping(self, split: str) -> dict[str, str]:
-        """Folder of a hidden split -> <class>/<class>_<i>; {} without a mapping file."""
+        """Return folder of a hidden split -> <class>/<class>_<i>; {} without a mapping file."""
         for root in self.paths:
             path = root / f"{split}_gt_mapping.json"
             if path.is_file():
@@ -280,7 +289,7 @@ def _read_record(path: object) -> dict[str, Any]:
 
 
 def _boxes(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """`bounding_boxes` as a list: newer releases have a list, older ones may have one object."""
+    """Return `bounding_boxes` as a list; in older releases it may be one object."""
     boxes = record.get("bounding_boxes")
     boxes = [] if boxes is None else [boxes] if isinstance(boxes, dict) else boxes
     if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
@@ -309,7 +318,7 @@ def _box(entry: dict[str, Any]) -> Box:
 
 
 def _fields(record: dict[str, Any]) -> dict[str, object]:
-    """Their names -> ours; values as they are, for `Metadata.parse` to check."""
+    """Return fields by our names; `Metadata.parse` checks the values."""
     raw: dict[str, object] = {ours: record.get(theirs) for ours, theirs in _FIELDS.items()}
     pixel = record.get("mean_pixel_width"), record.get("mean_pixel_height")
     raw["pixel_size"] = None if pixel == (None, None) else pixel
@@ -322,14 +331,17 @@ _POLYGON = re.compile(r"\s*POLYGON\s*\(\s*\(([-+.,eE\d\s]*)\)\s*\)\s*", re.IGNOR
 
 
 def polygon_centre(text: object) -> tuple[float, float] | None:
-    """Centre (longitude, latitude) of the bounding box of a WKT polygon; None where it is none.
+    """Return the centre of the bounding box of a WKT polygon.
 
-    An image's footprint is a rectangle along the axes, so this is the centre of the image. A
+    The footprint of an image is a rectangle along the axes, so this is the centre of the image. A
     polygon wider than half the globe is taken to cross the 180th meridian.
 
+    Returns:
+        (longitude, latitude), degrees; None if `text` is no polygon.
+
     Example:
-      >>> polygon_centre("POLYGON ((8.0 47.0, 8.2 47.0, 8.2 47.1, 8.0 47.1, 8.0 47.0))")
-      (8.1, 47.05)
+        >>> polygon_centre("POLYGON ((8.0 47.0, 8.2 47.0, 8.2 47.1, 8.0 47.1, 8.0 47.0))")
+        (8.1, 47.05)
     """
     if not isinstance(text, str) or len(text) > MAX_WKT:
         return None

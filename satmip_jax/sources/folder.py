@@ -1,14 +1,14 @@
-"""Any folder or zip of images, with a table that says what is known of them.
+"""Any folder or zip of images, with a table of their metadata.
 
-sensor       whatever the table says
-bands        whatever `satmip_jax.data.images` decodes: JPEG, PNG, TIFF and WebP, as RGB
+sensor       a column of the table
+bands        those that `satmip_jax.data.images` decodes: JPEG, PNG, TIFF and WebP, as RGB
 labels       a column of the table, or none
-metadata     columns of the table, a CSV, JSON Lines or Parquet file; fields without one are missing
-splits       a column of the table, or shares drawn by the hash of the id
+metadata     columns of a CSV, JSON Lines or Parquet file; fields without a column are missing
+splits       a column of the table, or random shares
 licence      the publisher's
 
-Nothing is extracted to disk, and nothing outside the given folders and zips is read, whatever
-paths the table, a zip or a symbolic link may name.
+Nothing is extracted to disk. Nothing outside the given folders and zips is read, whatever paths
+the table, a zip or a symbolic link contains.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources import tables
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, Ref, SourceError, read_file
+from satmip_jax.sources.base import Example, Ref, Source, SourceError, read_file
 
 MAX_IMAGE_BYTES = 1 << 30
 MAX_CLASSES = 10_000
@@ -36,38 +35,46 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 _SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 
-class Folder:
-    """Images in folders and zips, and a table.
+class Folder(Source):
+    r"""Images in folders and zips, and a table.
+
+    The split of an example in random shares depends on the seed and its id only: it stays the same
+    when rows are added or moved. `columns` may also be a mapping, for names with commas.
 
     Args:
-      paths: Folders, searched at any depth, and zips; a folder's own zips are searched too. The
-        table may be among them.
-      metadata: The table, CSV, JSON Lines or Parquet by its ending; where not given, the only one
-        among `paths` or at the top of a folder (of several, `metadata.*`).
-      columns: Which column holds what: "path=file,label=class,location=lon+lat,gsd=resolution".
-        On the left a field of `satmip_jax.metadata`, or `path` (of the image, below a given folder
-        or zip; leading folders may be left out while it is clear which image is meant), `label`,
-        `split`, `id`; on the right a column, or one per component. Columns that have our names
-        need no mention; "gsd=" leaves one out. Also a mapping, for names with commas.
-      splits: Shares such as "train=0.8,val=0.2" instead of a column. An example's split follows
-        from the seed and its id alone: it stays when rows are added or moved.
-      seed: Of the shares.
+        paths: Folders, searched at any depth, and zips, including those at the top of a folder. The
+            table may be one of the paths.
+        metadata: The table: CSV, JSON Lines or Parquet, by its suffix. Without it, the only table
+            among the paths or at the top of a folder (of several, metadata.*).
+        columns: Which column holds what, as in
+            "path=file,label=class,location=lon+lat,gsd=resolution". Left of "=" is a metadata
+            field, or path, label, split or id; right of it a column, or one per component. A path
+            is relative to a folder or zip; its leading folders may be omitted if one image
+            matches. Columns with our names are found by themselves; "gsd=" ignores one.
+        splits: Shares, as in "train=0.8,val=0.2", instead of a column.
+        seed: Seed of the shares.
 
     Raises:
-      SourceError: No table or several, a column or field that does not exist, shares that do not
-        add up to 1.
+        SourceError: There is no table or there are several, a column or field does not exist, or
+            the shares do not add up to 1.
 
     Example:
-      >>> source = Folder([Path("chips.zip")], metadata="chips.csv",
-      ...     columns="path=file,label=class,location=longitude+latitude",
-      ...     splits="train=0.8,val=0.2")
+        >>> Path("chips").mkdir()
+        >>> for name in ("a.png", "b.png"):
+        ...     Path("chips", name).touch()
+        >>> _ = Path("chips.csv").write_text("file,class\na.png,barn\nb.png,zoo\n")
+        >>> source = Folder(
+        ...     [Path("chips")], metadata="chips.csv", columns="label=class", splits="train=1"
+        ... )
+        >>> source.classes
+        ('barn', 'zoo')
+        >>> [ref.id for ref in source.refs()]
+        ['a.png', 'b.png']
     """
 
     name = "folder"
     license = "the publisher's"
-    homepage = "not stated"
     image_size = 64
-    context_ratio = None
 
     def __init__(
         self,
@@ -77,9 +84,9 @@ class Folder:
         splits: str = "",
         seed: int = 0,
     ) -> None:
-        self.paths = [Path(path) for path in paths]
+        super().__init__(paths)
         self.table = self._find_table(metadata)
-        self.columns = tables.match(columns, tables.columns(self.table), self.table)
+        self.columns = tables.match_columns(columns, tables.columns(self.table), self.table)
         self.shares = _parse_shares(splits)
         if self.shares and "split" in self.columns:
             if "split" in tables.parse_columns(columns):
@@ -88,16 +95,15 @@ class Folder:
                     "(--splits), not both"
                 )
             del self.columns["split"]
-        self.seed = int(seed)
+        self.seed = seed
         if self.shares:
             self.splits_from = f"drawn with seed {self.seed}: {splits}"
         elif "split" in self.columns:
             self.splits_from = f"the column {self.columns['split'][0]!r} of {self.table.name}"
         else:
             self.splits_from = "none: all is train"
-        self.skipped: Counter[str] = Counter()
         self.classes = self._classes()
-        self.options: dict[str, Any] = {
+        self.options = {
             "metadata": self.table.name,
             "columns": {ours: "+".join(theirs) for ours, theirs in self.columns.items()},
             "shares": dict(self.shares),
@@ -106,8 +112,8 @@ class Folder:
         self._archives = Archives(self.paths, _IMAGES)
 
     def refs(self) -> list[Ref]:
-        """Every image that has a row, in the order of the ids."""
-        self.skipped = Counter()
+        """List every image that has a row, in the order of the ids."""
+        self.skipped: Counter[str] = Counter()
         files = self._files()
         index = _Index(files)
         used: set[str] = set()
@@ -136,50 +142,51 @@ class Folder:
         if unlisted:
             self.skipped["image without a row"] = unlisted
         if not refs:
-            found = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(5))
+            reasons = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(5))
             raise SourceError(
                 f"none of the {count} rows of {self.table} can be used with the {len(files)} files "
-                f"in {', '.join(map(str, self.paths))} ({found or 'there are none'}): the column "
-                f"{self.columns['path'][0]!r} should read like {min(files, default='a/b.jpg')!r}"
+                f"in {', '.join(map(str, self.paths))} ({reasons or 'there are none'}): values of "
+                f"the column {self.columns['path'][0]!r} should look like "
+                f"{min(files, default='a/b.jpg')!r}"
             )
         return [refs[key] for key in sorted(refs)]
 
     def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one image; raises `UnreadableExample` when its file cannot be read."""
+        """Read one image."""
         container, member, label, raw = ref.location
         image = self._read(str(container), None if member is None else str(member))
         metadata = Metadata.parse(json.loads(str(raw)), problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
 
     def _rows(self, skipped: Counter[str]) -> Iterator[dict[str, tables.Cell]]:
-        """The table's rows by our names; several columns as a list, None where all are empty."""
-        wanted = [name for theirs in self.columns.values() for name in theirs]
-        for cells in tables.rows(self.table, wanted, skipped):
+        """Yield rows by our names; several columns as a list, or None if all are empty."""
+        selected = [name for columns in self.columns.values() for name in columns]
+        for cells in tables.rows(self.table, selected, skipped):
             row: dict[str, tables.Cell] = {}
-            for ours, theirs in self.columns.items():
-                values = [cells[name] for name in theirs]
-                several = None if all(value is None for value in values) else values
-                row[ours] = values[0] if len(theirs) == 1 else several
+            for name, columns in self.columns.items():
+                values = [cells[column] for column in columns]
+                components = None if all(value is None for value in values) else values
+                row[name] = values[0] if len(columns) == 1 else components
             yield row
 
     def _classes(self) -> tuple[str, ...]:
-        """The labels of the table: whole numbers by value, others by the alphabet."""
+        """Return the labels of the table: integers in numerical order, others alphabetically."""
         if "label" not in self.columns:
             return ()
         (column,) = self.columns["label"]
-        found: set[str] = set()
+        labels: set[str] = set()
         for row in tables.rows(self.table, [column], Counter()):
             text = _text(row[column])
             if text and len(text) <= MAX_LABEL:
-                found.add(text)
-            if len(found) > MAX_CLASSES:
+                labels.add(text)
+            if len(labels) > MAX_CLASSES:
                 raise SourceError(
                     f"{self.table}: the column {column!r} holds more than {MAX_CLASSES:,} "
-                    'different labels: name another with --columns "label=...", or none with '
+                    'different labels: choose another with --columns "label=...", or none with '
                     '"label="'
                 )
-        numbers = all(re.fullmatch(r"[0-9]{1,9}", text) for text in found)
-        return tuple(sorted(found, key=lambda text: (int(text) if numbers else 0, text)))
+        numbers = all(re.fullmatch(r"[0-9]{1,9}", text) for text in labels)
+        return tuple(sorted(labels, key=lambda text: (int(text) if numbers else 0, text)))
 
     def _label(self, value: tables.Cell) -> str | None:
         text = _text(value)
@@ -206,7 +213,7 @@ class Folder:
     # --- files ------------------------------------------------------------------------------------
 
     def _files(self) -> dict[str, tuple[str, str | None]]:
-        """Path below a folder or in a zip -> (file, None) or (zip, member)."""
+        """Return path below a folder or in a zip -> (file, None) or (zip, member)."""
         files: dict[str, tuple[str, str | None]] = {}
         for key, place in self._walk():
             if not _is_unicode(key):
@@ -258,31 +265,32 @@ class Folder:
             return read_file(container, MAX_IMAGE_BYTES)
         return self._archives.read(container, member, MAX_IMAGE_BYTES)
 
-    def _find_table(self, given: str | Path | None) -> Path:
-        if given is not None:
-            if not Path(given).is_file():
-                raise SourceError(f"no table at {given}")
-            return Path(given)
-        named = [path for path in self.paths if path.is_file() and tables.is_table(path)]
-        folders = [path for path in self.paths if path.is_dir()]
-        found = named or [
+    def _find_table(self, metadata: str | Path | None) -> Path:
+        if metadata is not None:
+            if not Path(metadata).is_file():
+                raise SourceError(f"no table at {metadata}")
+            return Path(metadata)
+        given = [path for path in self.paths if path.is_file() and tables.is_table(path)]
+        candidates = given or [
             path
-            for folder in folders
+            for folder in self.paths
+            if folder.is_dir()
             for path in sorted(folder.iterdir())
             if path.is_file() and tables.is_table(path)
         ]
-        usual = [path for path in found if path.name.lower().startswith("metadata.")]
-        if len(usual) == 1 or len(found) == 1:
-            return (usual or found)[0]
-        what = f"several tables ({', '.join(p.name for p in found[:9])})" if found else "no table"
+        usual = [path for path in candidates if path.name.lower().startswith("metadata.")]
+        if len(usual) == 1 or len(candidates) == 1:
+            return (usual or candidates)[0]
+        names = ", ".join(path.name for path in candidates[:9])
         raise SourceError(
-            f"{what} in {', '.join(map(str, self.paths))}: name a CSV, JSON Lines or Parquet file "
-            "with --metadata; it has at least a column of image paths"
+            f"{f'several tables ({names})' if names else 'no table'} in "
+            f"{', '.join(map(str, self.paths))}: give a CSV, JSON Lines or Parquet file with "
+            "--metadata; it needs at least a column of image paths"
         )
 
 
 class _SkippedRow(Exception):
-    """A row that is left out; the message is the reason, to be counted by."""
+    """A row that is left out; the message is the reason, by which rows are counted."""
 
 
 class _Index:
@@ -295,7 +303,7 @@ class _Index:
             self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
 
     def find(self, value: tables.Cell) -> str:
-        """The key of the one file that a table's path means; raises `_SkippedRow`."""
+        """Return the key of the one file that a path of the table means."""
         text = _text(value)
         if not text:
             raise _SkippedRow("row without a path")
@@ -312,7 +320,7 @@ class _Index:
 
 
 def _relative(text: str) -> str:
-    """A path in plain form, "a/b.jpg"; refuses one that could lead out of its folder."""
+    """Return a path in plain form, "a/b.jpg"; reject one that could lead out of its folder."""
     text = text.replace("\\", "/")
     parts = PurePosixPath(text).parts
     if text.startswith("/") or ".." in parts or "\0" in text or re.match(r"[A-Za-z]:", text):
@@ -321,7 +329,7 @@ def _relative(text: str) -> str:
 
 
 def _text(value: tables.Cell) -> str | None:
-    """Text of a cell; None where it is empty. Whole numbers read the same in every format."""
+    """Return the text of a cell, None if it is empty. Integers look the same in every format."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return None if value is None or isinstance(value, list) else str(value).strip() or None
@@ -339,7 +347,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _parse_shares(text: str) -> tuple[tuple[str, float], ...]:
-    """ "train=0.8,val=0.2" -> (("train", 0.8), ("val", 0.2))."""
+    """Parse "train=0.8,val=0.2" into (("train", 0.8), ("val", 0.2))."""
     shares: dict[str, float] = {}
     for part in text.split(",") if text.strip() else ():
         name, _, number = (piece.strip() for piece in part.partition("="))
@@ -349,7 +357,7 @@ def _parse_shares(text: str) -> tuple[tuple[str, float], ...]:
             share = -1.0
         if not _SPLIT.fullmatch(name) or not 0 < share <= 1 or name in shares:
             raise SourceError(
-                f'--splits: cannot read {part.strip()!r}: write shares such as "train=0.8,val=0.2"'
+                f'--splits: cannot read {part.strip()!r}: give shares such as "train=0.8,val=0.2"'
             )
         shares[name] = share
     if shares and abs(sum(shares.values()) - 1) > 1e-6:

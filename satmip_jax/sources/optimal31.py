@@ -1,16 +1,15 @@
 """OPTIMAL-31 (Wang, Liu, Chanussot, Li 2018): 1,860 scenes of 256x256 pixels in 31 classes.
 
-sensor       Google Map imagery: various sensors, not stated for each image
+sensor       Google Maps imagery from various sensors, not stated for each image
 bands        RGB, 8 bit, JPEG
-ground size  not stated for each image: a missing field
+ground size  not stated for each image, so the field is missing
 labels       31 classes, 60 images each, in alphabetical order; a subset of RESISC-45's names
 metadata     none
-splits       80 % to train and 20 % to test, as the paper has it; which images went where was not
-             published, so they are drawn within each class. Lists `optimal31-{train,test}.txt`,
-             in the form of TorchGeo's for other data sets, are read where they lie beside the data
+splits       80 % train and 20 % test, as in the paper. The images of each split were not
+             published, so they are drawn within each class. Lists `optimal31-{train,test}.txt`
+             beside the data, in the format of TorchGeo's for other data sets, take precedence
 licence      not stated by the publisher
-source       https://doi.org/10.1109/TGRS.2018.2864987; archive and checksum: not known, mirrors
-             differ
+source       https://doi.org/10.1109/TGRS.2018.2864987; archive and checksum unknown, mirrors differ
 
     Images/airplane/<image>.jpg
 """
@@ -25,9 +24,9 @@ class Optimal31(ClassFolders):
     """OPTIMAL-31 from a zip or class folders; see `ClassFolders`.
 
     Example:
-      >>> source = Optimal31([Path("OPTIMAL-31")])
-      >>> source.splits_from
-      'drawn within each class with seed 0: train 80%, test 20%'
+        >>> source = Optimal31([Path("OPTIMAL-31")])
+        >>> source.splits_from
+        'drawn within each class with seed 0: train 80%, test 20%'
     """
 
     name = "optimal31"

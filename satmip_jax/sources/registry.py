@@ -1,84 +1,94 @@
-"""Data sets by name. A source is one file in this folder and one line in `SOURCES`."""
+"""Data sets by name. A data set is one file in this folder and one line in `SOURCES`."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    pass
 from satmip_jax.sources.base import TFDS, Source, SourceError
+from satmip_jax.sources.options import options_of
 
-# name -> "module:Class", imported when asked for.
-SOURCES: dict[str, str] = {
-    "fmow": "satmip_jax.sources.fmow:FMoW",
-    "eurosat": "satmip_jax.sources.eurosat:EuroSAT",
-    "resisc45": "satmip_jax.sources.resisc45:RESISC45",
-    "optimal31": "satmip_jax.sources.optimal31:Optimal31",
-    "ucmerced": "satmip_jax.sources.ucmerced:UCMerced",
-    "fgsc23": "satmip_jax.sources.fgsc23:FGSC23",
-    "so2sat": "satmip_jax.sources.so2sat:So2Sat",
-    "folder": "satmip_jax.sources.folder:Folder",
-    "synthetic": "satmip_jax.sources.synthetic.dataset:Synthetic",
+
+class Entry(NamedTuple):
+    """A line of `SOURCES`."""
+
+    location: str  # "module:Class", imported on first use
+    title: str  # shown by `satmip prepare --help`, which imports no source
+
+
+SOURCES: dict[str, Entry] = {
+    "fmow": Entry("satmip_jax.sources.fmow:FMoW", "fMoW-RGB, or folders in its layout"),
+    "eurosat": Entry("satmip_jax.sources.eurosat:EuroSAT", "EuroSAT, with locations"),
+    "resisc45": Entry("satmip_jax.sources.resisc45:RESISC45", "NWPU-RESISC45"),
+    "optimal31": Entry("satmip_jax.sources.optimal31:Optimal31", "OPTIMAL-31"),
+    "ucmerced": Entry("satmip_jax.sources.ucmerced:UCMerced", "UC Merced Land Use"),
+    "fgsc23": Entry("satmip_jax.sources.fgsc23:FGSC23", "FGSC-23, ships"),
+    "so2sat": Entry("satmip_jax.sources.so2sat:So2Sat", "So2Sat LCZ42, local climate zones"),
+    "folder": Entry("satmip_jax.sources.folder:Folder", "Any images with a table of metadata"),
+    "synthetic": Entry(
+        "satmip_jax.sources.synthetic.dataset:Synthetic",
+        "Generated scenes, no download needed",
+    ),
 }
 
 
-def source_class(name: str) -> type:
-    """The class behind a name in `SOURCES`; raises `SourceError` for an unknown one."""
+def source_class(name: str) -> type[Source]:
+    """Import and return the class of a source; raise `SourceError` for an unknown name."""
     if name not in SOURCES:
         raise SourceError(f"unknown source {name!r}: choose one of {', '.join(SOURCES)}")
-    module, _, attribute = SOURCES[name].partition(":")
+    module, _, attribute = SOURCES[name].location.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Source:
-    """Opens a data set by name.
+    """Open a data set by name.
 
     Args:
-      name: A key of `SOURCES`.
-      paths: Files and folders that hold the data; or "tfds:NAME" alone, for a data set that was
-        prepared by TensorFlow Datasets, see `satmip_jax.sources.tfds`.
-      **options: Options of that source; see its class.
+        name: A key of `SOURCES`.
+        paths: Files and folders that hold the data. Or one "tfds:NAME", a data set prepared by
+            TensorFlow Datasets, see `satmip_jax.sources.tfds`.
+        **options: Options of the source, see its class.
 
     Raises:
-      SourceError: The name or an option is unknown, a path does not exist, or the data is not
-        laid out as the source expects.
+        SourceError: The name or an option is unknown, a value has a wrong type, a path does not
+            exist, or the data is not laid out as the source expects.
 
     Example:
-      >>> source = open_source("eurosat", ["eurosat/"], split_column="split_spatial")
-      >>> len(source.refs())
-      22950
+        >>> source = open_source("synthetic", ["scenes"], train=3, val=2, size=32)
+        >>> len(source.refs())
+        5
     """
-    cls: Any = source_class(name)
     through_tfds = any(str(path).startswith(TFDS) for path in paths)
+    cls: Callable[..., Source] = source_class(name)
     if through_tfds:
         from satmip_jax.sources.tfds import ThroughTFDS
 
-        cls = partial(ThroughTFDS, cls)
-    known = list(inspect.signature(cls).parameters)[1:]
-    for option in options:
-        if option not in known:
-            raise SourceError(
-                f"source {name!r} has no option {_flag(option)}: it knows "
-                f"{', '.join(map(_flag, known)) or 'none'}"
-            )
+        cls = partial(ThroughTFDS, source_class(name))
+    _check_options(name, cls, options)
     for text in map(str, paths):
         if "://" in text:
             raise SourceError(
-                f"source {name!r}: {text} is remote: mount it, or copy it to a disk (where "
-                "several machines prepare, to a network file system), and name that path"
+                f"source {name!r}: {text} is remote: mount it, or copy it to a local disk (or to "
+                "a network file system, if several machines prepare), and give that path"
             )
     resolved = [Path(path) for path in paths]
-    for path in resolved:
-        if not path.exists() and not through_tfds and not getattr(cls, "generates", False):
-            raise SourceError(f"source {name!r}: no file or folder at {path}")
+    if not through_tfds and not source_class(name).generates:
+        for path in resolved:
+            if not path.exists():
+                raise SourceError(f"source {name!r}: no file or folder at {path}")
     return cls(resolved, **options)
 
 
-def _flag(option: str) -> str:
-    """An option as the command spells it."""
-    return f"--{option.replace('_', '-')}"
+def _check_options(name: str, cls: Callable[..., Source], options: dict[str, Any]) -> None:
+    declared = options_of(cls)
+    for key, value in options.items():
+        if key not in declared:
+            problem = f"has no option --{key.replace('_', '-')}"
+        else:
+            problem = declared[key].problem(value) or ""
+        if problem:
+            flags = ", ".join(option.flag for option in declared.values())
+            raise SourceError(f"source {name!r}: {problem} (its options: {flags or 'none'})")

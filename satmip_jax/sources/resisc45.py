@@ -2,16 +2,16 @@
 
 sensor       Google Earth: various satellites and aerial cameras, not stated for each image
 bands        RGB, 8 bit, JPEG
-ground size  0.2 to 30 m per pixel, not stated for each image: a missing field
+ground size  0.2 to 30 m per pixel, not stated for each image, so the field is missing
 labels       45 classes, 700 images each, in alphabetical order
 metadata     none
 splits       none by the publisher. The lists `resisc45-{train,val,test}.txt` (60/20/20, Neumann et
              al. 2019), which TorchGeo downloads from https://hf.co/datasets/torchgeo/resisc45, are
-             read where they lie beside the data; without them a draw of 60/20/20 within each
-             class, which the prepared data says of itself
+             used if they lie beside the data. Without them 60/20/20 are drawn within each class;
+             prepared data records which of the two was used
 licence      not stated by the publisher
-source       https://doi.org/10.1109/JPROC.2017.2675998; the publisher's NWPU-RESISC45.rar (which
-             must be unpacked: RAR is not readable here) is linked from
+source       https://doi.org/10.1109/JPROC.2017.2675998. The publisher's NWPU-RESISC45.rar, to be
+             unpacked first, is linked from
              http://www.escience.cn/people/JunweiHan/NWPU-RESISC45.html; TorchGeo's copy, a zip,
              has MD5 75206b2e16446591afa88e2628744886
 
@@ -29,9 +29,11 @@ class RESISC45(ClassFolders):
     """NWPU-RESISC45 from its zip or class folders; see `ClassFolders`.
 
     Example:
-      >>> source = RESISC45([Path("NWPU-RESISC45.zip")], splits_folder="resisc45-lists")
-      >>> len(source.refs())
-      31500
+        >>> image = Path("NWPU-RESISC45/airplane/airplane_001.jpg")
+        >>> image.parent.mkdir(parents=True)
+        >>> image.touch()
+        >>> RESISC45([Path("NWPU-RESISC45")]).refs()[0].id
+        'airplane/airplane_001.jpg'
     """
 
     name = "resisc45"

@@ -1,22 +1,22 @@
 """So2Sat LCZ42 (Zhu et al. 2020): 400,673 patches of 32x32 pixels in 17 local climate zones.
 
-sensor       Sentinel-2, and Sentinel-1, which is not read
-bands        of ten bands of reflectance, B4, B3, B2 (665, 560, 490 nm) as RGB. TFDS's scaling to
-             8 bit is taken, min(255, 3.5 x 255 x reflectance), so that both ways of reading give
-             the same pixels: 0.29 and more is white. The publisher and TorchGeo keep floats, and
-             what SatMIP's authors did is not known
+sensor       Sentinel-2; Sentinel-1 is not read
+bands        B4, B3, B2 (665, 560, 490 nm) of ten bands of reflectance, as RGB. They are scaled to
+             8 bit as TFDS does, min(255, 3.5 x 255 x reflectance), so that both ways of reading
+             give the same pixels; a reflectance of 0.29 and more is white. The publisher and
+             TorchGeo keep floats; the conversion of SatMIP's authors is unknown
 ground size  10 m per pixel, 320 m per patch
 labels       17 local climate zones, one-hot, in the order of the files
 metadata     none in these files
-splits       by file, of version 2: training.h5 (352,366 patches of 42 cities), validation.h5
-             (24,119) and testing.h5 (24,188), the western and the eastern halves of ten other
-             cities of ten cultural zones. Version 3 has training.h5 and testing.h5 alone, in the
-             folders culture_10 (those ten cities whole), random and block: name one of these
+splits       by file. Version 2: training.h5 (352,366 patches of 42 cities); validation.h5 (24,119)
+             and testing.h5 (24,188), the western and eastern halves of ten other cities in ten
+             cultural zones. Version 3: training.h5 and testing.h5, in the folders culture_10
+             (testing on these ten cities), random and block; give one of these folders
 licence      CC BY 4.0; contains modified Copernicus Sentinel data
 source       https://doi.org/10.14459/2018mp1483140 (version 2), https://mediatum.ub.tum.de/1613658
-             (version 3); MD5 of version 2: training 702bc6a9368ebff4542d791e53469244, validation
-             71cfa6795de3e22207229d06d6f8775d, testing e81426102b488623a723beab52b31a8a; of
-             culture_10: testing 58335ce34ca3a18424e19da84f2832fc, training the same as version 2
+             (version 3). MD5 of version 2: training 702bc6a9368ebff4542d791e53469244, validation
+             71cfa6795de3e22207229d06d6f8775d, testing e81426102b488623a723beab52b31a8a. MD5 of
+             culture_10: testing 58335ce34ca3a18424e19da84f2832fc, training as in version 2
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 
 from satmip_jax.data import images
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources.base import Example, Ref, SourceError, UnreadableExample
+from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
 
 CLASSES = (
     "Compact high-rise",
@@ -57,28 +57,24 @@ BANDS = 10  # B2, B3, B4, B5, B6, B7, B8, B8A, B11, B12
 WHITE = 1 / 3.5  # reflectance
 
 MAX_PATCHES = 10_000_000
-# Of a piece of a packed array, as stored and as stated: HDF5 unpacks a whole piece to read one
-# patch, to as much as 1,032 times its stored size, whatever size the file states.
+# Limit of a chunk's stored and declared size. HDF5 decompresses a full chunk to read one patch, to
+# up to 1,032 times its stored size, whatever the file declares.
 MAX_CHUNK_BYTES = 1 << 20
-_FILTERS = (1, 2, 3)  # deflate, shuffle, fletcher32: any other may be a plug-in
+_FILTERS = (1, 2, 3)  # deflate, shuffle, fletcher32; any other may be a plug-in
 
 
-class So2Sat:
-    """So2Sat LCZ42 from its HDF5 files; needs h5py, the extra `so2sat`.
+class So2Sat(Source):
+    """So2Sat LCZ42 from its HDF5 files. Needs h5py (the extra `so2sat`).
 
-    The files are treated as a stranger's: links to other files, virtual and external data and
-    filters that are plug-ins are refused, and nothing but the two arrays is opened.
+    The files are untrusted: only two arrays are opened, and links to other files, virtual or
+    external data and filters that may be plug-ins are rejected.
 
     Args:
-      paths: The folder that holds the files, or the files.
+        paths: The folder that holds the files, or the files.
 
     Raises:
-      SourceError: h5py is not installed, no files, or their arrays are not as published.
-
-    Example:
-      >>> source = So2Sat([Path("so2sat")])
-      >>> source.read(source.refs()[0], Problems()).label
-      'Compact mid-rise'
+        SourceError: h5py is not installed, there are no files, or their arrays are not as
+            published.
     """
 
     name = "so2sat"
@@ -86,7 +82,6 @@ class So2Sat:
     license = "CC BY 4.0 (So2Sat LCZ42); contains modified Copernicus Sentinel data"
     homepage = "https://doi.org/10.14459/2018mp1483140"
     image_size = SIZE
-    context_ratio: float | None = None
     facts: Mapping[str, Any] = {
         "gsd": (10.0, 10.0),
         "wavelengths": (665.0, 560.0, 490.0),
@@ -96,7 +91,7 @@ class So2Sat:
     tfds_splits: Mapping[str, str] = {"train": "train", "validation": "val"}  # it has no test
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = [Path(path) for path in paths]
+        super().__init__(paths)
         self.files = self._find()
         self._open: dict[str, Any] = {}
         for path in self.files.values():
@@ -104,15 +99,14 @@ class So2Sat:
         self.splits_from = "the publisher's files " + ", ".join(
             path.name for path in self.files.values()
         )
-        self.options: dict[str, Any] = {"splits": self.splits_from}
-        self.skipped: Counter[str] = Counter()
+        self.options = {"splits": self.splits_from}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}  # open files do not travel between processes
+        return self.__dict__ | {"_open": {}}  # open files are not pickled
 
     def refs(self) -> list[Ref]:
-        """Every patch whose label is one-hot, in the order of the files; reads all labels."""
-        self.skipped = Counter()
+        """List every patch whose label is one-hot, in the order of the files; reads all labels."""
+        skipped: Counter[str] = Counter()
         refs: list[Ref] = []
         for split, path in self.files.items():
             _, labels = self._arrays(str(path))
@@ -124,18 +118,18 @@ class So2Sat:
                         f"{path}: its labels are damaged ({error}): download it again"
                     ) from error
                 one_hot = ((rows == 1).sum(1) == 1) & ((rows == 0).sum(1) == len(CLASSES) - 1)
-                self.skipped[f"label of {path.name} that is not one-hot"] += int((~one_hot).sum())
+                skipped[f"label of {path.name} that is not one-hot"] += int((~one_hot).sum())
                 for i in np.flatnonzero(one_hot):
                     number = start + int(i)
                     location = (str(path), number, CLASSES[int(rows[i].argmax())])
                     refs.append(Ref(f"{path.stem}/{number:06d}", split, location))
-        self.skipped = +self.skipped  # without the zeros
+        self.skipped = +skipped  # without zeros
         if not refs:
             raise SourceError(f"{', '.join(map(str, self.files.values()))}: no usable patch")
         return refs
 
     def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one patch as PNG; raises `UnreadableExample`."""
+        """Read one patch as PNG."""
         path, number, label = ref.location
         try:
             patches, _ = self._arrays(str(path))
@@ -146,44 +140,48 @@ class So2Sat:
         return Example(ref.id, images.encode_png(to_rgb(bands)), metadata, str(label))
 
     def _find(self) -> dict[str, Path]:
-        """Split -> file."""
-        here = [
+        """Return the file of each split."""
+        candidates = [
             path / name if path.is_dir() else path
             for path in self.paths
             for name in (FILES if path.is_dir() else ("",))
         ]
-        found: dict[str, Path] = {}
-        for path in here:
+        files: dict[str, Path] = {}
+        for path in candidates:
             split = FILES.get(path.name.lower())
             if split is not None and path.is_file():
-                if split in found:
-                    raise SourceError(f"two files for {split}, {found[split]} and {path}: name one")
-                found[split] = path
-        if not found:
+                if split in files:
+                    raise SourceError(f"two files for {split}, {files[split]} and {path}: give one")
+                files[split] = path
+        if not files:
             raise SourceError(
                 f"no So2Sat files in {', '.join(map(str, self.paths))}: expected "
-                f"{', '.join(FILES)} (of version 3, name one of its folders)"
+                f"{', '.join(FILES)} (for version 3, give one of its folders)"
             )
-        return found
+        return files
 
     def _arrays(self, path: str) -> tuple[Any, Any]:
-        """The arrays sen2 and label of a file, checked."""
+        """Return the arrays sen2 and label of a file, checked."""
         if path not in self._open:
             self._open[path] = _open(path)
         return self._open[path]
 
 
 def to_rgb(bands: np.ndarray) -> np.ndarray:
-    """Reflectances of the ten bands as 8-bit RGB, scaled as TFDS does.
+    """Convert the reflectances of the ten bands to 8-bit RGB, scaled as in TFDS.
 
     Args:
-      bands: float64 (32, 32, 10).
+        bands: float64 (32, 32, 10).
 
     Returns:
-      uint8 (32, 32, 3).
+        uint8 (32, 32, 3).
 
     Raises:
-      UnreadableExample: A value of the three bands is not a finite number.
+        UnreadableExample: A value of the three bands is not finite.
+
+    Example:
+        >>> to_rgb(np.full((32, 32, 10), 0.2))[0, 0]
+        array([178, 178, 178], dtype=uint8)
     """
     rgb = bands[..., [2, 1, 0]]
     if not np.isfinite(rgb).all():
@@ -196,7 +194,7 @@ def _open(path: str) -> tuple[Any, Any]:
         import h5py
     except ImportError as error:
         raise SourceError(
-            "so2sat: its files are HDF5: install h5py, with pip install 'satmip-jax[so2sat]'"
+            "so2sat: HDF5 files need h5py: pip install 'satmip-jax[so2sat]'"
         ) from error
     try:
         file = h5py.File(path, "r", locking=False)  # locks fail on many shared disks
@@ -210,12 +208,12 @@ def _open(path: str) -> tuple[Any, Any]:
 
 
 def _array(h5py: Any, file: Any, path: str, name: str, shape: tuple[int, ...], kinds: str) -> Any:
-    """One array of a file, if it lies in that file and has the shape and type published."""
+    """Return one array, if it is stored in this file and has the published shape and type."""
     where = f"{path}: {name!r}"
     try:
         link = file.get(name, getlink=True)
         if link is None:
-            raise SourceError(f"{where} is not there: these are {', '.join(list(file)[:20])}")
+            raise SourceError(f"{where} is missing: there are {', '.join(list(file)[:20])}")
         if not isinstance(link, h5py.HardLink):
             raise SourceError(f"{where} is a link to elsewhere, which is not followed")
         array = file[name]
@@ -228,17 +226,17 @@ def _array(h5py: Any, file: Any, path: str, name: str, shape: tuple[int, ...], k
         if array.shape is None or array.shape[1:] != shape or len(array.shape) != len(shape) + 1:
             raise SourceError(f"{where} has shape {array.shape}, not (n, {str(shape)[1:]}")
         if len(array) > MAX_PATCHES:
-            raise SourceError(f"{where} states {len(array):,} patches, more than {MAX_PATCHES:,}")
+            raise SourceError(f"{where} has {len(array):,} patches, more than {MAX_PATCHES:,}")
         plan = array.id.get_create_plist()
         filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
         if unknown := sorted(filters - set(_FILTERS)):
-            raise SourceError(f"{where} is packed with the filter {unknown[0]}, which is not read")
+            raise SourceError(f"{where} uses the HDF5 filter {unknown[0]}, which is not supported")
         if array.chunks:
-            pieces = [int(np.prod(array.chunks, dtype=float)) * array.dtype.itemsize]
-            array.id.chunk_iter(lambda piece: pieces.append(piece.size))
-            if max(pieces) > MAX_CHUNK_BYTES:
+            sizes = [int(np.prod(array.chunks, dtype=float)) * array.dtype.itemsize]
+            array.id.chunk_iter(lambda chunk: sizes.append(chunk.size))
+            if max(sizes) > MAX_CHUNK_BYTES:
                 raise SourceError(
-                    f"{where} is packed in pieces of {max(pieces):,} bytes, more than "
+                    f"{where} has chunks of {max(sizes):,} bytes, more than "
                     f"{MAX_CHUNK_BYTES:,}: repack it, with `h5repack -l CONTI`"
                 )
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -1,10 +1,10 @@
-"""Which image belongs to which split, where the images do not say: published lists, or a draw.
+"""Splits of data sets whose images do not name one: published lists, or a random draw.
 
-A list is a text file `<name>-<split>.txt` with the name of one image a line. Those that TorchGeo
-reads for RESISC-45, UC Merced and EuroSAT come from Neumann et al. 2019 (In-domain representation
-learning for remote sensing), and so do most numbers in tables of transfer learning. Without lists
-the split is drawn: within each class, by a hash of the seed and the image's name, so it is the
-same on every machine, for images from folders, from zips and from TFDS.
+A list is a text file `<name>-<split>.txt` with the name of one image per line. The lists that
+TorchGeo uses for RESISC-45, UC Merced and EuroSAT come from Neumann et al. 2019 (In-domain
+representation learning for remote sensing), and most published transfer results use them. Without
+lists the split is drawn within each class, by a hash of the seed and the image's name. It is the
+same on every machine, and for images from folders, zips and TFDS.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ SIXTY_TWENTY_TWENTY: Shares = (("train", 0.6), ("val", 0.2), ("test", 0.2))
 
 @dataclass(frozen=True)
 class Splits:
-    """How a data set is split; see `find`.
+    """The split of a data set; see `find`.
 
     Attributes:
-      shares: The splits, and how much of each class goes to them where no lists decide.
-      seed: Of the draw.
-      lists: (split, file) of each list; () for a draw.
-      said: In words, for people.
+        shares: Splits, and the share of each class that a random draw puts into them.
+        seed: Seed of the draw.
+        lists: (split, file) of each list; () for a draw.
+        description: What decides the split, in words; kept with prepared data.
     """
 
     shares: Shares
     seed: int
     lists: tuple[tuple[str, Path], ...]
-    said: str
+    description: str
 
     @classmethod
     def find(
@@ -46,53 +46,62 @@ class Splits:
         shares: Shares,
         seed: int,
         beside: Iterable[Path],
-        given: str | Path | None = None,
+        folder: str | Path | None = None,
         checksums: Mapping[str, str] | None = None,
     ) -> Splits:
-        """Takes the lists of a folder, or the draw where there are none.
+        """Use the lists of a folder, or a random draw if there are none.
 
         Args:
-          name: The lists are `<name>-<split>.txt`.
-          shares: See `Splits`.
-          seed: See `Splits`.
-          beside: Where the images are: lists are looked for in these folders and beside them.
-          given: The folder that must have them; nothing else is looked at.
-          checksums: Split -> MD5 of the published list, to say whether these are the same.
+            name: The lists are called `<name>-<split>.txt`.
+            shares: See `Splits`.
+            seed: See `Splits`.
+            beside: Paths of the images; lists are searched in these folders and beside them.
+            folder: Folder that must hold the lists; no other is searched.
+            checksums: Split -> MD5 of the published list, to report whether these are the same.
 
         Raises:
-          SourceError: Some of the lists are missing, or `given` has none.
+            SourceError: Some of the lists are missing, or all of them if `folder` is given.
+
+        Example:
+            >>> splits = Splits.find("toy", (("train", 0.5), ("val", 0.5)), seed=1, beside=[])
+            >>> splits.description
+            'drawn within each class with seed 1: train 50%, val 50%'
         """
         near = {f for path in beside for f in (path, path.parent) if f.is_dir()}
-        for folder in [Path(given)] if given is not None else sorted(near, reverse=True):
-            wanted = [(split, folder / f"{name}-{split}.txt") for split, _ in shares]
-            missing = [path.name for _, path in wanted if not path.is_file()]
-            if len(missing) == len(wanted) and given is None:
+        for place in [Path(folder)] if folder is not None else sorted(near, reverse=True):
+            lists = [(split, place / f"{name}-{split}.txt") for split, _ in shares]
+            missing = [path.name for _, path in lists if not path.is_file()]
+            if len(missing) == len(lists) and folder is None:
                 continue
             if missing:
                 raise SourceError(
-                    f"{folder}: no {', '.join(missing)}: all of "
-                    f"{', '.join(path.name for _, path in wanted)} are needed, or none for a "
-                    "split drawn at random"
+                    f"{place}: no {', '.join(missing)}: provide all of "
+                    f"{', '.join(path.name for _, path in lists)}, or none for a random split"
                 )
             published = checksums and all(
                 hashlib.md5(_bytes(path), usedforsecurity=False).hexdigest() == checksums.get(split)
-                for split, path in wanted
+                for split, path in lists
             )
-            whose = "published, as TorchGeo has them" if published else "not the published ones"
-            said = f"the lists {', '.join(path.name for _, path in wanted)}"
-            return cls(shares, seed, tuple(wanted), f"{said} ({whose})" if checksums else said)
-        cut = ", ".join(f"{split} {share:.0%}" for split, share in shares)
-        return cls(shares, seed, (), f"drawn within each class with seed {seed}: {cut}")
+            origin = "published, as TorchGeo has them" if published else "not the published ones"
+            text = f"the lists {', '.join(path.name for _, path in lists)}"
+            return cls(shares, seed, tuple(lists), f"{text} ({origin})" if checksums else text)
+        text = ", ".join(f"{split} {share:.0%}" for split, share in shares)
+        return cls(shares, seed, (), f"drawn within each class with seed {seed}: {text}")
 
     def assign(self, labels: Mapping[str, str], skipped: Counter[str]) -> dict[str, str]:
-        """Image -> split.
+        """Return the split of each image.
 
         Args:
-          labels: Image, "<class>/<name>.<ending>" -> class, of all images there are.
-          skipped: Counts images on no list, and lines without an image.
+            labels: Every image, "<class>/<name>.<suffix>" -> its class.
+            skipped: Counts images on no list, and lines without an image.
 
         Raises:
-          SourceError: A list cannot be read, two lists share an image, or a line fits several.
+            SourceError: A list cannot be read, two lists share an image, or a line matches several.
+
+        Example:
+            >>> splits = Splits.find("toy", (("train", 0.5), ("val", 0.5)), seed=1, beside=[])
+            >>> splits.assign({"a/1.jpg": "a", "a/2.jpg": "a"}, Counter())["a/1.jpg"]
+            'val'
         """
         return self._listed(labels, skipped) if self.lists else self._drawn(labels)
 
@@ -104,11 +113,11 @@ class Splits:
             key: split
             for keys in by_class.values()
             for key, split in zip(
-                sorted(keys, key=self._order), _cut(len(keys), self.shares), strict=True
+                sorted(keys, key=self._hash), _divide(len(keys), self.shares), strict=True
             )
         }
 
-    def _order(self, key: str) -> bytes:
+    def _hash(self, key: str) -> bytes:
         text = f"{self.seed}:{_stem(key)}".encode("utf-8", "replace")
         return hashlib.blake2b(text, digest_size=16).digest()
 
@@ -125,27 +134,27 @@ class Splits:
                     skipped[f"line of {path.name} without an image"] += 1
                 elif len(keys) > 1:
                     raise SourceError(
-                        f"{path}: {line[:80]!r} fits {keys[0]} and {keys[1]}: write the class "
+                        f"{path}: {line[:80]!r} matches {keys[0]} and {keys[1]}: write the class "
                         "before the name, as class/name"
                     )
                 elif assigned.setdefault(keys[0], split) != split:
                     raise SourceError(
-                        f"{path}: {line[:80]!r} is on the list of {assigned[keys[0]]} too: an "
-                        "image must be on one list alone"
+                        f"{path}: {line[:80]!r} is also on the list of {assigned[keys[0]]}: an "
+                        "image must be on one list only"
                     )
         if unlisted := len(labels.keys() - assigned.keys()):
             skipped["image on no list"] = unlisted
         if labels and not assigned:
             raise SourceError(
                 f"none of the lines of {', '.join(str(path) for _, path in self.lists)} names one "
-                f"of the {len(labels)} images: they should read like "
+                f"of the {len(labels)} images: a line should look like "
                 f"{min(labels).rpartition('/')[2]!r}"
             )
         return assigned
 
 
-def _cut(n: int, shares: Sequence[tuple[str, float]]) -> list[str]:
-    """The splits of `n` things in order, in the given shares up to rounding."""
+def _divide(n: int, shares: Sequence[tuple[str, float]]) -> list[str]:
+    """Return the splits of `n` items in order, in the given shares up to rounding."""
     total = 0.0
     out: list[str] = []
     for split, share in shares:
@@ -155,7 +164,7 @@ def _cut(n: int, shares: Sequence[tuple[str, float]]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """The last two parts of a name without its ending: "Forest/Forest_1"."""
+    """Return the last two parts of a name without its suffix: "Forest/Forest_1"."""
     path = PurePosixPath(name.replace("\\", "/"))
     return "/".join((*path.parent.parts[-1:], path.stem))
 

@@ -1,4 +1,4 @@
-"""Tables of metadata: CSV, JSON Lines and Parquet, read as strangers' files.
+"""Untrusted tables of metadata: CSV, JSON Lines and Parquet.
 
 A row that cannot be parsed is counted and left out; a file that cannot be read is an error.
 """
@@ -32,12 +32,12 @@ SUFFIXES = {
     ".ndjson": "json",
     ".parquet": "parquet",
 }
-SPECIAL = ("path", "label", "split", "id")  # what a column can be, besides a field
+SPECIAL = ("path", "label", "split", "id")  # roles of a column besides the metadata fields
 MAX_ROWS = 20_000_000
 MAX_LINE = 1 << 20  # bytes of a header, or of a line of JSON
-MAX_LIST = 16  # elements; our longest field has 3
+MAX_LIST = 16  # elements; the longest field has 3
 
-# Taken where `columns` does not say otherwise; the first that the table has.
+# Default columns of each role and field: the first that the table has.
 _USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "path": (("path",), ("file_name",), ("filename",), ("file",), ("image",)),
     "label": (("label",),),
@@ -46,23 +46,33 @@ _USUAL: dict[str, tuple[tuple[str, ...], ...]] = {
     **{f.name: ((f.name,),) for f in FIELDS if f.name != "location"},
 }
 
-Columns = dict[str, tuple[str, ...]]  # our name -> the column, or one for each component
+Columns = dict[str, tuple[str, ...]]  # our name -> the column, or one per component
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's name says that it is a table; CSV and JSON Lines may be gzipped (.gz)."""
+    """Whether a file has the suffix of a table; CSV and JSON Lines may be gzipped (.gz).
+
+    Example:
+        >>> is_table(Path("metadata.csv.gz"))
+        True
+    """
     return _format(path) is not None
 
 
 def columns(path: Path) -> list[str]:
-    """Names of the columns in order; of JSON Lines, the keys of all lines.
+    r"""Return the names of the columns in order; for JSON Lines, the keys of all lines.
 
     Raises:
-      SourceError: The file cannot be read as a table.
+        SourceError: The file cannot be read as a table.
+
+    Example:
+        >>> _ = Path("metadata.csv").write_text("path;label\na.png;barn\n")
+        >>> columns(Path("metadata.csv"))
+        ['path', 'label']
     """
     kind = _format(path)
     if kind is None:
-        raise SourceError(f"{path}: not a table: its name should end in {', '.join(SUFFIXES)}")
+        raise SourceError(f"{path}: not a table: its name must end in {', '.join(SUFFIXES)}")
     with _readable(path):
         if kind == "csv":
             return next(_csv_reader(path), [])
@@ -72,27 +82,35 @@ def columns(path: Path) -> list[str]:
         return list(dict.fromkeys(key for row in _json_rows(path, Counter()) for key in row))
 
 
-def rows(path: Path, wanted: Sequence[str], skipped: Counter[str]) -> Iterator[dict[str, Cell]]:
-    """Reads the rows of a table; what a cell lacks or cannot say is None.
+def rows(path: Path, selected: Sequence[str], skipped: Counter[str]) -> Iterator[dict[str, Cell]]:
+    r"""Yield the rows of a table; missing cells are None.
 
     Args:
-      path: CSV, whose cells all come as text; JSON Lines; or Parquet.
-      wanted: Columns to read, all of them among `columns(path)`.
-      skipped: Counts, by reason, the rows that cannot be parsed.
+        path: CSV, whose cells are all read as text; JSON Lines; or Parquet.
+        selected: Columns to read, all of them in `columns(path)`.
+        skipped: Counts the rows that cannot be parsed, by reason.
 
     Raises:
-      SourceError: The file cannot be read, or is too long.
+        SourceError: The file cannot be read, or has too many rows.
+
+    Example:
+        >>> _ = Path("metadata.csv").write_text("path,label\na.png,barn\nb.png\n")
+        >>> skipped = Counter()
+        >>> list(rows(Path("metadata.csv"), ["path", "label"], skipped))
+        [{'path': 'a.png', 'label': 'barn'}]
+        >>> skipped
+        Counter({'row with too few or too many columns': 1})
     """
-    wanted = list(dict.fromkeys(wanted))
-    for name in wanted:
+    selected = list(dict.fromkeys(selected))
+    for name in selected:
         if _format(path) != "json" and columns(path).count(name) > 1:
             raise SourceError(f"{path} has several columns {name!r}: rename all but one")
     read = {"csv": _csv_rows, "json": _json_rows, "parquet": _parquet_rows}[_format(path) or "csv"]
     with _readable(path):
-        for number, row in enumerate(read(path, skipped, wanted)):
+        for number, row in enumerate(read(path, skipped, selected)):
             if number >= MAX_ROWS:
-                raise SourceError(f"{path}: more than {MAX_ROWS:,} rows: cut it into several")
-            yield {name: _plain(row.get(name)) for name in wanted}
+                raise SourceError(f"{path}: more than {MAX_ROWS:,} rows: split the file")
+            yield {name: _json_value(row.get(name)) for name in selected}
 
 
 @contextmanager
@@ -119,7 +137,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file; one of more than `MAX_LINE` bytes comes in pieces."""
+    """Yield the lines of a text file; one of more than `MAX_LINE` bytes comes in pieces."""
     with _open(path) as file:
         start = file.read(3)
         start = b"" if start == b"\xef\xbb\xbf" else start  # a byte order mark
@@ -129,16 +147,16 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _csv_reader(path: Path) -> Any:
-    """A reader, with the commonest of the usual characters between the columns of line one."""
+    """Return a reader whose delimiter is the most frequent of ",", ";" and tab in line one."""
     delimiter = max(",;\t", key=next(_lines(path), "").count)
     return csv.reader(_lines(path), delimiter=delimiter)
 
 
 def _csv_rows(
-    path: Path, skipped: Counter[str], wanted: Sequence[str]
+    path: Path, skipped: Counter[str], selected: Sequence[str]
 ) -> Iterator[dict[str, object]]:
-    # Not with pyarrow.csv, which guesses types (1 for an id of 001), and neither counts nor
-    # survives rows with broken characters.
+    # Not with pyarrow.csv, which guesses types (1 for an id of 001) and fails at rows with invalid
+    # characters.
     reader = _csv_reader(path)
     header: list[str] = next(reader, [])
     while True:
@@ -156,10 +174,10 @@ def _csv_rows(
 
 
 def _json_rows(
-    path: Path, skipped: Counter[str], wanted: Sequence[str] = ()
+    path: Path, skipped: Counter[str], selected: Sequence[str] = ()
 ) -> Iterator[dict[str, object]]:
-    # Line by line rather than with pyarrow.json, which gives up a whole file for one bad line or
-    # one value of another type, and reads text that looks like a date as a date.
+    # Line by line, not with pyarrow.json, which fails for one bad line or one value of another
+    # type, and parses text that looks like a date as a date.
     with _open(path) as file:
         while line := file.readline(MAX_LINE + 1):
             if len(line) > MAX_LINE:
@@ -180,22 +198,22 @@ def _json_rows(
 
 
 def _parquet_rows(
-    path: Path, skipped: Counter[str], wanted: Sequence[str]
+    path: Path, skipped: Counter[str], selected: Sequence[str]
 ) -> Iterator[dict[str, object]]:
     with pa.parquet.ParquetFile(path) as file:
         if file.metadata.num_rows > MAX_ROWS:
-            raise SourceError(f"{path}: more than {MAX_ROWS:,} rows: cut it into several")
-        for batch in file.iter_batches(batch_size=4096, columns=list(wanted)):
-            cells = [_cells(batch.column(name)) for name in wanted]
-            yield from (dict(zip(wanted, row, strict=True)) for row in zip(*cells, strict=True))
+            raise SourceError(f"{path}: more than {MAX_ROWS:,} rows: split the file")
+        for batch in file.iter_batches(batch_size=4096, columns=list(selected)):
+            cells = [_cells(batch.column(name)) for name in selected]
+            yield from (dict(zip(selected, row, strict=True)) for row in zip(*cells, strict=True))
 
 
 def _cells(column: pa.Array) -> list[object]:
-    if pa.types.is_timestamp(column.type):  # python's times end at microseconds
+    if pa.types.is_timestamp(column.type):  # the resolution of Python's datetime
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     try:
         return column.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):  # a date that python does not have
+    except (ValueError, OverflowError, pa.ArrowException):  # a date outside Python's range
         return [_cell(scalar) for scalar in column]
 
 
@@ -206,74 +224,89 @@ def _cell(scalar: pa.Scalar) -> object:
         return "(unreadable)"
 
 
-def _plain(value: object) -> Cell:
-    """A value that JSON can hold; the missing values of other formats become None."""
+def _json_value(value: object) -> Cell:
+    """Return a value that JSON can hold; missing values of all formats become None."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        # lone surrogates, which JSON can write, cannot be encoded again
+        # lone surrogates, which JSON allows, cannot be encoded
         return value.strip().encode("utf-8", "replace").decode("utf-8") or None
     if isinstance(value, float | Decimal):
-        return float(value) if value == value else None  # NaN: how pandas writes "missing"
+        return float(value) if value == value else None  # NaN: missing, in pandas
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, list) and len(value) <= MAX_LIST:
-        return [_plain(element) for element in value]
-    return f"({type(value).__name__})"  # no field takes it: to be counted as of a wrong type
+        return [_json_value(element) for element in value]
+    return f"({type(value).__name__})"  # no field accepts it: counted as a wrong type
 
 
-# --- which column holds what ----------------------------------------------------------------------
+# --- roles of columns -----------------------------------------------------------------------------
 
 
 def parse_columns(
-    given: str | Mapping[str, str | Sequence[str]], there: Sequence[str] = ()
+    text: str | Mapping[str, str | Sequence[str]], header: Sequence[str] = ()
 ) -> dict[str, tuple[str, ...]]:
-    """Reads "path=file,location=lon+lat": our name -> columns, () where it is left out on purpose.
+    """Parse "path=file,location=lon+lat".
+
+    Args:
+        text: The text, or a mapping of our names to columns.
+        header: Columns of the table; one of their names may contain "+".
+
+    Returns:
+        Our name -> columns; () to ignore a column of that name.
 
     Raises:
-      SourceError: It cannot be read.
+        SourceError: The text cannot be parsed.
+
+    Example:
+        >>> parse_columns("path=file,location=lon+lat,gsd=")
+        {'path': ('file',), 'location': ('lon', 'lat'), 'gsd': ()}
     """
-    if isinstance(given, str):
-        pairs = [part.partition("=") for part in given.split(",") if part.strip()]
-        for ours, equals, _ in pairs:
+    if isinstance(text, str):
+        parts = [part.partition("=") for part in text.split(",") if part.strip()]
+        for ours, equals, _ in parts:
             if not equals:
                 raise SourceError(
                     f"--columns: cannot read {ours.strip()!r}: write field=column, as in path=file"
                 )
-        named = [(ours.strip(), theirs.strip()) for ours, _, theirs in pairs]
-        if len(dict(named)) < len(named):
-            twice = Counter(ours for ours, _ in named).most_common(1)[0][0]
+        pairs = [(ours.strip(), theirs.strip()) for ours, _, theirs in parts]
+        if len(dict(pairs)) < len(pairs):
+            twice = Counter(ours for ours, _ in pairs).most_common(1)[0][0]
             raise SourceError(f"--columns: {twice!r} is given twice")
-        given = dict(named)
+        text = dict(pairs)
     out: dict[str, tuple[str, ...]] = {}
-    for ours, theirs in given.items():
+    for ours, theirs in text.items():
         if not isinstance(theirs, str):
             out[ours] = tuple(theirs)
-        elif theirs in there:  # a name with a "+" in it
+        elif theirs in header:  # a name that contains "+"
             out[ours] = (theirs,)
         else:
             out[ours] = tuple(name.strip() for name in theirs.split("+")) if theirs else ()
     return out
 
 
-def match(
-    given: str | Mapping[str, str | Sequence[str]], there: Sequence[str], table: Path
+def match_columns(
+    text: str | Mapping[str, str | Sequence[str]], header: Sequence[str], table: Path
 ) -> Columns:
-    """Checks the columns asked for, and adds those that have our names.
+    """Check the columns in `text`, and add those of the table that have our names.
 
     Args:
-      given: See `parse_columns`.
-      there: The table's columns.
-      table: Its path, for messages.
+        text: See `parse_columns`.
+        header: Columns of the table.
+        table: Path of the table, for messages.
 
     Raises:
-      SourceError: A column or field does not exist, there are too many or too few for a field, or
-        none holds the paths.
+        SourceError: A column or field does not exist, a field has a wrong number of columns, or
+            none holds the paths.
+
+    Example:
+        >>> match_columns("path=file", ["file", "lon", "lat", "gsd"], Path("metadata.csv"))
+        {'path': ('file',), 'location': ('lon', 'lat'), 'gsd': ('gsd',)}
     """
-    named = parse_columns(given, there)
-    for ours, theirs in named.items():
+    names = parse_columns(text, header)
+    for ours, theirs in names.items():
         size = 1
         if ours not in SPECIAL:
             try:
@@ -281,21 +314,21 @@ def match(
             except ValueError as error:
                 raise SourceError(f"--columns: {error}; also {', '.join(SPECIAL)}") from None
         for name in theirs:
-            if name not in there:
+            if name not in header:
                 raise SourceError(
                     f"--columns: {table} has no column {name!r} for {ours}; "
-                    f"it has {', '.join(there[:50]) or 'none'}"
+                    f"it has {', '.join(header[:50]) or 'none'}"
                 )
         if len(theirs) not in (0, 1, size):
-            wants = f"1 column or {size}" if size > 1 else "1 column"
-            raise SourceError(f"--columns: {ours} takes {wants}, not {len(theirs)}")
+            expected = f"1 column or {size}" if size > 1 else "1 column"
+            raise SourceError(f"--columns: {ours} takes {expected}, not {len(theirs)}")
     for ours, choices in _USUAL.items():
-        fitting = [names for names in choices if set(names) <= set(there)]
-        if ours not in named and fitting:
-            named[ours] = fitting[0]
-    if not named.get("path"):
+        present = [columns for columns in choices if set(columns) <= set(header)]
+        if ours not in names and present:
+            names[ours] = present[0]
+    if not names.get("path"):
         raise SourceError(
-            f'{table}: which column holds the image\'s path? Say so with --columns "path=..."; '
-            f"it has {', '.join(there[:50]) or 'none'}"
+            f'{table}: no column of image paths: choose one with --columns "path=..."; '
+            f"the table has {', '.join(header[:50]) or 'no columns'}"
         )
-    return {ours: theirs for ours, theirs in named.items() if theirs}
+    return {ours: theirs for ours, theirs in names.items() if theirs}

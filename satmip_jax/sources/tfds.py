@@ -1,15 +1,15 @@
-"""Data sets as TensorFlow Datasets (TFDS) prepared them: "tfds:NAME" instead of a folder.
+"""Data sets prepared by TensorFlow Datasets (TFDS): "tfds:NAME" instead of a folder.
 
     satmip prepare resisc45 --source tfds:resisc45 --out data/resisc45
 
-Read by random access and without TensorFlow, which works for sets in the ArrayRecord format:
-`tfds build NAME --file_format=array_record`, run once where TensorFlow is installed, makes one.
-NAME is what TFDS calls it, with config and version where wanted ("eurosat/rgb:2.0.0"), and is
-looked for in TFDS_DATA_DIR, or ~/tensorflow_datasets; or the folder of a version itself.
+They are read by random access and without TensorFlow, which needs the ArrayRecord format. To create
+it, run `tfds build NAME --file_format=array_record` once where TensorFlow is installed. NAME is the
+name in TFDS, optionally with config and version ("eurosat/rgb:2.0.0"), searched in TFDS_DATA_DIR or
+~/tensorflow_datasets; or the folder of a version.
 
-What TFDS keeps is an image, a label and, but for So2Sat, a file name: locations do not exist there.
-Its EuroSAT, RESISC-45 and UC Merced are one split, and are split as the same files would be: by
-lists, or by the same draw. Its So2Sat has training and validation, without test.
+TFDS stores an image, a label and, except for So2Sat, a file name, but no locations. EuroSAT,
+RESISC-45 and UC Merced have one split in TFDS; they are split as the published files are, by lists
+or by the same random draw. So2Sat has training and validation, but no test split.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources.base import TFDS, Example, Ref, SourceError, UnreadableExample
-from satmip_jax.sources.class_folders import plain
+from satmip_jax.sources.base import TFDS, Example, Ref, Source, SourceError, UnreadableExample
+from satmip_jax.sources.class_folders import normalize_name
 from satmip_jax.sources.splits import Splits
 
 MAX_IMAGE_BYTES = 16 << 20
@@ -33,24 +33,20 @@ _VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 _FEATURES = "tensorflow_datasets.core.features."
 
 
-class ThroughTFDS:
-    """One of our data sets, read from what TFDS prepared.
+class ThroughTFDS(Source):
+    """A data set of `SOURCES`, read from files of TFDS.
 
     Args:
-      dataset: The source of the data set, such as `EuroSAT`; it says what TFDS calls it, its
-        classes, and the facts true of every image.
-      paths: "tfds:NAME" or "tfds:FOLDER", alone.
-      splits_folder: Folder of lists, see `splits`.
-      seed: Of the draw where there are no lists.
+        dataset: Class of the data set, such as `EuroSAT`, with its name in TFDS (`tfds_name`),
+            classes, and metadata of every image (`facts`). Either `tfds_splits`, the splits in
+            TFDS -> ours, or `list_name`, `list_checksums` and `shares` as in `ClassFolders`.
+        paths: One path, "tfds:NAME" or "tfds:FOLDER".
+        splits_folder: Folder of the split lists, see `ClassFolders`.
+        seed: Seed of the random split, without lists.
 
     Raises:
-      SourceError: TFDS does not have the data set, or it is not there, or not in ArrayRecord, or
-        not what it should be.
-
-    Example:
-      >>> source = ThroughTFDS(EuroSAT, [Path("tfds:eurosat/rgb")])
-      >>> len(source.refs())
-      27000
+        SourceError: TFDS does not have the data set, or the files are missing, not in ArrayRecord
+            format, or have other classes.
     """
 
     def __init__(
@@ -65,12 +61,10 @@ class ThroughTFDS:
         self.license: str = dataset.license
         self.homepage: str = dataset.homepage
         self.image_size: int = dataset.image_size
-        self.context_ratio: float | None = None
-        self.skipped: Counter[str] = Counter()
         if len(paths) != 1:
-            raise SourceError(f"{self.name}: name one data set of TFDS, alone, not {len(paths)}")
-        if not hasattr(dataset, "tfds_name"):
-            raise SourceError(f"TFDS has no data set {self.name}: name its files as published")
+            raise SourceError(f"{self.name}: give one data set of TFDS, not {len(paths)} paths")
+        if dataset.tfds_name is None:
+            raise SourceError(f"TFDS has no data set {self.name}: give its files as published")
         self.facts = dict(dataset.facts)
         self.folder = _find(str(paths[0]).removeprefix(TFDS), dataset.tfds_name)
         self._sources: dict[str, Any] = {}
@@ -78,46 +72,46 @@ class ThroughTFDS:
         self.published: dict[str, str] = dict(getattr(dataset, "tfds_splits", {}))
         self.splits: Splits | None = None
         if self.published and splits_folder is not None:
-            raise SourceError(f"{self.name}: its splits are TFDS's own: leave --splits-folder out")
+            raise SourceError(f"{self.name}: TFDS has its splits: remove --splits-folder")
         if self.published:
             self.splits_from = f"those of TFDS: {', '.join(self.published)}"
         else:
             self.splits = Splits.find(
                 dataset.list_name,
                 dataset.shares,
-                int(seed),
+                seed,
                 (self.folder,),
-                given=splits_folder,
+                folder=splits_folder,
                 checksums=dataset.list_checksums,
             )
-            self.splits_from = self.splits.said
+            self.splits_from = self.splits.description
         version = self.folder.name
-        self.options: dict[str, Any] = {
+        self.options = {
             "tfds": f"{dataset.tfds_name}:{version}" if _VERSION.fullmatch(version) else version,
             "splits": self.splits_from,
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sources": {}}  # open files do not travel between processes
+        return self.__dict__ | {"_sources": {}}  # open files are not pickled
 
     def refs(self) -> list[Ref]:
-        """Every image; reads all records where their names decide the split."""
-        self.skipped = Counter()
+        """List every image; reads all records if their names decide the split."""
+        self.skipped: Counter[str] = Counter()
         if self.splits is None:
             refs = [
-                Ref(f"{theirs}/{number:06d}", ours, (theirs, number))
-                for theirs, ours in self.published.items()
-                for number in range(len(self._source(theirs)))
+                Ref(f"{original}/{number:06d}", split, (original, number))
+                for original, split in self.published.items()
+                for number in range(len(self._source(original)))
             ]
         else:
             refs = self._listed(self.splits)
         if not refs:
-            found = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(3))
-            raise SourceError(f"{self.folder}: no usable record ({found or 'there are none'})")
+            reasons = "; ".join(f"{n} x {reason}" for reason, n in self.skipped.most_common(3))
+            raise SourceError(f"{self.folder}: no usable record ({reasons or 'there are none'})")
         return refs
 
     def read(self, ref: Ref, problems: Problems) -> Example:
-        """Reads one image; raises `UnreadableExample` when its record is damaged."""
+        """Read one image."""
         split, number = ref.location
         record = self._record(str(split), int(str(number)))
         image = record["image"]
@@ -159,7 +153,7 @@ class ThroughTFDS:
             return self._source(split)[number]
         except SourceError as error:
             raise UnreadableExample("its file cannot be opened") from error
-        except Exception as error:  # whatever the readers of records run into
+        except Exception as error:  # readers of records raise many types
             raise UnreadableExample(f"damaged record: {type(error).__name__}") from error
 
     def _source(self, split: str) -> Any:
@@ -181,25 +175,25 @@ class ThroughTFDS:
     def _builder(self) -> Any:
         import tensorflow_datasets as tfds
 
-        # TFDS imports whatever module this file names: only its own features will do.
+        # TFDS imports any module that this file names: only allow its own features.
         features = _json(self.folder / "features.json")
         try:
-            for name in _named_classes(features):
+            for name in _class_names(features):
                 if not name.startswith(_FEATURES):
-                    raise SourceError(f"features.json names {name!r}, no feature of TFDS")
+                    raise SourceError(f"features.json names {name!r}, which is no feature of TFDS")
             return tfds.builder_from_directory(self.folder)
         except Exception as error:
             raise SourceError(
-                f"{self.folder}: TFDS cannot read it: {str(error)[:300]}: prepare it again"
+                f"{self.folder}: TFDS cannot read it: {str(error)[:300]}: build it again"
             ) from error
 
     def _check(self) -> None:
-        """Raises `SourceError` for another format, other classes or no image."""
+        """Raise `SourceError` for another format, other classes or no image."""
         kind = _json(self.folder / "dataset_info.json").get("fileFormat", "tfrecord")
         if kind != "array_record":
             raise SourceError(
-                f"{self.folder} is in the format {kind}, which needs TensorFlow: make one that "
-                "does not, with `tfds build --file_format=array_record`, or convert it, with "
+                f"{self.folder} is in the format {kind}, which needs TensorFlow: build it with "
+                "`tfds build --file_format=array_record`, or convert it with "
                 "`python -m tensorflow_datasets.scripts.convert_format --dataset_version_dir="
                 f"{self.folder} --out_file_format=array_record --out_dir=...`"
             )
@@ -207,7 +201,7 @@ class ThroughTFDS:
         if not {"image", "label"} <= features.keys():
             raise SourceError(f"{self.folder}: has {', '.join(features)}, not image and label")
         names = getattr(features["label"], "names", [])
-        if [plain(name) for name in names] != [plain(name) for name in self.classes]:
+        if [normalize_name(c) for c in names] != [normalize_name(c) for c in self.classes]:
             raise SourceError(
                 f"{self.folder}: its classes are {', '.join(names[:5])}..., not those of "
                 f"{self.name}, {', '.join(self.classes[:5])}..."
@@ -215,26 +209,26 @@ class ThroughTFDS:
 
 
 def _find(text: str, name: str) -> Path:
-    """The folder of a version: `text` is that folder, or a name in TFDS's folder."""
+    """Return the folder of a version: `text` is that folder, or a name in TFDS's folder."""
     if (Path(text) / "dataset_info.json").is_file():
         return Path(text)
     root = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    wanted, _, version = text.partition(":")
-    if wanted not in (name, name.partition("/")[0]):
-        raise SourceError(f"no folder of TFDS at {text!r}, and not its name, {name!r}")
-    found = [
+    dataset, _, version = text.partition(":")
+    if dataset not in (name, name.partition("/")[0]):
+        raise SourceError(f"{text!r} is neither a folder of TFDS nor the name {name!r}")
+    folders = [
         path.parent
         for path in (root / name).glob("*/dataset_info.json")
         if _VERSION.fullmatch(path.parent.name) and version in ("", path.parent.name)
     ]
-    if not found:
+    if not folders:
         raise SourceError(
-            f"no data set {name}{version and ':'}{version} in {root}: where TensorFlow is "
-            f"installed, run `tfds build {name.partition('/')[0]} --file_format=array_record` "
-            "once; or say where it is, with TFDS_DATA_DIR, or as "
+            f"no data set {name}{version and ':'}{version} in {root}: run "
+            f"`tfds build {name.partition('/')[0]} --file_format=array_record` once where "
+            "TensorFlow is installed; or give its location, in TFDS_DATA_DIR or as "
             f"tfds:FOLDER/{name}/<version>"
         )
-    return max(found, key=lambda path: [int(part) for part in path.name.split(".")])
+    return max(folders, key=lambda path: [int(part) for part in path.name.split(".")])
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -242,17 +236,17 @@ def _json(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = json.loads(file.read(MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read ({error}): prepare the set again") from error
+        raise SourceError(f"{path}: cannot be read ({error}): build the set again") from error
     if not isinstance(data, dict):
-        raise SourceError(f"{path}: not a JSON object: prepare the set again")
+        raise SourceError(f"{path}: not a JSON object: build the set again")
     return data
 
 
-def _named_classes(value: Any) -> list[str]:
-    """Every Python class that a `features.json` names, of old and of new form."""
+def _class_names(value: Any) -> list[str]:
+    """Return every Python class named in a `features.json`, of the old and the new form."""
     if isinstance(value, list):
-        return [name for element in value for name in _named_classes(element)]
+        return [name for element in value for name in _class_names(element)]
     if not isinstance(value, dict):
         return []
-    own = [value.get(key) for key in ("pythonClassName", "python_class_name", "type")]
-    return [name for name in own if isinstance(name, str)] + _named_classes([*value.values()])
+    names = [value.get(key) for key in ("pythonClassName", "python_class_name", "type")]
+    return [name for name in names if isinstance(name, str)] + _class_names([*value.values()])

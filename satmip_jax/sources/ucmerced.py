@@ -1,14 +1,14 @@
 """UC Merced Land Use (Yang, Newsam 2010): 2,100 aerial images of 256x256 pixels in 21 classes.
 
-sensor       aerial cameras, of the USGS National Map Urban Area Imagery
+sensor       aerial cameras (USGS National Map Urban Area Imagery)
 bands        RGB, 8 bit, TIFF
 ground size  0.3 m per pixel (1 foot); 44 images are a few pixels smaller or larger than 256
 labels       21 classes, 100 images each, in alphabetical order
-metadata     none but the ground size
+metadata     only the ground size
 splits       none by the publisher. The lists `uc_merced-{train,val,test}.txt` (60/20/20, Neumann et
              al. 2019), which TorchGeo downloads from https://hf.co/datasets/torchgeo/ucmerced, are
-             read where they lie beside the data; without them a draw of 60/20/20 within each
-             class, which the prepared data says of itself
+             used if they lie beside the data. Without them 60/20/20 are drawn within each class;
+             prepared data records which of the two was used
 licence      public domain (USGS imagery)
 source       http://weegee.vision.ucmerced.edu/datasets/landuse.html; UCMerced_LandUse.zip has
              MD5 5b7ec56793786b6dc8a908e8854ac0e4, SHA-256
@@ -29,9 +29,9 @@ class UCMerced(ClassFolders):
     """UC Merced Land Use from its zip or class folders; see `ClassFolders`.
 
     Example:
-      >>> source = UCMerced([Path("UCMerced_LandUse.zip")], seed=1)
-      >>> source.splits_from
-      'drawn within each class with seed 1: train 60%, val 20%, test 20%'
+        >>> source = UCMerced([Path("UCMerced_LandUse.zip")], seed=1)
+        >>> source.splits_from
+        'drawn within each class with seed 1: train 60%, val 20%, test 20%'
     """
 
     name = "ucmerced"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.prepare.run import prepare
-from satmip_jax.sources.base import Example, Ref
+from satmip_jax.sources.base import Example, Ref, Source
 
 
 def jpeg(seed: int, width: int = 24, height: int = 24) -> bytes:
@@ -19,14 +19,13 @@ def jpeg(seed: int, width: int = 24, height: int = 24) -> bytes:
     return file.getvalue()
 
 
-class Made:
+class Made(Source):
     """A source made here: example i is given by `make(i)`."""
 
     name = "made"
-    classes: tuple[str, ...] = ("barn", "zoo")
+    classes = ("barn", "zoo")
     license = "none"
     homepage = "https://example.org"
-    context_ratio: float | None = None
 
     def __init__(self, train: int = 10, val: int = 3, **changes: dict[int, object]) -> None:
         self.options = {"train": train}

@@ -85,9 +85,8 @@ class Synthetic(FMoW):
         )
         write_dataset(folder, train=train, val=val, size=size, seed=seed)
         super().__init__([folder])
-        self.classes = CLASSES
-        self._known = frozenset(CLASSES)
-        self.options |= numbers
+        self._set_classes(CLASSES)
+        self.options = {**self.options, **numbers}
 
 
 def _cache() -> Path:

@@ -1,0 +1,192 @@
+"""The `satmip prepare` command: one subcommand per source, with the options that it declares.
+
+A source is imported when its subcommand is used, so that the list of sources appears at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from satmip_jax.sources.base import TFDS, Source
+from satmip_jax.sources.options import Option, argument_help, options_of
+from satmip_jax.sources.registry import SOURCES, source_class
+
+
+class _Sources(click.Group):
+    """A subcommand per source, made when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SOURCES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _command(cmd_name) if cmd_name in SOURCES else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Sources"):
+            formatter.write_dl([(name, entry.title) for name, entry in SOURCES.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in SOURCES and not args[0].startswith("-"):
+            ctx.fail(f"unknown source {args[0]!r}: choose one of {', '.join(SOURCES)}")
+        return super().resolve_command(ctx, args)
+
+
+class _SourceCommand(click.Command):
+    """A command whose errors list the options of its source."""
+
+    own: str = ""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.MissingParameter:
+            raise
+        except (click.NoSuchOption, click.BadParameter) as error:
+            text = error.format_message().rstrip(".")
+            raise click.UsageError(f"{text} (options of {self.name}: {self.own})", ctx) from error
+
+
+@click.group(
+    cls=_Sources,
+    subcommand_metavar="SOURCE --source PATH --out FOLDER [OPTIONS]",
+    no_args_is_help=True,
+)
+def prepare() -> None:
+    """Convert a data set into shards. The same command resumes an interrupted conversion.
+
+    `satmip prepare SOURCE --help` shows the options of a source.
+    """
+
+
+def _command(name: str) -> click.Command:
+    """Return the subcommand of a source."""
+    cls = source_class(name)
+    options = options_of(cls)
+    shares = options.pop("splits", None)  # one flag: names to convert, or shares to draw
+
+    def run(paths: tuple[str, ...], splits: str | None, **given: Any) -> None:
+        chosen = {key: given.pop(key) for key in options}
+        chosen = {key: value for key, value in chosen.items() if value is not None}
+        if shares and splits and "=" in splits:
+            chosen["splits"], splits = splits, None
+        _run(name, paths, chosen, splits, **given)
+
+    command = _SourceCommand(
+        name,
+        callback=run,
+        params=[*_common(cls, shares), *map(_flag, options.values())],
+        help=f"{SOURCES[name].title}.",
+        epilog=f"License: {cls.license}. {cls.homepage}",
+    )
+    command.own = ", ".join(option.flag for option in options.values()) or "none"
+    return command
+
+
+def _run(
+    name: str,
+    paths: tuple[str, ...],
+    options: dict[str, Any],
+    splits: str | None,
+    image_size: int | None,
+    **given: Any,
+) -> None:
+    from satmip_jax.prepare.run import prepare
+    from satmip_jax.sources.registry import open_source
+
+    source = open_source(name, paths, **options)
+    report = prepare(
+        source,
+        image_size=image_size or source.image_size,
+        splits=None if splits is None else [part.strip() for part in splits.split(",")],
+        **given,
+    )
+    report.show()
+    click.echo(f"splits: {source.splits_from}")
+
+
+def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
+    """Options of every source."""
+    paths = argument_help(cls).get("paths", "Files and folders of the data set.")
+    tfds = f" Or {TFDS}NAME, prepared by TensorFlow Datasets." if cls.tfds_name else ""
+    wanted = "Splits to convert, such as train,val.  [default: all]"
+    parameters: list[click.Parameter] = [
+        click.Option(
+            ["--source", "paths"],
+            multiple=True,
+            required=not cls.generates,
+            type=click.Path(),
+            help=f"{paths}{tfds} May be repeated.",
+        ),
+        click.Option(["--out"], required=True, type=click.Path(), help="Folder for the shards."),
+        click.Option(
+            ["--name"],
+            help=f"Name of the data set in file names and scores.  [default: {cls.name}]",
+        ),
+        click.Option(
+            ["--image-size"],
+            type=click.IntRange(8),
+            help=f"Side of the stored squares, pixels.  [default: {cls.image_size}]",
+        ),
+        click.Option(
+            ["--splits"], help=f"{wanted} Or shares to draw: {shares.help}" if shares else wanted
+        ),
+        click.Option(
+            ["--limit"],
+            type=click.IntRange(1),
+            help="Maximum number of examples per split, spread evenly.",
+        ),
+        click.Option(
+            ["--statistics-from"],
+            type=click.Path(),
+            help="Prepared folder whose statistics to use.  [default: compute those of train]",
+        ),
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(0),
+            help="Worker processes; 0 works in the main process.  [default: one per core]",
+        ),
+        click.Option(
+            ["--runner"],
+            type=click.Choice(["local", "beam"]),
+            default="local",
+            show_default=True,
+            help="Processes of this machine or an Apache Beam pipeline; both write the same bytes.",
+        ),
+        click.Option(
+            ["--beam-options"],
+            default="",
+            metavar="OPTIONS",
+            help='Options of Beam, such as "--runner=FlinkRunner --flink_master=host:8081". Other '
+            "machines must see the source and --out under the same absolute paths (a network "
+            "disk, not gs://).",
+        ),
+    ]
+    if cls.context_ratio is not None:
+        parameters.append(
+            click.Option(
+                ["--context-ratio"],
+                type=float,
+                help="Side of the square around a labelled box, as a multiple of the box's longer "
+                f"side.  [default: {cls.context_ratio}]",
+            )
+        )
+    return parameters
+
+
+def _flag(option: Option) -> click.Option:
+    """Return the flag of an option of a source; its value is None if it is not given."""
+    kind: Any = str
+    if option.choices:
+        kind = click.Choice(option.choices)
+    elif Path in option.types:
+        kind = click.Path()
+    else:
+        kind = next((kind for kind in (bool, int, float) if kind in option.types), str)
+    shown = "" if option.default in (None, "") else f"  [default: {option.default}]"
+    flag = f"{option.flag}/--no-{option.flag[2:]}" if kind is bool else option.flag
+    return click.Option([flag], type=kind, default=None, help=f"{option.help}{shown}")
