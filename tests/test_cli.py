@@ -112,7 +112,8 @@ def test_readme_commands_exist():
         if words[0] == "bash":
             assert (REPOSITORY / words[1]).is_file(), command
             continue
-        printed = satmip(*words[1 : 3 if words[1] == "bench" else 2], "--help")
+        group = words[1] in ("bench", "prepare", "study")
+        printed = satmip(*words[1 : 3 if group else 2], "--help")
         for option in (w for w in words[2:] if w.startswith("--")):
             name = option.split("=")[0]
             assert name.startswith("--config.") or name in printed, command

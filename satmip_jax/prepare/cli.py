@@ -88,7 +88,7 @@ def _command(name: str) -> click.Command:
 
 
 def _run(
-    name: str,
+    source_name: str,
     paths: tuple[str, ...],
     options: dict[str, Any],
     splits: str | None,
@@ -98,7 +98,7 @@ def _run(
     from satmip_jax.prepare.run import prepare
     from satmip_jax.sources.registry import open_source
 
-    source = open_source(name, paths, **options)
+    source = open_source(source_name, paths, **options)
     report = prepare(
         source,
         image_size=image_size or source.image_size,

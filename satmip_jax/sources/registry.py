@@ -86,7 +86,7 @@ def _check_options(name: str, cls: Callable[..., Source], options: dict[str, Any
     declared = options_of(cls)
     for key, value in options.items():
         if key not in declared:
-            problem = f"has no option --{key.replace('_', '-')}"
+            problem = f"no option --{key.replace('_', '-')}"
         else:
             problem = declared[key].problem(value) or ""
         if problem:

@@ -157,7 +157,10 @@ def test_examples_are_never_classified_by_themselves(tiny_run, tiny_shards_dir, 
 def test_fmow_has_the_score_of_its_challenge(tiny_shards):
     bank, queries = (place_is_class(n, cells=30, seed=s) for n, s in ((300, 1), (200, 2)))
     dataset = copy.copy(tiny_shards)
-    dataset.schema = replace(tiny_shards.schema, classes=fmow.CLASSES)
+    weights = tuple(fmow.CHALLENGE_WEIGHTS[name] for name in fmow.CLASSES)
+    dataset.schema = replace(
+        tiny_shards.schema, classes=fmow.CLASSES, class_weights={"challenge_f1": weights}
+    )
     options = {"kinds": ["image"], "model": "", "protocols": ["knn5"], "block": 0}
     rows = score(bank, queries, dataset=dataset, **options)
     scaler = StandardScaler().fit(bank.by_kind["image"].astype(np.float64))

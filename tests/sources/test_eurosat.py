@@ -175,7 +175,7 @@ def test_a_split_can_be_drawn(folder):
     assert [r.split for r in EuroSAT([folder], split_column="drawn", seed=4).refs()] == [
         ref.split for ref in refs
     ]
-    with pytest.raises(SourceError, match=r"no EuroSAT metadata CSV .* --split-column drawn"):
+    with pytest.raises(SourceError, match=r"no EuroSAT metadata CSV .*--split-column drawn"):
         EuroSAT([folder])
 
 
@@ -250,9 +250,7 @@ def test_errors_say_what_to_do(folder, tmp_path_factory):
         EuroSAT([folder])
     with pytest.raises(SourceError, match="none of its 0 rows names one of the 4 chips"):
         EuroSAT([folder], metadata=folder / "copy.csv").refs()
-    with pytest.raises(
-        SourceError, match="no option --variant: it knows --metadata, --split-column, "
-    ):
+    with pytest.raises(SourceError, match="no option --variant .*--metadata, --split-column, "):
         open_source("eurosat", [folder], variant="rgb")
     with pytest.raises(SourceError, match=r"no file or folder at .*nowhere"):
         open_source("eurosat", [folder / "nowhere"])

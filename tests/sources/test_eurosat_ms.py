@@ -173,7 +173,7 @@ def test_a_csv_wins_and_geotiffs_fill_in(rgb, ms, tmp_path):
     assert found[names[1]]["location"] == pytest.approx(CHIPS[names[1]][1:], abs=1e-6)
     assert "location" not in found[names[2]]  # what the CSV says wrongly is not papered over
     assert problems.to_json()["location"] == {"out of range": 1}
-    with pytest.raises(SourceError, match="--metadata and the split's column"):
+    with pytest.raises(SourceError, match="--metadata and the column of the split"):
         EuroSAT([rgb, ms], split_column="fold")  # a misspelt column never becomes a draw
 
 
@@ -301,7 +301,7 @@ def test_without_rasterio(rgb, ms, tmp_path, monkeypatch):
     for module in [name for name in sys.modules if name.partition(".")[0] == "rasterio"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SourceError, match=r"install rasterio, with pip install 'satmip-jax\[geo\]"):
+    with pytest.raises(SourceError, match=r"need rasterio: pip install 'satmip-jax\[geo\]"):
         EuroSAT([rgb, ms]).refs()
     rows = [f"{name}.jpg,{x},{y}\n" for name, (_, x, y) in CHIPS.items()]
     (tmp_path / "meta.csv").write_text("filename,longitude,latitude\n" + "".join(rows))

@@ -303,10 +303,10 @@ def test_a_strange_mapping(hidden, text):
 def test_errors_say_what_to_do(tmp_path):
     with pytest.raises(SourceError, match=r"no fMoW images in .*expected train/<class>"):
         FMoW([tmp_path]).refs()
-    with pytest.raises(SourceError, match="--variant full: choose rgb or msrgb"):
-        FMoW([tmp_path], variant="full")
-    with pytest.raises(SourceError, match="--classes all: choose official or folders"):
-        FMoW([tmp_path], classes="all")
+    with pytest.raises(SourceError, match="--variant 'full': must be one of rgb, msrgb"):
+        open_source("fmow", [tmp_path], variant="full")
+    with pytest.raises(SourceError, match="--classes 'all': must be one of official, folders"):
+        open_source("fmow", [tmp_path], classes="all")
 
 
 # --- records --------------------------------------------------------------------------------------

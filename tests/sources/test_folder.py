@@ -231,7 +231,7 @@ def test_times_that_python_does_not_have(tmp_path):
         ({"columns": "path=file,timestamp=lon+lat"}, "timestamp takes 1 column, not 2"),
         ({"columns": "path"}, "--columns: cannot read 'path': write field=column"),
         ({"columns": "path=file,path=file"}, "given twice"),
-        ({"columns": "path="}, "which column holds the image's path.*--columns \"path="),
+        ({"columns": "path="}, 'no column of image paths: .*--columns "path='),
         (
             {"columns": COLUMNS, "splits": "train=1"},
             "either a split column .*or shares \\(--splits\\), not both",
@@ -263,7 +263,7 @@ def test_several_tables(tmp_path):
 def test_nothing_fits(tmp_path):
     root = write_images(tmp_path / "images", ["a/b.png"])
     table = write_csv(tmp_path / "t.csv", [{"path": "c.png"}])
-    message = r"none of the 1 rows .*1 x row without an image.*'path' should read like 'a/b.png'"
+    message = r"none of the 1 rows .*1 x row without an image.*'path' should look like 'a/b.png'"
     with pytest.raises(SourceError, match=message):
         Folder([root], table).refs()
 
@@ -449,7 +449,7 @@ def test_a_file_that_goes_away_is_one_bad_example(tmp_path):
         ("t.csv", b"", "cannot be read as csv|no column|which column"),
         ("t.parquet", b"PAR1 no", "cannot be read as parquet"),
         ("t.csv.gz", b"\x1f\x8b nothing", "cannot be read as csv"),
-        ("t.jsonl", b"[1, 2]\nnull\n", "which column holds"),
+        ("t.jsonl", b"[1, 2]\nnull\n", "no column of image paths"),
         ("t.csv", b"path,path\na.png,a.png\n", "several columns 'path'"),
         ("t.txt", b"path\na.png\n", "not a table"),
     ],

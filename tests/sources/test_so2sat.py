@@ -127,7 +127,7 @@ def test_bad_patches_and_labels_are_counted(tmp_path):
 def test_errors_say_what_to_do(folder, monkeypatch):
     with pytest.raises(SourceError, match=r"no So2Sat files in .*training\.h5.*version 3"):
         So2Sat([folder.parent])
-    with pytest.raises(SourceError, match=r"two files for train, .*: name one"):
+    with pytest.raises(SourceError, match=r"two files for train, .*: give one"):
         So2Sat([folder, folder / "training.h5"])
     (folder / "testing.h5").write_bytes((folder / "testing.h5").read_bytes()[:3000])
     with pytest.raises(SourceError, match=r"testing\.h5: cannot be read as HDF5 .*download it"):
@@ -239,13 +239,13 @@ def three(file, elsewhere):
         (references, "'sen2' has type object, not plain numbers"),
         (objects, "'sen2' has type object, not plain numbers"),
         (group, "'sen2' is not an array"),
-        (too_many, "'sen2' states 1,000,000,000,000 patches"),
-        (huge_pieces, "'sen2' is packed in pieces of 3,276,800,000 bytes"),
-        (bomb, r"'sen2' is packed in pieces of .*h5repack"),
-        (plug_in, "'sen2' is packed with the filter 32000"),
+        (too_many, "'sen2' has 1,000,000,000,000 patches"),
+        (huge_pieces, "'sen2' has chunks of 3,276,800,000 bytes"),
+        (bomb, r"'sen2' has chunks of .*h5repack"),
+        (plug_in, "'sen2' uses the HDF5 filter 32000"),
         (other_shape, r"'sen2' has shape \(2, 10, 32, 32\), not \(n, 32, 32, 10\)"),
         (other_type, "'sen2' has type uint16, not plain numbers"),
-        (absent, "'sen2' is not there: these are label"),
+        (absent, "'sen2' is missing: there are label"),
         (scalar, r"'sen2' has shape \(\)"),
         (three, "3 patches and 2 labels"),
     ],

@@ -25,8 +25,8 @@ def in_three(images=IMAGES) -> dict[str, list[str]]:
     return {"train": names[::2], "val": names[1::4], "test": names[3::4]}
 
 
-def find(*beside, given=None, seed=0, shares=SIXTY_TWENTY_TWENTY, **options) -> Splits:
-    return Splits.find("demo", shares, seed, beside, given=given, **options)
+def find(*beside, folder=None, seed=0, shares=SIXTY_TWENTY_TWENTY, **options) -> Splits:
+    return Splits.find("demo", shares, seed, beside, folder=folder, **options)
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,7 +57,10 @@ def test_a_draw_follows_the_seed_alone():
     # the same images in another format, as TFDS has them
     png = find(seed=1).assign({key.replace(".jpg", ".png"): "c" for key in labels}, Counter())
     assert {key.replace(".png", ".jpg"): split for key, split in png.items()} == first
-    assert find(seed=1).said == "drawn within each class with seed 1: train 60%, val 20%, test 20%"
+    assert (
+        find(seed=1).description
+        == "drawn within each class with seed 1: train 60%, val 20%, test 20%"
+    )
 
 
 def test_lists_are_honoured(tmp_path):
@@ -69,8 +72,8 @@ def test_lists_are_honoured(tmp_path):
     splits = find(tmp_path)
     assert splits.assign(LABELS, skipped) == expected
     assert not skipped
-    assert splits.said == "the lists demo-train.txt, demo-val.txt, demo-test.txt"
-    assert find(given=tmp_path).assign(LABELS, skipped) == expected
+    assert splits.description == "the lists demo-train.txt, demo-val.txt, demo-test.txt"
+    assert find(folder=tmp_path).assign(LABELS, skipped) == expected
     # TorchGeo's lists of EuroSAT name .jpg where its files are .tif; a class before the name is
     # allowed, and so are Windows' line ends, a byte order mark, empty lines and doubles
     for split, names in in_three().items():
@@ -97,31 +100,31 @@ def test_published_lists_are_told_from_others(tmp_path):
         split: hashlib.md5((tmp_path / f"demo-{split}.txt").read_bytes()).hexdigest()
         for split in in_three()
     }
-    assert "(published, as TorchGeo has them)" in find(tmp_path, checksums=checksums).said
+    assert "(published, as TorchGeo has them)" in find(tmp_path, checksums=checksums).description
     with (tmp_path / "demo-val.txt").open("a") as file:
         file.write("more.jpg\n")
-    assert "(not the published ones)" in find(tmp_path, checksums=checksums).said
+    assert "(not the published ones)" in find(tmp_path, checksums=checksums).description
 
 
 def test_lists_that_would_mislead_are_errors(tmp_path):
     assert not find(tmp_path, tmp_path).lists  # none there: a draw
-    with pytest.raises(SourceError, match=r"no demo-train\.txt, .* all of .* are needed"):
-        find(given=tmp_path)
+    with pytest.raises(SourceError, match=r"no demo-train\.txt, .* provide all of"):
+        find(folder=tmp_path)
     write_lists(tmp_path, in_three())
     (tmp_path / "demo-test.txt").unlink()
-    with pytest.raises(SourceError, match=r"no demo-test\.txt: all of .* or none for a split"):
+    with pytest.raises(SourceError, match=r"no demo-test\.txt: provide all of .* or none for a random split"):
         find(tmp_path)
     lists = in_three()
     lists["test"].append(lists["train"][0])
     write_lists(tmp_path, lists)
-    with pytest.raises(SourceError, match=r"'beach_000.jpg' is on the list of train too"):
+    with pytest.raises(SourceError, match=r"'beach_000.jpg' is also on the list of train"):
         find(tmp_path).assign(LABELS, Counter())
     write_lists(tmp_path, in_three())
     with pytest.raises(
-        SourceError, match=r"fits a/beach_000.jpg and b/beach_000.jpg: write the cl"
+        SourceError, match=r"matches a/beach_000.jpg and b/beach_000.jpg: write the cl"
     ):
         find(tmp_path).assign({"a/beach_000.jpg": "a", "b/beach_000.jpg": "b"}, Counter())
-    with pytest.raises(SourceError, match=r"none of the lines .* should read like 'zzz.jpg'"):
+    with pytest.raises(SourceError, match=r"none of the lines .* should look like 'zzz.jpg'"):
         find(tmp_path).assign({"a/zzz.jpg": "a"}, Counter())
 
 
