@@ -112,7 +112,7 @@ def test_lists_that_would_mislead_are_errors(tmp_path):
         find(folder=tmp_path)
     write_lists(tmp_path, in_three())
     (tmp_path / "demo-test.txt").unlink()
-    with pytest.raises(SourceError, match=r"no demo-test\.txt: provide all of .* or none for a random split"):
+    with pytest.raises(SourceError, match=r"no demo-test\.txt: provide all .* or none for a ra"):
         find(tmp_path)
     lists = in_three()
     lists["test"].append(lists["train"][0])
