@@ -250,7 +250,7 @@ def test_errors_say_what_to_do(folder, tmp_path_factory):
         EuroSAT([folder])
     with pytest.raises(SourceError, match="none of its 0 rows names one of the 4 chips"):
         EuroSAT([folder], metadata=folder / "copy.csv").refs()
-    with pytest.raises(SourceError, match="no option --variant .*--metadata, --split-column, "):
+    with pytest.raises(SourceError, match=r"no option --variant .*--metadata, --split-column, "):
         open_source("eurosat", [folder], variant="rgb")
     with pytest.raises(SourceError, match=r"no file or folder at .*nowhere"):
         open_source("eurosat", [folder / "nowhere"])
