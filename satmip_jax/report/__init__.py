@@ -1,5 +1,5 @@
-"""One self-contained page on runs and studies: `page.write_report`.
+"""A self-contained HTML page on runs and studies: `page.write_report`.
 
-Whatever comes from a folder (names of classes, captions, keys of metrics) may be a stranger's: it
-reaches the page through the template, which escapes it, and never through a drawing's text.
+Everything read from a folder (class names, captions, keys of metrics) is untrusted. It reaches the
+page through the templates, which escape it, and never through the text of a figure.
 """

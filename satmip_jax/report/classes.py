@@ -1,4 +1,4 @@
-"""Classification in detail: the confusion matrix, the classes one by one, maps of the features."""
+"""Classification in detail: confusion matrix, scores per class, feature space, locations."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ import numpy as np
 
 from satmip_jax.evaluation.metrics import ClassScore, confusion_matrix, per_class
 from satmip_jax.report import figures
-from satmip_jax.report.embeddings import Encoded, plain
+from satmip_jax.report.embeddings import EncodedData, readable_name
 
-MAX_CLASSES = 70  # of a table
-MIN_POINTS = 10  # of a map
-DIMENSIONS = 50  # that t-SNE is given
+MAX_CLASSES = 70  # in the tables
+MIN_POINTS = 10  # in a scatter plot
+DIMENSIONS = 50  # principal components given to t-SNE
 
 
 @dataclass(frozen=True)
-class Classes:
-    """How each class fares.
+class ClassReport:
+    """Classification of the queries, by class.
 
     Attributes:
-        names: of the classes shown, the most frequent ones where there are too many.
-        matrix: counts of true class (row) and answer (column), the shown classes only.
-        shares: the same as shares of each true class.
-        scores: a line per shown class.
-        accuracy, majority: share of right answers, and of the most frequent class, 0 to 1.
-        n: examples classified.
-        left_out: classes that are not shown.
+        names: classes shown; the most frequent ones if there are too many.
+        matrix: counts by true class (row) and prediction (column), for the classes shown.
+        shares: the counts as fractions of the examples of the true class.
+        scores: one entry per class shown.
+        accuracy: fraction of correct predictions, 0 to 1.
+        majority: accuracy of always predicting the most frequent class, 0 to 1.
+        n: number of examples classified.
+        left_out: number of classes not shown.
     """
 
     names: Sequence[str]
@@ -40,85 +41,84 @@ class Classes:
     left_out: int
 
 
-def classes(encoded: Encoded) -> Classes | None:
-    """Of the queries by kNN on image features; None where nothing has a label."""
-    known = encoded.known
-    if not known.any():
+def class_report(encoded: EncodedData) -> ClassReport | None:
+    """Describe the kNN predictions of the queries by class; None without labels."""
+    labelled = encoded.labelled
+    if not labelled.any():
         return None
-    truth, predicted = encoded.queries.features.labels[known], encoded.predicted[known]
-    everything = encoded.queries.dataset.schema.classes
-    counts, answers = (np.bincount(x, minlength=len(everything)) for x in (truth, predicted))
-    shown = np.sort(np.argsort(-(counts + answers), kind="stable")[:MAX_CLASSES])
-    names = [plain(everything[i]) for i in shown]
-    # all classes that are not shown count as one more, so that the scores of the others stay exact
-    place = np.full(len(everything), len(shown))
-    place[shown] = np.arange(len(shown))
-    matrix = confusion_matrix(place[truth], place[predicted], len(shown) + 1)
+    truth, predicted = encoded.queries.features.labels[labelled], encoded.predicted[labelled]
+    all_names = encoded.queries.dataset.schema.classes
+    counts, predictions = (np.bincount(x, minlength=len(all_names)) for x in (truth, predicted))
+    shown = np.sort(np.argsort(-(counts + predictions), kind="stable")[:MAX_CLASSES])
+    names = [readable_name(all_names[i]) for i in shown]
+    # the classes left out count as one more class, so the scores of the others stay exact
+    row = np.full(len(all_names), len(shown))
+    row[shown] = np.arange(len(shown))
+    matrix = confusion_matrix(row[truth], row[predicted], len(shown) + 1)
     matrix = matrix[:-1, :-1]
-    return Classes(
+    return ClassReport(
         names,
         matrix.tolist(),
         (matrix / np.maximum(counts[shown], 1)[:, None]).tolist(),
-        per_class(place[truth], place[predicted], [*names, ""])[:-1],
+        per_class(row[truth], row[predicted], [*names, ""])[:-1],
         float(np.mean(truth == predicted)),
         float(counts.max() / len(truth)),
         len(truth),
-        len(everything) - len(shown),
+        len(all_names) - len(shown),
     )
 
 
-def feature_maps(encoded: Encoded) -> list[figures.Picture]:
-    """The queries' image features in two dimensions, by class and by latitude."""
-    features, labels = encoded.standard[1], encoded.queries.features.labels
+def feature_space(encoded: EncodedData) -> list[figures.Picture]:
+    """Draw the image features of the queries in two dimensions, by class and by latitude."""
+    features, labels = encoded.standardized[1], encoded.queries.features.labels
     if len(features) < MIN_POINTS:
         return []
-    points = flatten(features)
-    names = [plain(name) for name in encoded.queries.dataset.schema.classes]
-    about = f"{encoded.queries.describe()}"
+    points = project_to_plane(features)
+    names = [readable_name(name) for name in encoded.queries.dataset.schema.classes]
     pictures = [
-        figures.by_class(
+        figures.scatter_by_class(
             points,
             labels,
             names,
-            alt="map of the image features, coloured by class",
-            caption=f"By class, {about}.",
+            alt="t-SNE of the image features, coloured by class",
+            caption=f"By class, {encoded.queries.describe()}.",
         )
     ]
     latitude = encoded.queries.features.locations[:, 1]
     if np.isfinite(latitude).any():
         pictures.append(
-            figures.by_value(
+            figures.scatter_by_value(
                 points,
                 latitude,
                 label="latitude, degrees",
-                alt="the same map, coloured by latitude",
-                caption="By latitude; grey where the place is unknown.",
+                alt="t-SNE of the image features, coloured by latitude",
+                caption="By latitude; grey where the location is unknown.",
             )
         )
     return pictures
 
 
-def flatten(features: np.ndarray) -> np.ndarray:
-    """Features (n, d) -> (n, 2): principal components, then t-SNE; the same each time."""
+def project_to_plane(features: np.ndarray) -> np.ndarray:
+    """Project features (n, d) to (n, 2) by principal components and t-SNE; reproducible."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    kept = min(DIMENSIONS, *features.shape)
-    reduced = PCA(kept, random_state=0).fit_transform(features.astype(np.float64))
+    components = min(DIMENSIONS, *features.shape)
+    reduced = PCA(components, random_state=0).fit_transform(features.astype(np.float64))
     perplexity = min(30.0, (len(features) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500)
     return tsne.fit_transform(reduced)
 
 
-def places(encoded: Encoded) -> figures.Picture | None:
-    """Where the classifier is right and where wrong; None without places or labels."""
+def geography(encoded: EncodedData) -> figures.Picture | None:
+    """Draw the locations of correct and wrong predictions; None without locations or labels."""
     locations = encoded.queries.features.locations
-    shown = encoded.known & np.isfinite(locations).all(axis=1)
+    shown = encoded.labelled & np.isfinite(locations).all(axis=1)
     if not shown.any():
         return None
-    return figures.places(
+    return figures.locations(
         locations[shown],
-        encoded.right[shown],
-        alt="longitude and latitude of the examples, coloured by right and wrong",
-        caption=f"{int(shown.sum()):,} examples whose place and class are known.",
+        encoded.correct[shown],
+        alt="longitudes and latitudes of the examples, coloured by correct and wrong predictions",
+        caption=f"{int(shown.sum()):,} examples with a location and a class.",
     )

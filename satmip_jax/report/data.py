@@ -1,4 +1,4 @@
-"""The data of a run: which fields are known how often, and what preparing them came to."""
+"""The data of a run: coverage of the metadata fields, and the outcome of the preparation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ MAX_REASONS = 10
 
 
 @dataclass(frozen=True)
-class FieldLine:
-    """A metadata field in the train split.
+class FieldCoverage:
+    """Coverage of a metadata field in the train split.
 
     Attributes:
-        count: examples that have it; `share` of all, None where the statistics are from elsewhere.
-        used: whether the run's method takes it in or predicts it.
-        missing: why it is missing, in all splits: (reason, examples).
+        name: name of the field.
+        group: its group, such as "Angles".
+        unit: unit of its values.
+        count: number of examples with a value.
+        share: fraction of examples with a value; None if the statistics come from other data.
+        used: whether the run's method uses the field.
+        missing: reasons for missing values, in all splits: (reason, number of examples).
     """
 
     name: str
@@ -35,45 +39,48 @@ class FieldLine:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What the data hold.
+class DataReport:
+    """Content of the data.
 
     Attributes:
-        prepared: sentences on the preparation; empty where its report is not there any more.
-        reasons: (why an example is not stored, how many).
+        fields: coverage of each metadata field.
+        summary: sentences on the preparation; empty if its report is gone.
+        skip_reasons: reasons why examples were skipped: (reason, number of examples).
     """
 
-    fields: Sequence[FieldLine]
-    prepared: Sequence[str]
-    reasons: Sequence[tuple[str, int]]
+    fields: Sequence[FieldCoverage]
+    summary: Sequence[str]
+    skip_reasons: Sequence[tuple[str, int]]
 
 
-def describe(schema: Schema, selection: str, split: str, folder: Path | None) -> Data:
-    """Of a schema and of the report that lies in the folder of the data, where there is one.
+def data_report(schema: Schema, selection: str, split: str, folder: Path | None) -> DataReport:
+    """Describe data by their schema and by the report of their preparation.
 
     Args:
-        selection: of the fields that the run uses, see `select_fields`; "" for none.
-        split: of which the schema holds the statistics.
+        schema: schema of the data.
+        selection: metadata fields that the run uses, see `select_fields`; "" for none.
+        split: the train split, whose statistics the schema holds.
+        folder: prepared folder, with or without a preparation report; None if it is remote.
     """
     report: dict[str, Any] = {}
-    prepared: list[str] = []
+    summary: list[str] = []
     if folder is not None and (folder / REPORT_FILE).is_file():
         try:
             report = read_object(folder / REPORT_FILE)
-            prepared = _sentences(report)
+            summary = _sentences(report)
         except ReportError as error:
-            prepared = [str(error)]
+            summary = [str(error)]
     problems = _mapping(report.get("problems"))
     used = {field.name for field in select_fields(selection)} if selection else set()
     total = schema.splits.get(split, 0)
-    here = schema.provenance.get("statistics", "train") == "train"
+    own_statistics = schema.provenance.get("statistics", "train") == "train"
     lines = [
-        FieldLine(
+        FieldCoverage(
             field.name,
             field.group,
             field.unit,
             schema.fields[field.name].count,
-            min(schema.fields[field.name].count / total, 1.0) if total and here else None,
+            min(schema.fields[field.name].count / total, 1.0) if total and own_statistics else None,
             field.name in used,
             _counts(problems.get(field.name)),
         )
@@ -85,16 +92,16 @@ def describe(schema: Schema, selection: str, split: str, folder: Path | None) ->
         reason = str(_mapping(entry).get("reason", "no reason given"))
         reasons[reason] = reasons.get(reason, 0) + 1
     ranked = sorted(reasons.items(), key=lambda item: -item[1]) + _counts(report.get("skipped"))
-    return Data(lines, prepared, ranked[:MAX_REASONS])
+    return DataReport(lines, summary, ranked[:MAX_REASONS])
 
 
 def _sentences(report: Mapping[str, Any]) -> list[str]:
     splits = _counts(report.get("splits"))
     stored = ", ".join(f"{count:,} {split}" for split, count in splits)
     bad = report.get("bad")
-    left_out = len(bad) if isinstance(bad, list) else 0
-    left_out += sum(count for _, count in _counts(report.get("skipped")))
-    return [f"Stored: {stored or 'nothing'}.", f"Not stored: {left_out:,}."]
+    skipped = len(bad) if isinstance(bad, list) else 0
+    skipped += sum(count for _, count in _counts(report.get("skipped")))
+    return [f"Stored: {stored or 'nothing'}.", f"Skipped: {skipped:,}."]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -102,5 +109,5 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _counts(value: object) -> list[tuple[str, int]]:
-    """(name, count) pairs of a JSON object, without what is no count."""
+    """Return the (name, count) pairs of a JSON object; values that are not counts are dropped."""
     return [(name, n) for name, n in _mapping(value).items() if type(n) is int and n >= 0]

@@ -1,6 +1,6 @@
-"""A run's model on examples: each image encoded once, and a bounded number of them.
+"""Features and embeddings of a run's model: a bounded number of images, each encoded once.
 
-What the page shows of neighbours, classes, places and metadata is all taken from here.
+The parts of the page on neighbours, classes, locations and metadata are all based on them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -28,72 +29,78 @@ K = 5  # neighbours that vote
 
 @dataclass(frozen=True)
 class Sample:
-    """Some records of a split, encoded.
+    """Encoded records of a split.
 
     Attributes:
-        numbers: int (n,), of the records in the split.
-        features: of these records, in this order.
+        dataset: the split.
+        indices: int (n,), the records in the split.
+        features: features of these records, in this order.
     """
 
     dataset: ShardDataset
-    numbers: np.ndarray
+    indices: np.ndarray
     features: Features
 
-    def label(self, row: int) -> str:
-        """The class of a row, for people."""
+    def class_name(self, row: int) -> str:
+        """Return the readable name of the class of a row."""
         label = int(self.features.labels[row])
-        return plain(self.dataset.schema.classes[label]) if label >= 0 else "no label"
+        return readable_name(self.dataset.schema.classes[label]) if label >= 0 else "no label"
 
     def describe(self) -> str:
-        """How many of the split these are."""
-        count, total = len(self.numbers), len(self.dataset)
+        """Return the number of images and the split, such as "2,000 of 4,050 val images"."""
+        count, total = len(self.indices), len(self.dataset)
         of = f" of {total:,}" if count < total else ""
         return f"{count:,}{of} {self.dataset.split} images"
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A run's view of the examples it was not trained on, and of the bank that classifies them.
+class EncodedData:
+    """Validation images (queries) and train images (bank) as a run's model encodes them.
 
     Attributes:
-        bank, queries: records of the train and of the validation split.
-        standard: the image features of both, standardised by the bank, which kNN works on.
-        predicted: int (n,), the class of each query by kNN; -1 where nothing has a label.
-        embedded: image and metadata of the queries in the space they share, at unit length, float32
-            (n, d) both; None where the method has no such space.
-        parameters: of the model.
+        config: config of the run.
+        bank: records of the train split.
+        queries: records of the validation split.
+        standardized: image features of bank and queries, standardized by the bank, for kNN.
+        predicted: int (n,), class of each query by kNN; -1 if nothing is labelled.
+        k: number of neighbours that vote.
+        embedded: image and metadata embeddings of the queries in their joint space, unit vectors,
+            both float32 (n, d); None if the method has no such space.
+        parameters: number of parameters of the model.
     """
 
     config: ConfigDict
     bank: Sample
     queries: Sample
-    standard: tuple[np.ndarray, np.ndarray]
+    standardized: tuple[np.ndarray, np.ndarray]
     predicted: np.ndarray
+    k: int
     embedded: tuple[np.ndarray, np.ndarray] | None
     parameters: int
 
     @property
-    def known(self) -> np.ndarray:
-        """bool (n,): queries whose class is known and could be predicted."""
+    def labelled(self) -> np.ndarray:
+        """Mask of the queries with a label and a prediction, bool (n,)."""
         return (self.queries.features.labels >= 0) & (self.predicted >= 0)
 
     @property
-    def right(self) -> np.ndarray:
-        """bool (n,): queries classified as they should be."""
-        return self.known & (self.queries.features.labels == self.predicted)
+    def correct(self) -> np.ndarray:
+        """Mask of the queries that are classified correctly, bool (n,)."""
+        return self.labelled & (self.queries.features.labels == self.predicted)
 
 
-def encode(run: Run, data: str) -> Encoded:
-    """Encode the validation split and a bank of the train split with a run's newest checkpoint.
+def encode(run: Run, data: str) -> EncodedData:
+    """Encode samples of the train and the validation split with a run's latest checkpoint.
 
     Args:
+        run: the run.
         data: folder written by `satmip prepare`.
 
     Raises:
-        ShardError: no such data or splits.
-        CheckpointError: no checkpoint, or one that does not fit.
+        ShardError: there are no such data or splits.
+        CheckpointError: there is no checkpoint, or one that does not fit the config.
     """
-    sources = [
+    splits = [
         (ShardDataset(data, split), limit)
         for split, limit in (
             (run.config.data.train_split, MAX_BANK),
@@ -104,40 +111,49 @@ def encode(run: Run, data: str) -> Encoded:
         config, schema = checkpoints.run()
         mesh = make_mesh()
         towers, state = load_model(checkpoints, config, schema, mesh)
-    parts = []
-    for dataset, limit in sources:
+    samples = []
+    for dataset, limit in splits:
         features = extract(config, towers, state.params, schema, dataset, mesh, limit=limit)
         count = len(features.labels)
-        numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int)  # as `extract`
-        parts.append(Sample(dataset, numbers, features))
-    bank, queries = parts
+        indices = np.linspace(0, len(dataset), count, endpoint=False).astype(int)  # as `extract`
+        samples.append(Sample(dataset, indices, features))
+    bank, queries = samples
 
     embedded = None
     if {"image", "metadata"} <= set(towers.heads):
         project = partial(towers.apply, {"params": state.params}, method="head")
         by_kind = queries.features.by_kind
         image, metadata = (
-            unit(np.asarray(project(kind, by_kind[kind]))) for kind in ("image", "metadata")
+            unit(np.asarray(project(kind, jnp.asarray(by_kind[kind]))))
+            for kind in ("image", "metadata")
         )
         embedded = image, metadata
-    standard = fusion.standardize(bank.features.by_kind["image"], queries.features.by_kind["image"])
-    voters = int((bank.features.labels >= 0).sum())
-    predicted = np.full(len(queries.numbers), -1)
-    if voters:
+    standardized = fusion.standardize(
+        bank.features.by_kind["image"], queries.features.by_kind["image"]
+    )
+    k = min(K, int((bank.features.labels >= 0).sum()))
+    predicted = np.full(len(queries.indices), -1)
+    if k:
         predicted = np.asarray(
             knn_predict(
-                standard[0],
+                standardized[0],
                 bank.features.labels,
-                standard[1],
-                k=min(K, voters),
+                standardized[1],
+                k=k,
                 num_classes=len(bank.dataset.schema.classes),
             )
         )
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    return Encoded(config, bank, queries, standard, predicted, embedded, parameters)
+    return EncodedData(config, bank, queries, standardized, predicted, k, embedded, parameters)
 
 
-def plain(name: str) -> str:
-    """A name for people: "annual_crop" and "AnnualCrop" are words, and long ones are cut."""
+def readable_name(name: str) -> str:
+    """Split a name into words, and shorten it to 40 characters.
+
+    Example:
+        >>> from satmip_jax.report.embeddings import readable_name
+        >>> readable_name("AnnualCrop"), readable_name("annual_crop")
+        ('Annual Crop', 'annual crop')
+    """
     words = re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name)
     return words if len(words) <= 40 else words[:39] + "…"

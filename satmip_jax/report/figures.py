@@ -1,7 +1,7 @@
-"""Drawings as data URIs, so that the page needs no other file.
+"""Figures as data URIs, so that the page needs no other file.
 
-A drawing holds numbers and words of our own only. Names that come from data (classes, runs, keys
-of metrics) go into its legend, which the template writes beside it as escaped text.
+A figure holds numbers and fixed texts only. Untrusted names (of classes, runs, metrics) go into its
+legend, which the template writes beside the figure as escaped text.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-MAX_POINTS = 1000  # of a curve
-RIGHT, WRONG, UNKNOWN = "#0b6e4f", "#c1272d", "#9aa0a6"
+MAX_POINTS = 1000  # per curve
+CORRECT, WRONG, UNKNOWN = "#0b6e4f", "#c1272d", "#9aa0a6"
 
 _TAB20 = [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
-COLOURS = (*_TAB20[::2], *_TAB20[1::2])  # the ten strong ones first
+COLOURS = (*_TAB20[::2], *_TAB20[1::2])  # the ten saturated ones first
 
 _STYLE: Any = {
-    "svg.hashsalt": "satmip",  # the same data give the same bytes
+    "svg.hashsalt": "satmip",  # reproducible bytes
     "text.parse_math": False,
     "font.size": 9,
     "axes.spines.top": False,
@@ -43,14 +43,14 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing for the page.
+    """A figure for the page.
 
     Attributes:
         src: data URI.
-        alt: what it shows, for those who do not see it.
-        caption: a sentence under it.
-        legend: (colour, label) pairs, written beside it.
-        size: width and height, of any unit; what counts is their ratio.
+        alt: text alternative.
+        caption: a sentence under the figure.
+        legend: (colour, label) pairs, written beside the figure.
+        size: width and height in any unit, for their ratio.
     """
 
     src: str
@@ -62,19 +62,41 @@ class Picture:
 
 @dataclass(frozen=True)
 class Line:
-    """A labelled curve: (x, y) points in the order of x."""
+    """A labelled curve.
+
+    Attributes:
+        label: entry in the legend.
+        points: (x, y) points in the order of x.
+    """
 
     label: str
     points: Sequence[tuple[float, float]] = field(default=())
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of an image as a URI, such as of kind "image/jpeg"."""
+    """Encode an image as a URI.
+
+    Args:
+        data: bytes of the file.
+        kind: media type, such as "image/jpeg".
+
+    Example:
+        >>> from satmip_jax.report.figures import data_uri
+        >>> data_uri(b"abc", "image/jpeg")
+        'data:image/jpeg;base64,YWJj'
+    """
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def curves(lines: Sequence[Line], *, y: str, alt: str, percent: bool = False) -> Picture:
-    """Curves over the images seen; fractions are shown as percent where `percent`."""
+    """Draw curves over the images seen.
+
+    Args:
+        lines: the curves.
+        y: label of the y axis.
+        alt: text alternative.
+        percent: show fractions as percentages.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.8, 2.9), layout="constrained")
         axis = figure.add_subplot()
@@ -97,21 +119,29 @@ def curves(lines: Sequence[Line], *, y: str, alt: str, percent: bool = False) ->
             axis.yaxis.set_major_formatter(PercentFormatter(1))
         legend = [(colour(number), line.label) for number, line in enumerate(lines)]
         if legend and [label for _, label in legend] == [y]:
-            legend = []  # the axis says it already
+            legend = []  # same as the label of the axis
         return _picture(figure, "svg", alt, legend=legend)
 
 
-def by_class(
+def scatter_by_class(
     points: np.ndarray, labels: np.ndarray, classes: Sequence[str], *, alt: str, caption: str
 ) -> Picture:
-    """Points (n, 2) coloured by class; the most frequent classes have colours, the others grey."""
+    """Draw points coloured by class.
+
+    Args:
+        points: (n, 2).
+        labels: int (n,), -1 if unknown.
+        classes: names of the classes. The most frequent ones have a colour, the others are grey.
+        alt: text alternative.
+        caption: sentence under the figure.
+    """
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     ranked = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]][: len(COLOURS)]
     shown = sorted(ranked)
-    legend = [(colour(place), classes[label]) for place, label in enumerate(shown)]
+    legend = [(colour(number), classes[label]) for number, label in enumerate(shown)]
     colours = np.full(len(points), UNKNOWN, dtype=object)
-    for place, label in enumerate(shown):
-        colours[labels == label] = colour(place)
+    for number, label in enumerate(shown):
+        colours[labels == label] = colour(number)
     if not np.isin(labels, shown).all():
         legend.append((UNKNOWN, "other or unknown"))
     with matplotlib.rc_context(_STYLE):
@@ -121,54 +151,60 @@ def by_class(
         return _picture(figure, "png", alt, caption, legend)
 
 
-def by_value(
+def scatter_by_value(
     points: np.ndarray, values: np.ndarray, *, label: str, alt: str, caption: str
 ) -> Picture:
-    """Points (n, 2) coloured by a number (n,), grey where it is NaN."""
-    known = np.isfinite(values)
+    """Draw points (n, 2) coloured by a value (n,); NaN is grey."""
+    finite = np.isfinite(values)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.8, 4.4), layout="constrained")
         axis = _bare(figure)
-        axis.scatter(points[~known, 0], points[~known, 1], c=UNKNOWN, s=7, linewidths=0)
-        x, y = points[known].T
-        drawn = axis.scatter(x, y, c=values[known], s=7, linewidths=0, cmap="viridis")
+        axis.scatter(points[~finite, 0], points[~finite, 1], c=UNKNOWN, s=7, linewidths=0)
+        x, y = points[finite].T
+        drawn = axis.scatter(x, y, c=values[finite], s=7, linewidths=0, cmap="viridis")
         figure.colorbar(drawn, ax=axis, label=label, shrink=0.8, pad=0.02)
         return _picture(figure, "png", alt, caption)
 
 
-def places(locations: np.ndarray, right: np.ndarray, *, alt: str, caption: str) -> Picture:
-    """Longitudes and latitudes in degrees (n, 2), coloured by right (bool (n,)) or wrong.
+def locations(points: np.ndarray, correct: np.ndarray, *, alt: str, caption: str) -> Picture:
+    """Draw locations coloured by correct and wrong predictions.
 
-    A degree of longitude is drawn as long as it is at the middle latitude.
+    Longitudes are scaled for the median latitude.
+
+    Args:
+        points: longitudes and latitudes, degrees, (n, 2).
+        correct: bool (n,), whether each prediction is correct.
+        alt: text alternative.
+        caption: sentence under the figure.
     """
-    stretch = 1 / max(float(np.cos(np.radians(np.median(locations[:, 1])))), 0.2)
-    width, height = np.ptp(locations, axis=0) + 1e-3  # degrees
+    stretch = 1 / max(float(np.cos(np.radians(np.median(points[:, 1])))), 0.2)
+    width, height = np.ptp(points, axis=0) + 1e-3  # degrees
     shape = min(max(height * stretch / width, 0.3), 1.3)
     side = min(8.4, 6.5 / shape)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(side + 0.6, side * shape + 0.5), layout="constrained")
         axis = figure.add_subplot()
-        x, y = locations[right].T
-        axis.scatter(x, y, c=RIGHT, s=9, alpha=0.65, linewidths=0)
-        x, y = locations[~right].T  # on top, and of another shape
+        x, y = points[correct].T
+        axis.scatter(x, y, c=CORRECT, s=9, alpha=0.65, linewidths=0)
+        x, y = points[~correct].T  # on top, with another marker
         axis.scatter(x, y, c=WRONG, s=13, alpha=0.8, linewidths=0.9, marker="x")
         axis.set_xlabel("longitude, degrees")
         axis.set_ylabel("latitude, degrees")
         axis.set_aspect(stretch, adjustable="datalim")
         legend = [
-            (RIGHT, f"right (dots), {int(right.sum()):,}"),
-            (WRONG, f"wrong (crosses), {int((~right).sum()):,}"),
+            (CORRECT, f"correct (dots), {int(correct.sum()):,}"),
+            (WRONG, f"wrong (crosses), {int((~correct).sum()):,}"),
         ]
         return _picture(figure, "png", alt, caption, legend)
 
 
 def colour(number: int) -> str:
-    """The colour of a curve or a class; they repeat after `COLOURS`."""
+    """Return the colour of a curve or a class; colours repeat after the last of `COLOURS`."""
     return COLOURS[number % len(COLOURS)]
 
 
 def _bare(figure: Figure) -> Axes:
-    """Axes without numbers: those of a map of features mean nothing."""
+    """Add axes without ticks, as the coordinates of t-SNE have no meaning."""
     axis = figure.add_subplot()
     axis.set_xticks([])
     axis.set_yticks([])

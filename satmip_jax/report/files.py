@@ -1,53 +1,54 @@
-"""Files of a run or a study, which somebody else may have written: read with a bound on size."""
+"""Files of a run or a study: untrusted, so they are read with a bound on their size."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.runtime.files import FileContentError, read_bounded, read_json_object
 
-MAX_BYTES = 64 << 20  # of one file
+MAX_BYTES = 64 << 20  # per file
 
 
 class ReportError(SatmipError, ValueError):
-    """A folder or a file that no page can be made of; the message names it."""
+    """A folder or a file that cannot be reported on; the message names it."""
 
 
 def read_text(path: Path) -> str:
-    """The text of a file of at most `MAX_BYTES`, UTF-8.
+    """Return the text of a UTF-8 file of at most `MAX_BYTES`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ReportError: too large, or not text.
+        FileNotFoundError: the file is missing.
+        ReportError: the file is too large, or not text.
     """
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ReportError(f"{path} has {size:,} bytes: a report reads at most {MAX_BYTES:,}")
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_bounded(path, MAX_BYTES).decode("utf-8")
+    except FileContentError as error:
+        raise ReportError(str(error)) from None
     except UnicodeDecodeError as error:
         raise ReportError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file of at most `MAX_BYTES`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ReportError: too large, not JSON, or not an object.
+        FileNotFoundError: the file is missing.
+        ReportError: the file is too large, not JSON, or holds something else.
     """
     try:
-        data = json.loads(read_text(path))
-    except ReportError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise ReportError(f"{path} holds a {type(data).__name__}: expected an object")
-    return data
+        return read_json_object(path, max_bytes=MAX_BYTES)
+    except FileContentError as error:
+        raise ReportError(str(error)) from None
 
 
 def as_text(value: object) -> str:
-    """A string or a number as text, anything else as nothing."""
+    """Return a string or a number as text, and "" for anything else.
+
+    Example:
+        >>> from satmip_jax.report.files import as_text
+        >>> as_text(3), as_text([3])
+        ('3', '')
+    """
     return str(value)[:2000] if isinstance(value, str | int | float) else ""

@@ -1,11 +1,9 @@
-"""The page: what the folders hold, through `template.html`, into one file that needs no other."""
+"""The report page: folders of runs and studies, rendered into one self-contained HTML file."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import jinja2
@@ -15,14 +13,15 @@ from satmip_jax.checkpoints.manager import CheckpointError
 from satmip_jax.data.remote_cache import is_remote
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.report import classes, neighbours, retrieval
-from satmip_jax.report import data as data_parts
 from satmip_jax.report import run as runs
-from satmip_jax.report.embeddings import Encoded, encode
+from satmip_jax.report.data import data_report
+from satmip_jax.report.embeddings import EncodedData, encode
 from satmip_jax.report.files import ReportError
 from satmip_jax.report.run import CONFIG_FILE, Run, read_run
 from satmip_jax.report.scores import scores
 from satmip_jax.report.section import Part, Section
 from satmip_jax.report.study import STUDY_FILE, read_study
+from satmip_jax.runtime.files import write_atomically
 
 
 def write_report(
@@ -32,17 +31,19 @@ def write_report(
 
     Args:
         folders: workdirs of `satmip train` and folders of `satmip study`; several runs are also
-            compared.
-        out: the page, HTML; its folder is made if need be.
-        data: prepared folder to take pictures from, instead of the one in each run's config.
+            compared with each other.
+        out: path of the HTML file; its folder is made if needed.
+        data: prepared folder to take images from, instead of the one in each run's config.
 
     Raises:
         ReportError: a folder that is neither, or a file in it that cannot be read.
-        ShardError: `data` is no prepared data. (Where the folder in a config is not there, the
-            page is made without pictures and says so.)
+        ShardError: `data` is not prepared data. (If the folder in a config is gone, the page has
+            no images and a note says why.)
 
     Example:
-        >>> write_report(["runs/simclr", "runs/satmips"], "report.html")
+        >>> from satmip_jax.report.page import write_report
+        >>> write_report([workdir], "report.html").name
+        'report.html'
     """
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
@@ -60,9 +61,13 @@ def write_report(
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of different paths that tell them apart.
+    """Return the shortest unique endings of different paths.
+
+    Args:
+        paths: absolute paths.
 
     Example:
+        >>> from satmip_jax.report.page import short_names
         >>> short_names([Path("/a/spatial/simclr"), Path("/a/random/simclr")])
         ['spatial/simclr', 'random/simclr']
     """
@@ -80,13 +85,13 @@ def _read(path: Path, name: str) -> Run | Section:
     if (path / CONFIG_FILE).is_file():
         return read_run(path, name)
     raise ReportError(
-        f"{path} holds neither {CONFIG_FILE} (a run of `satmip train`) nor {STUDY_FILE} (a study "
-        "of `satmip study`): give the folder that was their --workdir or --out"
+        f"{path} holds neither {CONFIG_FILE} (written by `satmip train`) nor {STUDY_FILE} (written "
+        "by `satmip study`): give a folder that was their --workdir or --out"
     )
 
 
 def _compare(trained: Sequence[Run]) -> Section:
-    """Scores and curves of several runs side by side."""
+    """Return the section that compares the scores and curves of several runs."""
     parts = []
     if any(run.scores for run in trained):
         tables = scores([(run.name, run.scores) for run in trained])
@@ -97,27 +102,26 @@ def _compare(trained: Sequence[Run]) -> Section:
 
 
 def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
-    """All there is on one run."""
+    """Return the section of a run."""
     parts: list[Part] = []
     notes: list[str] = []
     if run.scores:
         tables = scores([(run.name, run.scores)])
         if not alone:
-            tables = replace(tables, published=())  # they stand beside the comparison
+            tables = replace(tables, published=())  # shown beside the comparison
         parts.append(Part("Scores", "scores", tables))
     else:
-        notes.append("No scores: `satmip evaluate` has not been run for this workdir.")
+        notes.append("No scores yet: run `satmip evaluate` for this workdir.")
     if part := runs.training(run):
         parts.append(part)
     folder = str(data or run.config.data.dir)
-    if (encoded := _encode(run, folder, notes, asked_for=data is not None)) is not None:
-        parts += _pictures(encoded)
+    if (encoded := _encode(run, folder, notes, explicit=data is not None)) is not None:
+        parts += _image_parts(encoded)
     schema = run.schema or (encoded.queries.dataset.schema if encoded else None)
     if schema is not None:
         prepared = None if is_remote(folder) else Path(folder)
         used, split = runs.fields_used(run), run.config.data.train_split
-        known = data_parts.describe(schema, used, split, prepared)
-        parts.append(Part("Data", "data", known))
+        parts.append(Part("Data", "data", data_report(schema, used, split, prepared)))
     parts.append(runs.configuration(run))
     facts = runs.facts(run)
     if encoded is not None:
@@ -130,54 +134,52 @@ def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
     )
 
 
-def _encode(run: Run, folder: str, notes: list[str], *, asked_for: bool) -> Encoded | None:
-    """The run's model on its data; a note where one of the two is not there."""
-    why = ""
-    if is_remote(folder) and not asked_for:
-        # a page is no reason to fetch what somebody else's config names
-        why = f"the data are at {folder}, which is fetched only for --data {folder}"
+def _encode(run: Run, folder: str, notes: list[str], *, explicit: bool) -> EncodedData | None:
+    """Encode the data with the run's model; add a note if either is missing."""
+    reason = ""
+    if is_remote(folder) and not explicit:
+        # never download from an address that an untrusted config names
+        reason = f"the data are at {folder}, which is read only with --data {folder}"
     else:
         try:
             return encode(run, folder)
         except CheckpointError as error:
-            why = str(error)
+            reason = str(error)
         except ShardError as error:
-            if asked_for:
+            if explicit:
                 raise
-            why = f"{error}. If the data lie elsewhere now, give their folder as --data"
-    notes.append(f"Without pictures, neighbours and maps: {why}.")
+            reason = f"{error}. If the data have moved, give their folder as --data"
+    notes.append(f"No images, neighbours and maps: {reason}.")
     return None
 
 
-def _pictures(encoded: Encoded) -> list[Part]:
-    """What needs the model and the data."""
+def _image_parts(encoded: EncodedData) -> list[Part]:
+    """Return the parts that need the model and the data."""
     parts = []
-    if found := classes.classes(encoded):
-        parts.append(Part("Classes", "classes", (found, encoded)))
-    near = neighbours.neighbours(encoded)
-    parts.append(Part("Nearest neighbours", "neighbours", (near, encoded)))
-    if matched := retrieval.retrieval(encoded):
-        parts.append(Part("Images and metadata", "retrieval", matched))
-    if maps := classes.feature_maps(encoded):
-        parts.append(Part("Map of the features", "maps", maps))
-    if place := classes.places(encoded):
-        parts.append(Part("On the ground", "places", place))
+    if report := classes.class_report(encoded):
+        parts.append(Part("Classes", "classes", (report, encoded)))
+    examples = neighbours.neighbours(encoded)
+    parts.append(Part("Nearest neighbours", "neighbours", (examples, encoded)))
+    if retrieved := retrieval.retrieval(encoded):
+        parts.append(Part("Image-metadata retrieval", "retrieval", retrieved))
+    if pictures := classes.feature_space(encoded):
+        parts.append(Part("Feature space", "feature_space", pictures))
+    if picture := classes.geography(encoded):
+        parts.append(Part("Geography", "geography", picture))
     return parts
 
 
 def _write(out: Path, title: str, sections: Sequence[Section]) -> Path:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("satmip_jax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    source = resources.files("satmip_jax.report").joinpath("template.html").read_text("utf-8")
-    html = environment.from_string(source).render(
+    html = environment.get_template("page.html").render(
         title=title, sections=sections, version=satmip_jax.__version__
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(out, html)
     return out

@@ -1,9 +1,9 @@
-"""The numbers of the paper, to stand beside ours: Bourcier et al., ECCV 2024, percent.
+"""Published scores of the paper (Bourcier et al., ECCV 2024), in percent.
 
-They are F1 on fMoW and the scores of transfer to the other data sets, after pretraining on fMoW.
-The values of the main comparison on other sets than fMoW are read off its curves. Recipe, batch
-size and length of training are not known to us, and the runs of this package that they are shown
-beside were trained on other data, so they say what is possible rather than what is to be matched.
+F1 on fMoW, and transfer scores on the other data sets, after pretraining on fMoW. Transfer scores
+of the main comparison are read off its curves. The paper's recipe, batch size and training length
+are unknown, and the runs shown beside these scores were trained on other data. So they indicate
+what is possible, not what a run should match.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Published:
     """One published score.
 
     Attributes:
-        method: as `config.method.name`, or the paper's words for a baseline.
+        method: as `config.method.name`, or the paper's name of a baseline.
         features: "image", "metadata" or "both".
-        value: percent.
-        deviation: over the paper's repetitions, percent; None where it gives none.
-        experiment: of the paper; scores of different ones are not of one recipe.
+        value: the score, percent.
+        deviation: standard deviation over the paper's runs, percent; None if not given.
+        experiment: experiment in the paper; recipes differ between experiments.
     """
 
     method: str
@@ -50,9 +50,13 @@ _METADATA = {"fmow": (8.1, 13.9, 27.8), "eurosat": (22.0, 29.7, 48.4)}
 
 
 def published(dataset: str) -> list[Published]:
-    """The paper's scores on a data set of ours, by its name; none where it is not one of theirs.
+    """Return the paper's scores on a data set; none if the paper does not use it.
+
+    Args:
+        dataset: name of the data set, in any spelling.
 
     Example:
+        >>> from satmip_jax.report.published import published
         >>> [row.value for row in published("UC-Merced") if row.method == "satmip"]
         [95.2]
     """

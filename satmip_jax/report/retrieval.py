@@ -1,4 +1,4 @@
-"""Images and metadata that find each other: recall among the queries, and examples of it."""
+"""Retrieval between images and metadata: recall among the queries, and examples."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.record import Metadata
-from satmip_jax.report.embeddings import Encoded
-from satmip_jax.report.neighbours import NEIGHBOURS, Shown, choose_queries, show
+from satmip_jax.report.embeddings import EncodedData
+from satmip_jax.report.neighbours import NEIGHBOURS, Thumbnail, choose_queries, thumbnail
 
-SHOWN, FOUND = 4, 3  # queries, and records beside each
+QUERIES, RECORDS = 4, 3  # queries shown, and metadata records retrieved for each
 
 
 @dataclass(frozen=True)
 class Recall:
-    """How well one kind finds its partner among n of the other.
+    """Quality of retrieval in one direction, among n candidates.
 
     Attributes:
-        at: k -> share of partners among the k most similar; beside it that of chance.
-        median: rank of the partner, from 1; beside it that of chance.
+        direction: such as "image → metadata".
+        at: k -> (recall at k, that of chance).
+        median: (median rank of the true candidate, that of chance); ranks start at 1.
     """
 
     direction: str
@@ -31,86 +32,116 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Match:
-    """A query and what was found for it, as the page shows it.
+class RetrievalExample:
+    """A query with the candidates retrieved for it.
 
     Attributes:
-        image: the query's own image.
-        lines: the query's own metadata.
-        rank: of its partner, from 1.
-        records: (lines, mark, class) of the metadata found for the image.
-        images: those found for the metadata.
+        image: image of the pair.
+        lines: metadata of the pair, one line per field.
+        rank: rank of the true candidate, from 1.
+        records: (lines, mark, class) of the metadata retrieved for the image.
+        images: images retrieved for the metadata.
     """
 
-    image: Shown
+    image: Thumbnail
     lines: Sequence[str]
     rank: int
     records: Sequence[tuple[Sequence[str], str, str]] = ()
-    images: Sequence[Shown] = ()
+    images: Sequence[Thumbnail] = ()
 
 
 @dataclass(frozen=True)
-class Retrieval:
-    """Which metadata belongs to this image, and the other way round."""
+class RetrievalReport:
+    """Retrieval in both directions.
+
+    Attributes:
+        candidates: number of image-metadata pairs.
+        recalls: quality in each direction.
+        by_image: examples of metadata retrieved for images.
+        by_metadata: examples of images retrieved for metadata.
+    """
 
     candidates: int
     recalls: Sequence[Recall]
-    by_image: Sequence[Match]
-    by_metadata: Sequence[Match]
+    by_image: Sequence[RetrievalExample]
+    by_metadata: Sequence[RetrievalExample]
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
-    """The rank from 1 of each row's own column in a square of similarities (n, n).
+    """Return the rank of the diagonal entry in each row of a similarity matrix, from 1.
 
-    Columns that are as similar as the own one count half: identical records are found in any order.
+    Ties count half, because identical records are retrieved in arbitrary order.
+
+    Args:
+        scores: similarities (n, n); row i belongs with column i.
+
+    Returns:
+        Ranks (n,), multiples of 0.5.
+
+    Example:
+        >>> from satmip_jax.report.retrieval import ranks
+        >>> ranks(np.eye(3))
+        array([1., 1., 1.])
     """
-    own = np.diagonal(scores)[:, None]
-    ties = (scores == own).sum(axis=1) - 1
-    return 1 + (scores > own).sum(axis=1) + ties / 2
+    true = np.diagonal(scores)[:, None]
+    ties = (scores == true).sum(axis=1) - 1
+    return 1 + (scores > true).sum(axis=1) + ties / 2
 
 
 def recall(direction: str, ranks: np.ndarray) -> Recall:
-    """Recall at 1, 5 and 10 and the median rank of n partners, beside those of chance."""
+    """Summarize the ranks of n true candidates: recall at 1, 5 and 10, and the median rank."""
     n = len(ranks)
     at = {k: (float(np.mean(ranks <= k)), min(k / n, 1.0)) for k in (1, 5, 10)}
     return Recall(direction, at, (float(np.median(ranks)), (n + 1) / 2))
 
 
-def retrieval(encoded: Encoded) -> Retrieval | None:
-    """Images and their metadata found by each other among the queries; None without metadata."""
+def retrieval(encoded: EncodedData) -> RetrievalReport | None:
+    """Retrieve metadata for images and images for metadata; None without a joint space."""
     if encoded.embedded is None:
         return None
     queries = encoded.queries
     image, metadata = encoded.embedded
     scores = image @ metadata.T  # (n, d) . (n, d) -> (n, n)
-    records = [queries.dataset[int(number)]["metadata"] for number in queries.numbers]
+    records = [queries.dataset[int(index)]["metadata"] for index in queries.indices]
     texts = varying_lines(records, encoded.config.metadata.fields)
-    rows = choose_queries(queries.features.labels, SHOWN)
+    rows = choose_queries(queries.features.labels, QUERIES)
     by_image, by_metadata = [], []
-    places = ranks(scores), ranks(scores.T)
+    image_ranks, metadata_ranks = ranks(scores), ranks(scores.T)
     for row in rows:
-        found = np.argsort(-scores[row], kind="stable")[:FOUND]
-        match = Match(
-            show(queries, row, queries.label(row)),
+        retrieved = np.argsort(-scores[row], kind="stable")[:RECORDS]
+        example = RetrievalExample(
+            thumbnail(queries, row, queries.class_name(row)),
             texts[row],
-            int(np.ceil(places[0][row])),
-            records=[(texts[i], "own" if i == row else "other", queries.label(i)) for i in found],
+            int(np.ceil(image_ranks[row])),
+            records=[
+                (texts[i], "match" if i == row else "other", queries.class_name(i))
+                for i in retrieved
+            ],
         )
-        by_image.append(match)
-        found = np.argsort(-scores[:, row], kind="stable")[:NEIGHBOURS]
-        pictures = [show(queries, i, queries.label(i), "own" if i == row else "") for i in found]
-        by_metadata.append(
-            Match(match.image, texts[row], int(np.ceil(places[1][row])), images=pictures)
-        )
+        by_image.append(example)
+        retrieved = np.argsort(-scores[:, row], kind="stable")[:NEIGHBOURS]
+        pictures = [
+            thumbnail(queries, i, queries.class_name(i), "match" if i == row else "")
+            for i in retrieved
+        ]
+        rank = int(np.ceil(metadata_ranks[row]))
+        by_metadata.append(RetrievalExample(example.image, texts[row], rank, images=pictures))
     recalls = [
-        recall("image → metadata", places[0]),
-        recall("metadata → image", places[1]),
+        recall("image → metadata", image_ranks),
+        recall("metadata → image", metadata_ranks),
     ]
-    return Retrieval(len(scores), recalls, by_image, by_metadata)
+    return RetrievalReport(len(scores), recalls, by_image, by_metadata)
 
 
 def varying_lines(records: Sequence[Metadata], fields: str) -> list[list[str]]:
-    """What is known of each image, a line per field; what all have in common is left out."""
+    """Return the metadata of each record, one line per field.
+
+    Fields with the same value in all records are left out.
+
+    Args:
+        records: metadata of the images.
+        fields: selection of fields, see `select_fields`.
+    """
     index = tabular.field_index()
     chosen = [index[field.name] for field in select_fields(fields)]
     phrases = caption.fragments(records)[:, chosen]  # (n, fields, bytes)

@@ -1,4 +1,4 @@
-"""Rows of scores as tables: per metric a line for each run, features and model, by protocol."""
+"""Tables of scores: one per metric, with a line per run, features and model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ MAX_LINES = 200
 
 @dataclass(frozen=True)
 class Cell:
-    """A score as it is shown; `best` where it is the highest of the lines it is compared with."""
+    """A formatted score.
+
+    Attributes:
+        value: the score.
+        interval: its confidence interval; "" if there is none.
+        best: whether it is the highest among the lines with the same features.
+    """
 
     value: str
     interval: str = ""
@@ -23,7 +29,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class ScoreLine:
-    """One line; `cells` has an entry for each protocol of its table, None where empty."""
+    """A line of a table.
+
+    Attributes:
+        run: name of the run.
+        features: kind of features, such as "image".
+        model: model that computed the features.
+        cells: one entry per protocol of the table; None if there is no score.
+    """
 
     run: str
     features: str
@@ -33,12 +46,14 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """One metric on one split of one data set.
+    """Scores of one metric on one split of one data set.
 
     Attributes:
-        dataset: its name and the split's.
+        dataset: names of the data set and the split.
+        metric: name of the metric.
         protocols: (name, number of examples scored), in the order of the columns.
-        left_out: lines beyond `MAX_LINES`.
+        lines: the lines.
+        left_out: number of lines beyond `MAX_LINES`.
     """
 
     dataset: str
@@ -50,11 +65,13 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Scores:
-    """The tables, and what the paper says of the same data sets.
+    """The tables, and published scores on the same data sets.
 
     Attributes:
-        runs: whether lines of several runs are compared.
-        published: (data set, the paper's scores on it).
+        tables: the tables.
+        runs: whether several runs are compared.
+        published: (data set, published scores on it).
+        label: source of the published scores.
     """
 
     tables: Sequence[ScoreTable]
@@ -64,12 +81,12 @@ class Scores:
 
     @property
     def intervals(self) -> bool:
-        """Whether there are confidence intervals."""
+        """Whether any score has a confidence interval."""
         return any(cell.interval for cell in self._cells())
 
     @property
     def compared(self) -> bool:
-        """Whether there are lines to be better than."""
+        """Whether any score is marked as the best."""
         return any(cell.best for cell in self._cells())
 
     def _cells(self) -> list[Cell]:
@@ -78,9 +95,14 @@ class Scores:
 
 
 def scores(runs: Sequence[tuple[str, Iterable[Score]]]) -> Scores:
-    """The tables of (name of a run, its rows).
+    """Arrange scores in tables.
+
+    Args:
+        runs: (name of a run, its scores).
 
     Example:
+        >>> from satmip_jax.evaluation.results import Score
+        >>> from satmip_jax.report.scores import scores
         >>> row = Score("eurosat", "val", "satmips", "image", "knn5", "accuracy", 0.821, 4050)
         >>> scores([("a", [row])]).tables[0].lines[0].cells[0].value
         '82.1'
@@ -95,25 +117,27 @@ def scores(runs: Sequence[tuple[str, Iterable[Score]]]) -> Scores:
     return Scores(
         [_table(*key, groups[key]) for key in sorted(groups, key=lambda key: order.index(key[0]))],
         runs=len(runs) > 1,
-        published=[(name, known) for name in datasets if (known := published(name))],
+        published=[(name, entries) for name in datasets if (entries := published(name))],
     )
 
 
 def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> ScoreTable:
     lines: dict[tuple[str, str, str], dict[str, Score]] = {}
     protocols: dict[str, dict[int, None]] = {}  # -> numbers of examples
-    best: dict[tuple[str, str], list[float]] = {}  # of (features, protocol)
+    values: dict[tuple[str, str], list[float]] = {}  # by (features, protocol)
     for name, row in rows:
         lines.setdefault((name, row.features, row.model), {})[row.protocol] = row
         protocols.setdefault(row.protocol, {})[row.n] = None
-        best.setdefault((row.features, row.protocol), []).append(row.value)
+        values.setdefault((row.features, row.protocol), []).append(row.value)
 
     def cell(row: Score | None) -> Cell | None:
         if row is None:
             return None
-        rivals = best[row.features, row.protocol]
-        highest = is_fraction(metric) and len(rivals) > 1 and row.value == max(rivals)
-        return Cell(shown(metric, row.value), interval(metric, row.low, row.high), highest)
+        compared = values[row.features, row.protocol]
+        highest = is_fraction(metric) and len(compared) > 1 and row.value == max(compared)
+        return Cell(
+            format_score(metric, row.value), format_interval(metric, row.low, row.high), highest
+        )
 
     keys = sorted(lines, key=lambda key: (_rank(key[1]), key[1]))  # stable
     return ScoreTable(
@@ -125,19 +149,25 @@ def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> Scor
     )
 
 
-def shown(metric: str, value: float) -> str:
-    """A score as text: fractions as percent with one digit."""
+def format_score(metric: str, value: float) -> str:
+    """Format a score; fractions become percentages with one decimal.
+
+    Example:
+        >>> from satmip_jax.report.scores import format_score
+        >>> format_score("macro_f1", 0.8214)
+        '82.1'
+    """
     return f"{100 * value:.1f}" if is_fraction(metric) else f"{value:.4g}"
 
 
-def interval(metric: str, low: float | None, high: float | None) -> str:
-    """A confidence interval as text, "" where there is none."""
+def format_interval(metric: str, low: float | None, high: float | None) -> str:
+    """Format a confidence interval; "" if there is none."""
     if low is None or high is None:
         return ""
-    return f"{shown(metric, low)}–{shown(metric, high)}"
+    return f"{format_score(metric, low)}–{format_score(metric, high)}"
 
 
 def _rank(features: str) -> int:
-    """Image first, then metadata, then both, whatever fields they had."""
+    """Return the position of a kind of features: image, metadata, both, others."""
     kind = features.split(" ")[0]
     return KINDS.index(kind) if kind in KINDS else len(KINDS)

@@ -1,20 +1,20 @@
-"""What a page is made of, for the template: sections of parts, each part of one kind."""
+"""Structure of a page for the templates: sections made of parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Part:
-    """A headed piece of a section.
+    """A part of a section, under a heading.
 
     Attributes:
-        title: its heading, also in the table of contents.
-        kind: the macro of `template.html` that draws it.
-        content: what that macro takes.
+        title: heading, also in the table of contents.
+        kind: name of the macro in `templates/parts.html` that draws the part.
+        content: argument of the macro.
     """
 
     title: str
@@ -24,15 +24,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """A run, a study or the comparison of runs.
+    """A run, a study, or the comparison of runs.
 
     Attributes:
+        title: heading of the section.
+        lead: paragraph under the heading.
         facts: (name, value) pairs under the heading.
-        notes: what is not on the page, and why.
+        parts: the parts, in order.
+        notes: what is missing from the page, and why.
     """
 
     title: str
     lead: str = ""
     facts: Sequence[tuple[str, str]] = ()
     parts: Sequence[Part] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""A study folder, as `satmip study` left it: its plot, and its table over the seeds."""
+"""The section of a study: its plot, and its table over the seeds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from satmip_jax.report.figures import Picture, data_uri
 from satmip_jax.report.files import ReportError, as_text, read_object, read_text
 from satmip_jax.report.hardware import hardware, versions
 from satmip_jax.report.published import LABEL, published
-from satmip_jax.report.scores import shown
+from satmip_jax.report.scores import format_score
 from satmip_jax.report.section import Part, Section
 
 STUDY_FILE, TABLE_FILE, PLOT_FILE = "study.json", "results.csv", "plot.svg"
 MAX_LINES = 300
 REQUIRED = ("variant", "seed", "metric", "value")
-LINE = ("variant", "dataset", "features")  # what a line of the pivot table is of
-# Columns that every study has; what comes beside them is its own.
+LINE = ("variant", "dataset", "features")  # key of a line of the pivot table
+# Columns of every study; all others are the study's own.
 COMMON = (
     *("study", "method", "seed", "images", "train_seconds", "split", "model", "protocol"),
     *("metric", "value", "n", "low", "high"),
@@ -32,13 +32,13 @@ COMMON = (
 
 @dataclass(frozen=True)
 class Pivot:
-    """Scores over the seeds: a line per variant, data set and kind of features.
+    """Scores over the seeds, with a line per variant, data set and kind of features.
 
     Attributes:
-        head: names of the columns that say what a line is of.
-        columns: (protocol, metric) of the scores.
-        lines: cells of `head`, then of `columns`, as text.
-        left_out: lines beyond `MAX_LINES`.
+        head: names of the columns that identify a line.
+        columns: (protocol, metric) of the score columns.
+        lines: (cells of `head`, cells of `columns`), as text.
+        left_out: number of lines beyond `MAX_LINES`.
     """
 
     head: Sequence[str]
@@ -48,10 +48,13 @@ class Pivot:
 
 
 def read_study(folder: Path) -> Section:
-    """The section of a study; what it does not hold yet is left out, and said so.
+    """Read the section of a study; missing files are noted and left out.
+
+    Args:
+        folder: folder of `satmip study`.
 
     Raises:
-        ReportError: a file that cannot be read; names it.
+        ReportError: a file that cannot be read; the message names it.
     """
     facts = read_object(folder / STUDY_FILE)
     parts, notes = [], []
@@ -62,15 +65,15 @@ def read_study(folder: Path) -> Section:
         picture = Picture(data_uri(svg, "image/svg+xml"), f"plot of the study: {title}")
         parts.append(Part("Plot", "plot", picture))
     else:
-        notes.append(f"There is no {PLOT_FILE} in the folder of the study.")
+        notes.append(f"The folder of the study has no {PLOT_FILE}.")
     if (folder / TABLE_FILE).is_file():
         rows = read_table(folder / TABLE_FILE)
         parts.append(Part("Table", "pivot", pivot(rows)))
         names = dict.fromkeys(row.get("dataset", "") for row in rows)
-        if known := [(name, scores) for name in names if (scores := published(name))]:
-            parts.append(Part("The paper", "published", (LABEL, known)))
+        if tables := [(name, scores) for name in names if (scores := published(name))]:
+            parts.append(Part("Published scores", "published", (LABEL, tables)))
     else:
-        notes.append(f"There is no {TABLE_FILE} in the folder of the study.")
+        notes.append(f"The folder of the study has no {TABLE_FILE}.")
     if recipes := _recipes(facts.get("recipes")):
         parts.append(Part("Recipes", "recipes", recipes))
     left_out = [("skipped", *pair) for pair in _pairs(facts.get("skipped"))]
@@ -78,16 +81,16 @@ def read_study(folder: Path) -> Section:
     for entry in failed if isinstance(failed, list) else []:
         if isinstance(entry, dict):
             left_out.append(("failed", as_text(entry.get("variant")), as_text(entry.get("reason"))))
-    told = {row["variant"] for row in rows} | {name for _, name, _ in left_out}
+    listed = {row["variant"] for row in rows} | {name for _, name, _ in left_out}
     planned = facts.get("variants")
     for name in map(as_text, planned if isinstance(planned, list) else []):
-        if name not in told:
-            left_out.append(("not done yet", name, ""))
+        if name not in listed:
+            left_out.append(("not run yet", name, ""))
     if left_out:
-        parts.append(Part("Not in the table", "left_out", left_out))
+        parts.append(Part("Missing variants", "left_out", left_out))
     if isinstance(config := facts.get("config"), dict):
-        whole = json.dumps(config, indent=2, sort_keys=True)
-        parts.append(Part("Configuration", "configuration", ([], whole)))
+        text = json.dumps(config, indent=2, sort_keys=True)
+        parts.append(Part("Configuration", "configuration", ([], text)))
     return Section(
         title=as_text(facts.get("title")) or folder.name,
         lead=as_text(facts.get("description")),
@@ -98,10 +101,13 @@ def read_study(folder: Path) -> Section:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The lines of a `results.csv`.
+    """Read the lines of a `results.csv`.
+
+    Args:
+        path: the file.
 
     Raises:
-        ReportError: not such a table.
+        ReportError: the file is not the table of a study.
     """
     try:
         reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
@@ -115,10 +121,10 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def pivot(rows: Sequence[Mapping[str, str]]) -> Pivot:
-    """Mean and deviation of each score over the seeds.
+    """Summarize each score over the seeds.
 
     Args:
-        rows: of a `results.csv`; a line without a number as value is left out.
+        rows: lines of a `results.csv`; those whose value is not a finite number are dropped.
     """
     columns: dict[tuple[str, str], None] = {}
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
@@ -128,8 +134,8 @@ def pivot(rows: Sequence[Mapping[str, str]]) -> Pivot:
         columns[row.get("protocol", ""), row["metric"]] = None
         groups.setdefault(tuple(row.get(name, "") for name in LINE), []).append(row)
     names = rows[0].keys() if rows else ()
-    own = [name for name in names if name not in (*COMMON, *LINE)]
-    extra = [name for name in ("images", "train_seconds") if name in names] + own
+    own_columns = [name for name in names if name not in (*COMMON, *LINE)]
+    extra = [name for name in ("images", "train_seconds") if name in names] + own_columns
     lines = []
     for key, group in groups.items():
         seeds = len({row["seed"] for row in group})
@@ -149,7 +155,7 @@ def pivot(rows: Sequence[Mapping[str, str]]) -> Pivot:
 
 
 def _score(group: Sequence[Mapping[str, str]], protocol: str, metric: str) -> str:
-    """Mean and sample standard deviation of one score, as text."""
+    """Format the mean and the sample standard deviation of one score."""
     values = [
         float(row["value"])
         for row in group
@@ -164,11 +170,11 @@ def _score(group: Sequence[Mapping[str, str]], protocol: str, metric: str) -> st
 def _value(metric: str, value: float) -> str:
     if metric.endswith("_bytes"):
         return f"{value / 2**20:,.1f} MiB"
-    return shown(metric, value)
+    return format_score(metric, value)
 
 
 def _over_seeds(group: Sequence[Mapping[str, str]], name: str) -> str:
-    """The value of a column in a group: what all have, or the mean of their numbers."""
+    """Format a column of a group: the value all lines share, or the mean of the numbers."""
     values = list(dict.fromkeys(row[name] for row in group if row.get(name)))
     numbers = [number for value in values if (number := _number(value)) is not None]
     if not values or len(numbers) < len(values):
@@ -184,26 +190,28 @@ def _over_seeds(group: Sequence[Mapping[str, str]], name: str) -> str:
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [("study", as_text(facts.get("name")))]
     if isinstance(axis := facts.get("x_axis"), dict):
-        rows.append(("drawn against", as_text(axis.get("label"))))
+        rows.append(("x axis", as_text(axis.get("label"))))
     if isinstance(data := facts.get("data"), dict):
         rows.append(("scored on", ", ".join(data)))
     if isinstance(seeds := facts.get("seeds"), list):
         rows.append(("seeds", ", ".join(map(as_text, seeds))))
     machines = facts.get("machines")
-    known = [m for m in machines if isinstance(m, dict)] if isinstance(machines, list) else [facts]
+    records = (
+        [m for m in machines if isinstance(m, dict)] if isinstance(machines, list) else [facts]
+    )
     for name, describe in (("hardware", hardware), ("versions", versions)):
-        rows.append((name, "; ".join(dict.fromkeys(filter(None, map(describe, known))))))
+        rows.append((name, "; ".join(dict.fromkeys(filter(None, map(describe, records))))))
     return [(name, value) for name, value in rows if value]
 
 
 def _recipes(value: object) -> list[tuple[str, str]]:
-    """(method, how its recipe differs from the configuration)."""
+    """Return (method, how its recipe differs from the configuration)."""
     pairs = value.items() if isinstance(value, dict) else ()
     return [(m, "; ".join(map(as_text, c))) for m, c in pairs if isinstance(c, list)]
 
 
 def _pairs(value: object) -> list[tuple[str, str]]:
-    """(key, value) of a JSON object, as text."""
+    """Return the (key, value) pairs of a JSON object as text."""
     return [(key, as_text(v)) for key, v in value.items()] if isinstance(value, dict) else []
 
 
