@@ -1,8 +1,8 @@
 """FT-Transformer: a Transformer over the fields of a record, one token per field.
 
-Equal to `rtdl_revisiting_models` on the same weights when nothing is missing: pre-norm blocks
-whose very first norm is skipped, ReGLU, the class token first, and a last block that only the
-class token goes through.
+Equal to `rtdl_revisiting_models` on the same weights if nothing is missing: pre-norm blocks whose
+very first norm is skipped, ReGLU, the class token first, and a last block that computes only the
+class token.
 
 Source: Gorishniy et al., "Revisiting Deep Learning Models for Tabular Data", NeurIPS 2021.
 """
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from satmip_jax.models.layers import (
     TORCH_LINEAR,
-    Array,
     Attention,
-    DType,
     Implementation,
     LayerNorm,
     dense,
@@ -28,18 +28,21 @@ RTDL_EPSILON = 1e-5  # PyTorch's default
 
 
 class NumericToken(nn.Module):
-    """`x @ kernel + bias`; with one number this is rtdl's `x * weight + bias`.
+    """`x @ kernel + bias`; for a single number this is rtdl's `x * weight + bias`.
 
-    NOTE[DIFF]: FT-Transformer has a token per number. Here a field of several numbers (an angle is
-    a sine and a cosine) is one token, the sum of theirs, each drawn smaller by the root of their
-    count so that no field starts out louder than another.
+    NOTE[DIFF]: FT-Transformer has one token per number. Here a field of several numbers (an angle
+    is a sine and a cosine) is one token, the sum of theirs. Each summand is initialised smaller by
+    the root of their count, so that all fields start at the same scale.
+
+    Attributes:
+        width: of the token.
     """
 
     width: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """float32 (b, n) -> float32 (b, width)."""
+    def __call__(self, x: Float32[Array, "batch numbers"]) -> Float32[Array, "batch {self.width}"]:
+        """Return the token of one numeric field."""
         bound = self.width**-0.5
         shape = (x.shape[-1], self.width)
         kernel = self.param("kernel", uniform(bound * x.shape[-1] ** -0.5), shape, jnp.float32)
@@ -48,16 +51,21 @@ class NumericToken(nn.Module):
 
 
 class CategoryToken(nn.Module):
-    """A row of an embedding table plus a bias; NaN for an id that the table does not have."""
+    """A row of an embedding table plus a bias; NaN for an id beyond the table.
+
+    Attributes:
+        vocabulary_size: number of ids.
+        width: of the token.
+    """
 
     vocabulary_size: int
     width: int
 
     @nn.compact
-    def __call__(self, ids: Array) -> Array:
-        """int32 (b,) -> float32 (b, width)."""
+    def __call__(self, ids: Int32[Array, " batch"]) -> Float32[Array, "batch {self.width}"]:
+        """Return the token of one categorical field."""
         init = uniform(self.width**-0.5)
-        # A field that no training record has an entry for still gets a row, which none reads.
+        # A field without values in the train split still needs a table; nothing reads its row.
         shape = (max(self.vocabulary_size, 1), self.width)
         embedding = self.param("embedding", init, shape, jnp.float32)
         bias = self.param("bias", init, (self.width,), jnp.float32)
@@ -65,10 +73,12 @@ class CategoryToken(nn.Module):
 
 
 class FieldTokenizer(nn.Module):
-    """Records -> one token per field, float32.
+    """Records -> one token per field.
 
-    NOTE[DIFF]: FT-Transformer has no rule for missing values. Here every field has a learned
-    token that stands in for it where it is missing.
+    NOTE[DIFF]: FT-Transformer has no rule for missing values. Here every field has a learned token
+    that replaces it where it is missing.
+
+    Attributes are those of `FTTransformer`.
     """
 
     fields: tuple[str, ...]
@@ -76,35 +86,50 @@ class FieldTokenizer(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, features: Mapping[str, Array], categories: Array, present: Array) -> Array:
-        """See `FTTransformer.__call__`; returns float32 (b, F, width)."""
+    def __call__(
+        self,
+        features: Mapping[str, Float[Array, "batch _"]],
+        categories: Int32[Array, "batch categories"],
+        present: Bool[Array, "batch fields"],
+    ) -> Float32[Array, "batch fields {self.width}"]:
+        """Return the tokens of all fields; arguments as in `FTTransformer.__call__`."""
         init = uniform(self.width**-0.5)
         missing = self.param("missing", init, (len(self.fields), self.width), jnp.float32)
         tokens = []
         columns = iter(range(categories.shape[1]))
         for position, name in enumerate(self.fields):
-            here = present[:, position]
+            is_present = present[:, position]
             if name in self.vocabulary_sizes:
-                ids = jnp.where(here, categories[:, next(columns)], jnp.int32(0))
+                ids = jnp.where(is_present, categories[:, next(columns)], jnp.int32(0))
                 tokens.append(
                     CategoryToken(self.vocabulary_sizes[name], self.width, name=name)(ids)
                 )
             else:
                 # Zeroed first: a NaN behind a mask would still reach the gradient of the kernel.
-                x = jnp.where(here[:, None], features[name].astype(jnp.float32), jnp.float32(0))
+                numbers = features[name].astype(jnp.float32)
+                x = jnp.where(is_present[:, None], numbers, jnp.float32(0))
                 tokens.append(NumericToken(self.width, name=name)(x))
         return jnp.where(present[:, :, None], jnp.stack(tokens, axis=1), missing[None])
 
 
 class ReGLU(nn.Module):
-    """`linear2(a * relu(b))` with `a, b = split(linear1(x))`: (..., width) -> (..., width)."""
+    """`linear2(a * relu(b))` with `a, b = split(linear1(x))`.
+
+    Attributes:
+        hidden: width of `a` and of `b`.
+        dropout: rate for `a * relu(b)`, in training only; rng "dropout".
+        dtype: of the computation; parameters are float32.
+    """
 
     hidden: int
     dropout: float
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(
+        self, x: Float[Array, "*batch width"], train: bool
+    ) -> Float[Array, "*batch width"]:
+        """Apply the layers to the last axis."""
         width = x.shape[-1]
         gates = dense(
             2 * self.hidden,
@@ -125,7 +150,18 @@ class ReGLU(nn.Module):
 
 
 class FTBlock(nn.Module):
-    """A pre-norm block; `first` skips the first norm, `queries` keeps only the first tokens."""
+    """A pre-norm block of the FT-Transformer.
+
+    Attributes:
+        heads: number of attention heads.
+        hidden: hidden width of the feed-forward layer.
+        first: whether to skip the first norm.
+        queries: number of leading tokens to compute; None for all of them.
+        attention_dropout: see `FTTransformer`.
+        ffn_dropout: see `FTTransformer`.
+        attention: see `layers.attend`.
+        dtype: of the computation; parameters are float32.
+    """
 
     heads: int
     hidden: int
@@ -133,12 +169,14 @@ class FTBlock(nn.Module):
     queries: int | None
     attention_dropout: float
     ffn_dropout: float
-    residual_dropout: float
     attention: Implementation
-    dtype: DType
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], train: bool
+    ) -> Float[Array, "batch queries width"]:
+        """Apply the block and return the first `queries` tokens."""
         y = x if self.first else LayerNorm(RTDL_EPSILON, self.dtype, name="attention_norm")(x)
         y = Attention(
             self.heads,
@@ -149,35 +187,33 @@ class FTBlock(nn.Module):
             dtype=self.dtype,
             name="attention",
         )(y, queries=self.queries, train=train)
-        x = x[:, : self.queries] + self._drop(y, train)
+        x = x[:, : self.queries] + y
         y = LayerNorm(RTDL_EPSILON, self.dtype, name="ffn_norm")(x)
-        y = ReGLU(self.hidden, self.ffn_dropout, self.dtype, name="ffn")(y, train)
-        return x + self._drop(y, train)
-
-    def _drop(self, x: Array, train: bool) -> Array:
-        return nn.Dropout(self.residual_dropout, deterministic=not train)(x)
+        return x + ReGLU(self.hidden, self.ffn_dropout, self.dtype, name="ffn")(y, train)
 
 
 class FTTransformer(nn.Module):
     """Feature-Tokenizer Transformer: the fields of a record -> one vector.
 
-    Attributes:
-      fields: names of the fields, in the order of `present`.
-      vocabulary_sizes: for each field that is a category, its number of values; the others are
-        numeric.
-      width, depth, heads: of the Transformer; rtdl's default for 3 blocks is width 192, 8 heads.
-      ffn_factor: hidden width of the feed-forward layer over `width`.
-      attention_dropout, ffn_dropout, residual_dropout: in training only; rng "dropout".
-      field_dropout: chance that a present field is turned into a missing one, drawn for each
-        record and field, in training only; rng "fields". All fields of a record may go.
-      attention: see `layers.attend`; there are too few tokens for a fused kernel to pay.
-      dtype: of the computation; parameters, and the tokens before the first block, are float32.
-
     Initialisation is rtdl's: uniform in +-1/sqrt(width) for tokens, PyTorch's default for linear
     layers, zero biases in attention.
 
-    The blocks differ (the first has no norm, the last has one query), so they are not scanned:
-    `block0`, `block1`, ...
+    The blocks differ (the first has no norm, the last has one query), so they are not scanned; they
+    are named `block0`, `block1`, ...
+
+    Attributes:
+        fields: names of the fields, in the order of `present`.
+        vocabulary_sizes: number of values of each categorical field; the other fields are numeric.
+        width: of the tokens. rtdl's default for 3 blocks is width 192 with 8 heads.
+        depth: number of blocks.
+        heads: number of attention heads.
+        ffn_factor: hidden width of the feed-forward layer, as a multiple of `width`.
+        attention_dropout: rate for attention weights, in training only; rng "dropout".
+        ffn_dropout: rate within the feed-forward layer, in training only; rng "dropout".
+        field_dropout: probability that a present field is treated as missing, drawn for each
+            record and field, in training only; rng "fields". All fields of a record may be dropped.
+        attention: see `layers.attend`; there are too few tokens for a fused kernel to pay off.
+        dtype: of the blocks; parameters, tokens and output are float32.
     """
 
     fields: tuple[str, ...]
@@ -188,43 +224,43 @@ class FTTransformer(nn.Module):
     ffn_factor: float = 4 / 3
     attention_dropout: float = 0.2
     ffn_dropout: float = 0.1
-    residual_dropout: float = 0.0
     field_dropout: float = 0.0
     attention: Implementation = "einsum"
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        features: Mapping[str, Array],
-        categories: Array,
-        present: Array,
+        features: Mapping[str, Float[Array, "batch _"]],
+        categories: Int32[Array, "batch categories"],
+        present: Bool[Array, "batch fields"],
         train: bool = False,
-    ) -> Array:
+    ) -> Float32[Array, "batch {self.width}"]:
         """Encode records.
 
         Args:
-          features: for each numeric field, float32 (b, n): its n numbers, standardised. What
-            stands where a field is missing has no effect, be it NaN.
-          categories: int32 (b, C), ids below the vocabulary size, for the fields in
-            `vocabulary_sizes` in the order of `fields`.
-          present: bool (b, F), for each of `fields`.
-          train: whether to drop.
+            features: for each numeric field, its standardised numbers, (batch, numbers). Values at
+                missing fields have no effect, not even NaN.
+            categories: ids below the vocabulary size, one column for each field in
+                `vocabulary_sizes`, in the order of `fields`.
+            present: whether a record has a field, one column for each of `fields`.
+            train: whether to apply dropout.
 
         Returns:
-          float32 (b, width): the class token after the final norm. rtdl's output head goes on
-          with a ReLU and a linear layer, which are the projector's business here.
+            The class token after the final norm. rtdl's output head, a ReLU and a linear layer, is
+            left to the projector.
 
         Raises:
-          ValueError: no fields, fields without features, or arrays of another width.
+            ValueError: no fields, fields without features, or arrays of the wrong width.
 
         Example:
-          >>> model = FTTransformer(fields=("gsd", "country"), vocabulary_sizes={"country": 9})
-          >>> gsd, country = jnp.ones((2, 1)), jnp.zeros((2, 1), jnp.int32)
-          >>> present = jnp.array([[True, True], [False, True]])
-          >>> inputs = {"gsd": gsd}, country, present
-          >>> model.apply(model.init(jax.random.key(0), *inputs), *inputs).shape
-          (2, 192)
+            >>> from satmip_jax.models.ft_transformer import FTTransformer
+            >>> model = FTTransformer(fields=("gsd", "country"), vocabulary_sizes={"country": 9})
+            >>> gsd, country = jnp.ones((2, 1)), jnp.zeros((2, 1), jnp.int32)
+            >>> present = jnp.array([[True, True], [False, True]])
+            >>> inputs = {"gsd": gsd}, country, present
+            >>> model.apply(model.init(jax.random.key(0), *inputs), *inputs).shape
+            (2, 192)
         """
         self._check(features, categories, present)
         if train and self.field_dropout:
@@ -243,7 +279,6 @@ class FTTransformer(nn.Module):
                 queries=1 if i == self.depth - 1 else None,
                 attention_dropout=self.attention_dropout,
                 ffn_dropout=self.ffn_dropout,
-                residual_dropout=self.residual_dropout,
                 attention=self.attention,
                 dtype=self.dtype,
                 name=f"block{i}",
@@ -251,6 +286,7 @@ class FTTransformer(nn.Module):
         return LayerNorm(RTDL_EPSILON, name="norm")(x[:, 0])
 
     def _check(self, features: Mapping[str, Array], categories: Array, present: Array) -> None:
+        """Raise a ValueError for inputs that do not match the attributes."""
         if not self.fields or self.depth < 1:
             raise ValueError(f"nothing to encode: {self.fields=}, {self.depth=}")
         unknown = [name for name in self.vocabulary_sizes if name not in self.fields]
@@ -260,9 +296,9 @@ class FTTransformer(nn.Module):
         absent = [name for name in numeric if name not in features]
         if absent:
             raise ValueError(f"no features for {absent}; there are features for {list(features)}")
-        for what, array, columns in (
+        for name, array, columns in (
             ("present", present, len(self.fields)),
             ("categories", categories, len(self.vocabulary_sizes)),
         ):
             if array.ndim != 2 or array.shape[1] != columns:
-                raise ValueError(f"{what} must be (batch, {columns}), not {array.shape}")
+                raise ValueError(f"{name} must be (batch, {columns}), not {array.shape}")

@@ -1,11 +1,11 @@
 """Transformer layers shared by the image and text encoders, and their initialisers.
 
-Parameters are float32 and are cast to `dtype` (bfloat16 on accelerators) where they are used;
-layer norms, softmax and GELU are computed in float32 whatever `dtype` is.
+Parameters are float32 and are cast to `dtype` (bfloat16 on accelerators) where they are used.
+Layer norms, softmax and GELU are computed in float32 whatever `dtype` is.
 
 Parameter names are PyTorch-like (`norm1`, `attention/qkv`, `mlp/fc1`, ...) so that published
-weights map onto them by name; the blocks of an `Encoder` are stacked on a leading axis of
-length `depth`.
+weights map onto them by name. The blocks of an `Encoder` are stacked on a leading axis of length
+`depth`.
 """
 
 import functools
@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Int32, PRNGKeyArray
 
-Array = jax.Array
-DType = Any
 Initializer = Callable[..., Array]
 Implementation = Literal["auto", "einsum", "xla", "cudnn"]
 
 XAVIER: Initializer = nn.initializers.xavier_uniform()
-# Xavier's for each of queries, keys and values, which are square, not for the three as one matrix.
+# Xavier's scale for queries, keys and values as three square matrices, not as one wide matrix.
 XAVIER_QKV: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 
 # The default of torch.nn.Linear and Conv2d: uniform in +-1/sqrt(fan_in).
@@ -31,23 +31,23 @@ TORCH_LINEAR: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "u
 
 
 def uniform(bound: float) -> Initializer:
-    """An initialiser that draws from the uniform distribution on [-bound, bound]."""
+    """Return an initialiser that draws from the uniform distribution on [-bound, bound)."""
 
-    def init(key: Array, shape: tuple[int, ...], dtype: DType = jnp.float32) -> Array:
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
 
 
-# What a function under this computes is computed again for the gradient, from its inputs alone,
-# instead of being kept: without it a step of ViT-S/16 in bfloat16 keeps the float32 values within
-# every GELU and norm. Inside a loop over blocks nothing can undo it: it needs no barrier.
+# Recomputes a function from its inputs in the backward pass instead of keeping its intermediates.
+# Without it a step of ViT-S/16 in bfloat16 keeps the float32 values within every GELU and norm.
+# XLA cannot merge the two computations across the loop over blocks, so no barrier is needed.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 @_recomputed
-def gelu(x: Array) -> Array:
-    """The exact (erf) GELU, computed in float32; the dtype of `x` is kept.
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the exact (erf) GELU, computed in float32 and returned in the dtype of `x`.
 
     `jax.nn.gelu` rounds sqrt(1/2) to bfloat16 and uses erfc, which is slower on CPU.
     """
@@ -56,14 +56,19 @@ def gelu(x: Array) -> Array:
 
 
 def dense(features: int, **options: Any) -> nn.Dense:
-    """`nn.Dense` as a product of two matrices, whatever the axes of its input.
+    """Return an `nn.Dense` that is one product of two matrices, whatever the axes of its input.
 
-    Of a product with more axes XLA transposes the kernel's gradient and back, by copies on a CPU: a
-    step of a small ViT takes a quarter longer.
+    For products with more axes XLA transposes the gradient of the kernel and back, with copies on
+    a CPU: a step of a small ViT takes a quarter longer.
+
+    Args:
+        features: width of the output.
+        **options: other attributes of `nn.Dense`.
     """
 
     def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-        rows = x.reshape(-1, x.shape[-1]) @ kernel  # what Dense asks for besides is always this
+        # Dense always contracts the last axis of x with the first of the kernel.
+        rows = x.reshape(-1, x.shape[-1]) @ kernel  # (rows, in) . (in, out) -> (rows, out)
         return rows.reshape(*x.shape[:-1], kernel.shape[-1])
 
     return nn.Dense(features, dot_general=dot_general, **options)
@@ -72,33 +77,37 @@ def dense(features: int, **options: Any) -> nn.Dense:
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis; statistics in float32, output in `dtype`.
 
-    Flax's own mixes bfloat16 inputs with float32 statistics, which strict promotion forbids.
-    `epsilon` is timm's 1e-6 (PyTorch's default is 1e-5).
+    Flax's LayerNorm mixes bfloat16 inputs with float32 statistics, which strict promotion forbids.
+
+    Attributes:
+        epsilon: added to the variance; timm uses 1e-6, PyTorch's default is 1e-5.
+        dtype: of the output.
     """
 
     epsilon: float = 1e-6
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Normalise each row of `x`."""
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         shape = (1,) * (x.ndim - 1) + (-1,)
         scale = self.param("scale", ones, (x.shape[-1],), jnp.float32).reshape(shape)
         bias = self.param("bias", zeros, (x.shape[-1],), jnp.float32).reshape(shape)
 
         @_recomputed
-        def normalise(x: Array, scale: Array, bias: Array) -> Array:
+        def normalize(x: Array, scale: Array, bias: Array) -> Array:
             x = x.astype(jnp.float32)
             centred = x - jnp.mean(x, axis=-1, keepdims=True)
             variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
             y = centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias
             return y.astype(self.dtype)
 
-        return normalise(x, scale, bias)
+        return normalize(x, scale, bias)
 
 
-def _cudnn_serves(dtype: DType, head_width: int) -> bool:
-    """Whether cuDNN's flash attention takes this dtype and head width on this machine."""
+def _cudnn_supports(dtype: DTypeLike, head_width: int) -> bool:
+    """Return whether cuDNN's flash attention supports this dtype and head width on this GPU."""
     if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
         return False
     if head_width % 8 or head_width > 128 or jax.default_backend() != "gpu":
@@ -110,12 +119,20 @@ def _cudnn_serves(dtype: DType, head_width: int) -> bool:
 
 
 def resolve_attention(
-    implementation: Implementation, dtype: DType, head_width: int
+    implementation: Implementation, dtype: DTypeLike, head_width: int
 ) -> Literal["einsum", "xla", "cudnn"]:
-    """What "auto" means here: "cudnn" where it can serve, "einsum" on CPU, "xla" elsewhere.
+    """Choose the implementation behind "auto" for the default backend.
+
+    Args:
+        implementation: "auto", or a fixed choice, which is returned as it is.
+        dtype: of queries, keys and values.
+        head_width: width of one head.
+
+    Returns:
+        For "auto": "cudnn" where it is supported, else "einsum" on a CPU and "xla" elsewhere.
 
     Raises:
-      ValueError: `implementation` is none of "auto", "einsum", "xla", "cudnn".
+        ValueError: `implementation` is none of "auto", "einsum", "xla", "cudnn".
     """
     if implementation not in ("auto", "einsum", "xla", "cudnn"):
         raise ValueError(
@@ -123,46 +140,50 @@ def resolve_attention(
         )
     if implementation != "auto":
         return implementation
-    if _cudnn_serves(dtype, head_width):
+    if _cudnn_supports(dtype, head_width):
         return "cudnn"
     return "einsum" if jax.default_backend() == "cpu" else "xla"
 
 
 def attend(
-    query: Array,
-    key: Array,
-    value: Array,
+    query: Float[Array, "batch queries heads head_width"],
+    key: Float[Array, "batch keys heads head_width"],
+    value: Float[Array, "batch keys heads head_width"],
     *,
-    lengths: Array | None = None,
+    lengths: Int[Array, " batch"] | None = None,
     implementation: Implementation = "auto",
     dropout: Callable[[Array], Array] | None = None,
-) -> Array:
-    """Softmax attention, `softmax(q k^T / sqrt(d)) v`, softmax in float32.
+) -> Float[Array, "batch queries heads head_width"]:
+    """Compute softmax attention, `softmax(q k^T / sqrt(head_width)) v`, with softmax in float32.
 
     Args:
-      query: (b, t, heads, d).
-      key, value: (b, s, heads, d).
-      lengths: int32 (b,), the number of leading keys that are real; None for all of them.
-      implementation: "cudnn" and "xla" are those of `jax.nn.dot_product_attention`; "einsum" is
-        the same mathematics with the heads moved to the batch first, which XLA runs faster on
-        CPU; "auto" chooses. JAX refuses "cudnn" an odd t or s where a gradient is taken.
-      dropout: applied to the attention weights (b, heads, t, s); only "einsum" can.
+        query: the queries, float32 or bfloat16.
+        key: the keys, of the same dtype.
+        value: the values, of the same dtype.
+        lengths: for each row, the number of leading keys that are not padding; None for all of
+            them. A row of length 0 attends to its first key, because no key at all would be 0/0.
+        implementation: "cudnn" and "xla" are those of `jax.nn.dot_product_attention`; "einsum" is
+            the same mathematics with the heads moved to the batch first, which XLA runs faster on
+            CPU; "auto" chooses. JAX rejects "cudnn" with an odd number of queries or keys if a
+            gradient is taken.
+        dropout: applied to the attention weights (batch, heads, queries, keys). It forces
+            "einsum", the only implementation that exposes them.
 
     Returns:
-      (b, t, heads, d), the dtype of `query`.
+        The attended values, in the dtype of `query`.
     """
     chosen = resolve_attention(implementation, query.dtype, query.shape[-1])
-    if lengths is not None:  # a row without keys would be 0/0: let it see its first one
+    if lengths is not None:
         lengths = jnp.maximum(lengths.astype(jnp.int32), jnp.int32(1))
     if dropout is None and chosen == "xla":
         run = _recomputed(functools.partial(jax.nn.dot_product_attention, implementation="xla"))
         return run(query, key, value, key_value_seq_lengths=lengths)
-    if dropout is None and chosen == "cudnn":  # which keeps no weights for the gradient
+    if dropout is None and chosen == "cudnn":  # keeps no attention weights for the gradient
         return jax.nn.dot_product_attention(
             query,
             key,
             value,
-            query_seq_lengths=None if lengths is None else _each(query, query.shape[1]),
+            query_seq_lengths=None if lengths is None else _repeat_per_row(query, query.shape[1]),
             key_value_seq_lengths=lengths,
             implementation="cudnn",
         )
@@ -175,14 +196,15 @@ def attend(
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
-    return jnp.einsum("bhts,bshd->bthd", weights, value)  # (b, h, t, s) . (b, s, h, d)
+    # (b, h, t, s) . (b, s, h, d) -> (b, t, h, d)
+    return jnp.einsum("bhts,bshd->bthd", weights, value)
 
 
-def _each(x: Array, number: int) -> Array:
-    """`number` for each row of x, int32 (b,).
+def _repeat_per_row(x: Float[Array, "batch ..."], number: int) -> Int32[Array, " batch"]:
+    """Return `number` for each row of `x`.
 
-    cuDNN's call needs it cut over the devices like x, and with the axis of a `vmap` around. A
-    constant has neither, nor has what XLA sees to be one: so it is computed from x.
+    cuDNN's call needs this array sharded like `x` and batched by an enclosing `vmap`. A constant,
+    or anything that XLA can fold to one, is neither, so it is computed from `x`.
     """
     return jnp.maximum((x.reshape(x.shape[0], -1)[:, 0] > 0).astype(jnp.int32), jnp.int32(number))
 
@@ -190,10 +212,15 @@ def _each(x: Array, number: int) -> Array:
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection to queries, keys and values.
 
-    The output features of `qkv` are ordered (3, heads, head width), as timm's.
+    The output features of `qkv` are ordered (3, heads, head width), like timm's.
 
-    Raises:
-      ValueError: the width of the input is not a multiple of `heads`.
+    Attributes:
+        heads: number of heads.
+        dropout: rate for the attention weights, in training only; rng "dropout".
+        implementation: see `attend`.
+        qkv_init: initialiser of the projection to queries, keys and values.
+        output_init: initialiser of the output projection.
+        dtype: of the computation; parameters are float32.
     """
 
     heads: int
@@ -201,67 +228,91 @@ class Attention(nn.Module):
     implementation: Implementation = "auto"
     qkv_init: Initializer = XAVIER_QKV
     output_init: Initializer = XAVIER
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self,
-        x: Array,
-        lengths: Array | None = None,
+        x: Float[Array, "batch tokens width"],
+        lengths: Int[Array, " batch"] | None = None,
         *,
         queries: int | None = None,
         train: bool = False,
-    ) -> Array:
-        """(b, n, width) -> (b, n, width); only the first `queries` tokens, where given, ask."""
-        b, n, width = x.shape
+    ) -> Float[Array, "batch queries width"]:
+        """Let tokens attend to each other.
+
+        Args:
+            x: the tokens.
+            lengths: for each row, the number of leading tokens that are not padding; None for all.
+            queries: number of leading tokens to compute an output for; None for all of them.
+            train: whether to apply dropout.
+
+        Returns:
+            The attended tokens; `queries` of them if that is given.
+
+        Raises:
+            ValueError: the width is not a multiple of `heads`.
+        """
+        batch, tokens, width = x.shape
         if width % self.heads:
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}")
         head_width = width // self.heads
         dropout = None
         if train and self.dropout:
             dropout = nn.Dropout(self.dropout, deterministic=False)
-        asking = n if queries is None else queries
-        even = asking
+        outputs = tokens if queries is None else queries
+        padded = outputs
         if dropout is None:
             chosen = resolve_attention(self.implementation, self.dtype, head_width)
-            if chosen == "cudnn" and (n % 2 or asking % 2):
-                # JAX refuses cuDNN an odd number of tokens in training: one more, which none sees.
-                # Here and not in `attend`, where it would have to be copied.
-                x = jnp.pad(x, ((0, 0), (0, n % 2), (0, 0)))
-                lengths = _each(x, n) if lengths is None else lengths
-                even += asking % 2
+            if chosen == "cudnn" and (tokens % 2 or outputs % 2):
+                # JAX rejects an odd number of tokens for cuDNN in training: add one and mask it.
+                # In `attend` this would cost a copy of queries, keys and values.
+                x = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0)))
+                lengths = _repeat_per_row(x, tokens) if lengths is None else lengths
+                padded += outputs % 2
         qkv = dense(3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(b, -1, 3, self.heads, head_width)
+        qkv = qkv.reshape(batch, -1, 3, self.heads, head_width)
         y = attend(
-            qkv[:, :even, 0],
+            qkv[:, :padded, 0],
             qkv[:, :, 1],
             qkv[:, :, 2],
             lengths=lengths,
             implementation=self.implementation,
             dropout=dropout,
         )
-        y = y.reshape(b, even, width)
+        y = y.reshape(batch, padded, width)
         y = dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")(y)
-        return y[:, :asking]
+        return y[:, :outputs]
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear: (..., width) -> (..., width)."""
+    """Linear layer, GELU, linear layer.
+
+    Attributes:
+        hidden: width between the layers.
+        hidden_init: initialiser of the first layer.
+        output_init: initialiser of the second layer.
+        dtype: of the computation; parameters are float32.
+    """
 
     hidden: int
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Apply the layers to the last axis."""
         width = x.shape[-1]
         y = dense(self.hidden, kernel_init=self.hidden_init, dtype=self.dtype, name="fc1")(x)
         return dense(width, kernel_init=self.output_init, dtype=self.dtype, name="fc2")(gelu(y))
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer block: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`."""
+    """A pre-norm Transformer block: `x + attention(norm1(x))`, then `x + mlp(norm2(x))`.
+
+    Attributes are those of `Encoder`.
+    """
 
     heads: int
     mlp_dim: int
@@ -270,10 +321,13 @@ class Block(nn.Module):
     qkv_init: Initializer = XAVIER_QKV
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, lengths: Array | None = None) -> Array:
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch tokens width"]:
+        """Apply the block; see `Encoder.__call__`."""
         y = LayerNorm(self.epsilon, self.dtype, name="norm1")(x)
         x = x + Attention(
             self.heads,
@@ -292,15 +346,20 @@ class Encoder(nn.Module):
     """`depth` blocks under one `nn.scan`: compiled once, parameters stacked on a leading axis.
 
     Attributes:
-      remat: keep only the input of each block for the backward pass and recompute the rest:
-        the memory of one block instead of `depth`, for about a third more time.
-      unroll: blocks per iteration of the compiled loop; `depth` leaves no loop. None chooses: one
-        block, except that on CPU without `remat` there is no loop, which runs faster there. It
-        changes neither the parameters nor the result.
-      attention: see `attend`.
-
-    Raises:
-      ValueError: `depth` is below one.
+        depth: number of blocks.
+        heads: number of attention heads.
+        mlp_dim: hidden width of the MLPs.
+        remat: keep only the input of each block for the backward pass and recompute the rest:
+            the memory of one block instead of `depth`, for about a third more time.
+        unroll: blocks per iteration of the compiled loop; `depth` leaves no loop. None chooses one
+            block, except on CPU without `remat`, where no loop is faster. It changes neither the
+            parameters nor the result.
+        attention: see `attend`.
+        epsilon: of the layer norms.
+        qkv_init: initialiser of the projections to queries, keys and values.
+        hidden_init: initialiser of the first layer of the MLPs.
+        output_init: initialiser of the layers that write to the residual stream.
+        dtype: of the computation; parameters are float32.
     """
 
     depth: int
@@ -313,17 +372,30 @@ class Encoder(nn.Module):
     qkv_init: Initializer = XAVIER_QKV
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, lengths: Array | None = None) -> Array:
-        """(b, n, width) -> (b, n, width); only the first `lengths` (b,) tokens are attended to."""
+    def __call__(
+        self, x: Float[Array, "batch tokens width"], lengths: Int[Array, " batch"] | None = None
+    ) -> Float[Array, "batch tokens width"]:
+        """Apply the blocks.
+
+        Args:
+            x: the tokens.
+            lengths: for each row, the number of leading tokens that are not padding; None for all.
+
+        Returns:
+            The encoded tokens, in `dtype`.
+
+        Raises:
+            ValueError: `depth` is below 1, or the width is not a multiple of `heads`.
+        """
         if self.depth < 1:
             raise ValueError(f"an encoder needs a depth of at least 1, not {self.depth}")
         unroll = self.unroll
         if unroll is None:
             unroll = self.depth if jax.default_backend() == "cpu" and not self.remat else 1
-        # Inside a loop nothing can undo the recomputation: it needs no barrier.
+        # XLA cannot merge the recomputation with the forward pass across a loop: no barrier needed.
         block = nn.remat(Block, prevent_cse=unroll > 1) if self.remat else Block
         layers = nn.scan(
             lambda layer, carry, lengths: (layer(carry, lengths), None),

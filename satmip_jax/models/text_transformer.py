@@ -1,7 +1,8 @@
-"""A bidirectional Transformer encoder over tokens: the caption of a record -> one vector.
+"""Bidirectional Transformer encoder over tokens: the caption of a record -> one vector.
 
-NOTE[DIFF]: CLIP's text encoder is causal, and read at its last token. Captions are short lists
-of fields in any order: here every token sees every other, and their mean is read.
+NOTE[DIFF]: CLIP's text encoder is causal, and its output is that of the last token. Captions are
+short lists of fields in any order: here every token attends to every other, and the output is their
+mean.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
 ICML 2021, for the initialisation.
@@ -9,8 +10,10 @@ ICML 2021, for the initialisation.
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float32, Int32
 
-from satmip_jax.models.layers import Array, DType, Encoder, Implementation, LayerNorm
+from satmip_jax.models.layers import Encoder, Implementation, LayerNorm
 
 PADDING = 0
 
@@ -18,16 +21,20 @@ PADDING = 0
 class TextTransformer(nn.Module):
     """Pre-norm Transformer encoder with learned positions and mean pooling.
 
-    Attributes:
-      width, depth, heads: of the Transformer; the MLP is four times as wide.
-      length: the longest sequence of tokens.
-      vocab_size: number of tokens, padding included; 256 bytes and two marks by default.
-      remat, unroll, attention: see `layers.Encoder`.
-      dtype: of the computation; parameters are float32 always.
-
     Initialisation is CLIP's: tokens normal(0.02), positions normal(0.01), and normal with
-    deviations width^-0.5 for attention, (2 width)^-0.5 for the MLP, and a further
-    (2 depth)^-0.5 for what is added to the residual stream.
+    deviations width^-0.5 for attention, (2 width)^-0.5 for the MLP, and a further (2 depth)^-0.5
+    for the layers that write to the residual stream.
+
+    Attributes:
+        width: of the tokens; the MLPs are four times as wide.
+        depth: number of blocks.
+        heads: number of attention heads.
+        length: maximum number of tokens of a sequence.
+        vocab_size: number of tokens, padding included; by default 256 bytes and two marks.
+        remat: see `layers.Encoder`.
+        unroll: see `layers.Encoder`.
+        attention: see `layers.attend`.
+        dtype: of the computation; parameters are float32.
     """
 
     width: int
@@ -38,34 +45,37 @@ class TextTransformer(nn.Module):
     remat: bool = False
     unroll: int | None = None
     attention: Implementation = "auto"
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, tokens: Array, train: bool = False) -> Array:
+    def __call__(
+        self, tokens: Int32[Array, "batch tokens"], train: bool = False
+    ) -> Float32[Array, "batch {self.width}"]:
         """Encode sequences of tokens.
 
         Args:
-          tokens: int32 (b, L), L at most `length`; 0 is padding and stands at the end. A
-            token that the vocabulary does not have gives NaN.
-          train: the same for every encoder; this one has nothing that only training does.
+            tokens: token ids, at most `length` per row. 0 is padding and stands at the end. A token
+                outside the vocabulary gives NaN.
+            train: part of every encoder's signature; this one behaves the same in training.
 
         Returns:
-          float32 (b, width): the mean over the real tokens, then the final norm. A row of
-          padding alone gives what a mean of zero gives.
+            The mean over the tokens that are not padding, then the final norm. A row of padding
+            alone gives the norm of zeros.
 
         Raises:
-          ValueError: tokens are not (b, L), or L is more than `length`.
+            ValueError: tokens are not (batch, tokens), or there are more than `length`.
 
         Example:
-          >>> model = TextTransformer(width=64, depth=2, heads=2, length=32)
-          >>> tokens = jnp.array([[256, 72, 105, 257, 0]], jnp.int32)
-          >>> model.apply(model.init(jax.random.key(0), tokens), tokens).shape
-          (1, 64)
+            >>> from satmip_jax.models.text_transformer import TextTransformer
+            >>> model = TextTransformer(width=64, depth=2, heads=2, length=32)
+            >>> tokens = jnp.array([[256, 72, 105, 257, 0]], jnp.int32)
+            >>> model.apply(model.init(jax.random.key(0), tokens), tokens).shape
+            (1, 64)
         """
         del train
         if tokens.ndim != 2 or tokens.shape[1] > self.length:
             raise ValueError(
-                f"tokens must be (batch, at most {self.length}), not {tokens.shape}; "
+                f"tokens must be (batch, at most {self.length}), not {tokens.shape}: "
                 "give the model a larger `length`, or cut the captions"
             )
         normal = nn.initializers.normal

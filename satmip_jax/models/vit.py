@@ -1,4 +1,4 @@
-"""The Vision Transformer: images -> pooled representations.
+"""Vision Transformer: images -> pooled representations.
 
 Equal to timm's VisionTransformer on the same weights: pre-norm blocks, exact GELU, learned
 position embeddings, epsilon 1e-6.
@@ -11,18 +11,12 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
 
-from satmip_jax.models.layers import (
-    TORCH_LINEAR,
-    Array,
-    DType,
-    Encoder,
-    Implementation,
-    LayerNorm,
-    dense,
-)
+from satmip_jax.models.layers import TORCH_LINEAR, Encoder, Implementation, LayerNorm, dense
 
-# name: width, depth, heads. The MLP is four times as wide as the tokens.
+# Name: width, depth, heads. The MLPs are four times as wide as the tokens.
 VARIANTS: dict[str, tuple[int, int, int]] = {
     "mu": (32, 1, 2),  # for tests
     "nano": (128, 4, 4),  # for CPU
@@ -37,20 +31,25 @@ VARIANTS: dict[str, tuple[int, int, int]] = {
 class ViT(nn.Module):
     """Vision Transformer encoder.
 
-    Attributes:
-      width, depth, heads, mlp_dim: of the Transformer.
-      patch_size: side of a patch in pixels.
-      pool: "cls": a class token, read after the final norm (timm's default). "mean": no class
-        token; the mean over the patches, then the final norm (timm's
-        `class_token=False, global_pool="avg"`, which norms after pooling).
-      dtype: of the computation; parameters are float32 always.
-      remat, unroll, attention: see `layers.Encoder`.
-
     Initialisation follows timm's `weight_init="moco"` (Chen et al. 2021, MoCo v3): Xavier's uniform
-    for linear layers, queries, keys and values each by itself, zero biases; normal(0.02) for
-    positions, normal(1e-6) for the class token, PyTorch's uniform for the patch embedding.
-    timm's default, normal(0.02) whatever the width, leaves a narrow encoder nearly linear: of
-    width 128 and untrained, 54.8 instead of 63.4 % by kNN on EuroSAT's spatial split.
+    for linear layers, with queries, keys and values each taken by itself, and zero biases;
+    normal(0.02) for positions, normal(1e-6) for the class token, PyTorch's uniform for the patch
+    embedding. timm's default, normal(0.02) for any width, leaves a narrow encoder nearly linear:
+    an untrained one of width 128 scores 54.8 instead of 63.4 % by kNN on EuroSAT's spatial split.
+
+    Attributes:
+        width: of the tokens.
+        depth: number of blocks.
+        heads: number of attention heads.
+        mlp_dim: hidden width of the MLPs.
+        patch_size: side of a patch in pixels.
+        pool: "cls": the class token after the final norm (timm's default). "mean": no class
+            token; the mean over the patches, then the final norm (timm's
+            `class_token=False, global_pool="avg"`, which norms after pooling).
+        remat: see `layers.Encoder`.
+        unroll: see `layers.Encoder`.
+        attention: see `layers.attend`.
+        dtype: of the computation; parameters are float32.
     """
 
     width: int
@@ -62,28 +61,32 @@ class ViT(nn.Module):
     remat: bool = False
     unroll: int | None = None
     attention: Implementation = "auto"
-    dtype: DType = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> Array:
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], train: bool = False
+    ) -> Float32[Array, "batch {self.width}"]:
         """Encode normalised images.
 
         Args:
-          images: float32 or bfloat16 (b, H, W, 3), standardised per channel.
-          train: the same for every encoder; a ViT has nothing that only training does.
+            images: float32 or bfloat16, standardised per channel.
+            train: part of every encoder's signature; a ViT behaves the same in training.
 
         Returns:
-          float32 (b, width).
+            One vector per image.
 
         Raises:
-          ValueError: the images are not (b, H, W, 3), a side is not a multiple of the patch, the
-            parameters were made for another image size, or `pool` is unknown.
+            ValueError: the images are not (batch, height, width, 3), a side is not a multiple of
+                the patch size, the parameters were made for another image size, or `pool` is
+                unknown.
 
         Example:
-          >>> model = vit("nano/8", pool="mean")
-          >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-          >>> model.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
-          (2, 128)
+            >>> from satmip_jax.models.vit import vit
+            >>> model = vit("nano/8", pool="mean")
+            >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+            >>> model.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
+            (2, 128)
         """
         del train
         if self.pool not in ("cls", "mean"):
@@ -108,22 +111,27 @@ class ViT(nn.Module):
         pooled = x[:, 0] if self.pool == "cls" else jnp.mean(x.astype(jnp.float32), axis=1)
         return LayerNorm(name="norm")(pooled)
 
-    def _patches(self, images: Array) -> Array:
-        """(b, H, W, 3) -> (b, patches, p * p * 3): row by row; within a patch (y, x, channel)."""
+    def _patches(
+        self, images: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch patches pixels"]:
+        """Cut images into patches, row by row; pixels within a patch are (y, x, channel)."""
         if images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(f"images must be (batch, height, width, 3), not {images.shape}")
-        b, height, width, channels = images.shape
+        batch, height, width, channels = images.shape
         p = self.patch_size
         if height % p or width % p or not height or not width:
             raise ValueError(
                 f"images of {height}x{width} pixels do not divide into patches of {p}x{p}: "
-                f"choose an image size that is a multiple of {p}, or another patch"
+                f"choose an image size that is a multiple of {p}, or another patch size"
             )
-        x = images.astype(self.dtype).reshape(b, height // p, p, width // p, p, channels)
-        return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, p * p * channels)
+        x = images.astype(self.dtype).reshape(batch, height // p, p, width // p, p, channels)
+        # (b, y, p, x, p, 3) -> (b, y, x, p, p, 3) -> (b, y * x, p * p * 3)
+        return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, p * p * channels)
 
-    def _positions(self, tokens: int, image_shape: tuple[int, ...]) -> Array:
-        """The position embedding (tokens, width), sized by the images seen at initialisation."""
+    def _positions(
+        self, tokens: int, image_shape: tuple[int, ...]
+    ) -> Float32[Array, "{tokens} {self.width}"]:
+        """Return the position embedding, whose size the images at initialisation decided."""
         if self.has_variable("params", "position"):
             made_for: int = self.get_variable("params", "position").shape[0]
             if made_for != tokens:
@@ -140,16 +148,22 @@ class ViT(nn.Module):
 def parse_vit(name: str) -> tuple[str, int]:
     """Split the name of a ViT into its variant and its patch size.
 
-    A variant is a key of `VARIANTS`, or width x depth x heads.
+    Args:
+        name: variant and patch size, such as "S/16", "s16", "ViT-B/16", "256x8x4/16". A variant is
+            a key of `VARIANTS`, or width x depth x heads.
 
-    Example:
-      >>> parse_vit("vit-s16")
-      ('S', 16)
-      >>> parse_vit("256x8x4/16")
-      ('256x8x4', 16)
+    Returns:
+        The variant, and the side of a patch in pixels.
 
     Raises:
-      ValueError: the name is not understood; the message lists the variants.
+        ValueError: the name is not understood; the message lists the variants.
+
+    Example:
+        >>> from satmip_jax.models.vit import parse_vit
+        >>> parse_vit("vit-s16")
+        ('S', 16)
+        >>> parse_vit("256x8x4/16")
+        ('256x8x4', 16)
     """
     variants = {variant.lower(): variant for variant in VARIANTS}
     pattern = r"(?:vit[-_/]?)?(?:([a-z]+)[-_/]?|(\d{1,4}x\d{1,3}x\d{1,3})/)(\d{1,3})"
@@ -162,12 +176,23 @@ def parse_vit(name: str) -> tuple[str, int]:
     variant = variants[match[1]] if match[1] else match[2]
     width, depth, heads = shape_of(variant)
     if not depth or not heads or not width or width % heads:
-        raise ValueError(f"{name!r}: the width must be a multiple of the heads, and none of them 0")
+        raise ValueError(
+            f"{name!r}: width, depth and heads must be positive, the width a multiple of the heads"
+        )
     return variant, int(match[3])
 
 
 def shape_of(variant: str) -> tuple[int, int, int]:
-    """Width, depth and heads of a variant, as `parse_vit` gives it."""
+    """Return width, depth and heads of a variant.
+
+    Args:
+        variant: as returned by `parse_vit`.
+
+    Example:
+        >>> from satmip_jax.models.vit import shape_of
+        >>> shape_of("S")
+        (384, 12, 6)
+    """
     if variant in VARIANTS:
         return VARIANTS[variant]
     width, depth, heads = map(int, variant.split("x"))
@@ -178,11 +203,19 @@ def vit(name: str, **options: Any) -> ViT:
     """Build a ViT by name.
 
     Args:
-      name: variant and patch size, such as "S/16", "s16", "ViT-B/16", "nano/8", "256x8x4/16".
-      **options: other attributes of `ViT`.
+        name: variant and patch size; see `parse_vit`.
+        **options: other attributes of `ViT`.
+
+    Returns:
+        The module, without parameters.
 
     Raises:
-      ValueError: the name is not understood; the message lists the variants.
+        ValueError: the name is not understood; the message lists the variants.
+
+    Example:
+        >>> from satmip_jax.models.vit import vit
+        >>> vit("S/16", pool="mean").width
+        384
     """
     variant, patch_size = parse_vit(name)
     width, depth, heads = shape_of(variant)

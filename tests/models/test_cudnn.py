@@ -1,5 +1,8 @@
-"""cuDNN's attention. Where there is no GPU its kernel is plain JAX here; everything around it, what
-it takes, how it is cut over devices and mapped, and the call that is made of it, is JAX's own."""
+"""cuDNN's attention.
+
+Without a GPU a kernel in plain JAX replaces cuDNN's. Everything around it is JAX's code: the checks
+of its inputs, sharding over devices, batching under `vmap`, and the call that it is lowered to.
+"""
 
 import functools
 
@@ -20,30 +23,34 @@ from tests.conftest import REPOSITORY, TINY
 
 GPU = jax.default_backend() == "gpu"
 KEY = jax.random.key(0)
-TOLERANCE = 0.03 if GPU else 0.02  # of the largest; bfloat16 alone 0.013, a key too many 0.037
+TOLERANCE = (
+    0.03 if GPU else 0.02
+)  # of the largest value; bfloat16 alone gives 0.013, one key too many 0.037
 
 
-def kernel(query, key, value, asking, real, scale, mask_type):
-    """What cuDNN computes of one device's rows; all its operands must be of these rows alone."""
+def kernel(query, key, value, query_lengths, key_lengths, scale, mask_type):
+    """Compute what cuDNN computes for one device's rows; operands must hold these rows alone."""
     logits = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=jnp.float32)
     logits = logits * np.float32(scale)
     if mask_type.name == "PADDING":
-        assert asking.shape == real.shape == query.shape[:1], "lengths of other devices' rows"
-        hidden = jnp.arange(key.shape[1], dtype=jnp.int32)[None] >= real[:, None]
+        assert query_lengths.shape == key_lengths.shape == query.shape[:1], (
+            "lengths of other devices' rows"
+        )
+        hidden = jnp.arange(key.shape[1], dtype=jnp.int32)[None] >= key_lengths[:, None]
         logits = jnp.where(hidden[:, None, None], jnp.finfo(jnp.float32).min, logits)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     out = jnp.einsum("bnts,bsnh->btnh", weights, value)
     if mask_type.name == "PADDING":
-        told = jnp.arange(query.shape[1], dtype=jnp.int32)[None] < asking[:, None]
-        out = jnp.where(told[..., None, None], out, jnp.zeros((), out.dtype))
+        is_query = jnp.arange(query.shape[1], dtype=jnp.int32)[None] < query_lengths[:, None]
+        out = jnp.where(is_query[..., None, None], out, jnp.zeros((), out.dtype))
     return out, jax.nn.logsumexp(logits, axis=-1)
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The shapes of the queries that reach cuDNN, forward and backward; on a GPU they are not seen.
+    """Return the shapes of the queries that reach cuDNN; on a GPU they cannot be recorded.
 
-    Everything that asks for cuDNN gets it, in bfloat16.
+    cuDNN counts as supported for bfloat16.
     """
     seen: list[tuple[str, tuple[int, ...]]] = []
     if GPU:
@@ -51,17 +58,17 @@ def calls(monkeypatch):
     from jax._src.cudnn import fused_attention_stablehlo as fused
     from jax.interpreters import mlir
 
-    def forward(q, k, v, bias, asking, real, *_, scale, mask_type, is_training, **__):
+    def forward(q, k, v, bias, query_lengths, key_lengths, *_, scale, mask_type, is_training, **__):
         seen.append(("forward", q.shape))
-        outputs = kernel(q, k, v, asking, real, scale, mask_type)
+        outputs = kernel(q, k, v, query_lengths, key_lengths, scale, mask_type)
         return outputs if is_training else outputs[:1]
 
-    def backward(q, k, v, bias, asking, real, *rest, scale, mask_type, **_):
+    def backward(q, k, v, bias, query_lengths, key_lengths, *rest, scale, mask_type, **_):
         statistics, out, gradient = rest[-3:]
         seen.append(("backward", q.shape))
         assert len(statistics) == len(out) == len(gradient) == len(q)
         run = functools.partial(kernel, scale=scale, mask_type=mask_type)
-        _, back = jax.vjp(lambda *qkv: run(*qkv, asking, real)[0], q, k, v)
+        _, back = jax.vjp(lambda *qkv: run(*qkv, query_lengths, key_lengths)[0], q, k, v)
         return back(gradient)
 
     for primitive, function in (
@@ -72,7 +79,7 @@ def calls(monkeypatch):
         mlir.register_lowering(primitive, lowering, platform="cpu")
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(fused, "check_compute_capability", lambda _: True)
-    monkeypatch.setattr(layers, "_cudnn_serves", lambda dtype, _: dtype == jnp.bfloat16)
+    monkeypatch.setattr(layers, "_cudnn_supports", lambda dtype, _: dtype == jnp.bfloat16)
     return seen
 
 
@@ -104,7 +111,7 @@ def test_attention_agrees_with_einsum(calls, masked):
     ],
 )
 def test_any_number_of_tokens(calls, tokens, masked, queries, mapped):
-    """JAX refuses cuDNN an odd number in training: ViT-S/16 has 197."""
+    """JAX rejects an odd number for cuDNN in training: ViT-S/16 has 197."""
     x = jax.random.normal(KEY, (4, tokens, 32), jnp.bfloat16)
     lengths = jnp.array([tokens, 1, 5, tokens - 1], jnp.int32) if masked else None
 
@@ -137,22 +144,25 @@ def test_any_number_of_tokens(calls, tokens, masked, queries, mapped):
     )
 
 
-@pytest.mark.skipif(GPU, reason="for where there is none")
-def test_lowers_to_cudnns_calls(calls):
-    """What XLA would be given for a GPU: attention with 197 tokens, and captions under vmap."""
+@pytest.mark.skipif(GPU, reason="lowers for a GPU that is absent")
+def test_lowers_to_cudnn_calls(calls):
+    """Attention with 197 tokens and captions under vmap become cuDNN calls for a GPU."""
     vision = Attention(2, dtype=jnp.bfloat16)
     x = jnp.ones((2, 197, 32), jnp.bfloat16)
     text = TextTransformer(width=32, depth=1, heads=2, length=17, dtype=jnp.bfloat16)
     tokens = jnp.ones((2, 17), jnp.int32)
 
-    def see(variables):
+    def vision_loss(variables):
         return jnp.sum(vision.apply(variables, x).astype(jnp.float32))
 
-    def read(variables):
+    def text_loss(variables):
         rows = jax.vmap(lambda row: text.apply(variables, row[None])[0])(tokens)
         return jnp.sum(rows.astype(jnp.float32))
 
-    for loss, variables in ((see, vision.init(KEY, x)), (read, text.init(KEY, tokens))):
+    for loss, variables in (
+        (vision_loss, vision.init(KEY, x)),
+        (text_loss, text.init(KEY, tokens)),
+    ):
         lowered = jax.jit(jax.grad(loss)).trace(variables).lower(lowering_platforms=("cuda",))
         program = lowered.as_text()
         assert program.count("__cudnn$fmhaSoftmaxBackward") == 1
@@ -161,7 +171,7 @@ def test_lowers_to_cudnns_calls(calls):
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_a_training_step(calls):
-    """On 8 devices: each one's calls are of its own rows; loss and gradient as without cuDNN."""
+    """On 8 devices each call holds one device's rows; loss and gradient are as without cuDNN."""
     config = load_config(
         f"{REPOSITORY / 'configs' / 'eurosat.py'}:satmips,cpu",
         [
@@ -178,10 +188,10 @@ def test_a_training_step(calls):
     program = build_program(config, schema, examples, make_mesh(jax.devices()[:8]))
     batch = noise(program)
     _, ours = program.step(program.init(), batch)
-    # of two rows each: 2 views of 16 patches and the class token, and 51 bytes of caption
+    # Two rows each: 2 views of 16 patches and the class token, and 51 bytes of caption.
     assert GPU or {shape for _, shape in calls} == {(4, 18, 2, 16), (2, 52, 2, 8)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "_cudnn_serves", lambda *_: False)
+        patch.setattr(layers, "_cudnn_supports", lambda *_: False)
         program = build_program(config, schema, examples, program.mesh)
         _, plain = program.step(program.init(), batch)
     for name in ("loss", "grad_norm"):

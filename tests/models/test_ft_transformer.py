@@ -1,4 +1,4 @@
-"""The FT-Transformer: equal to rtdl's, and what it does with missing fields."""
+"""The FT-Transformer against rtdl's, and its rules for missing fields."""
 
 import functools
 
@@ -29,7 +29,7 @@ def records(n):
 
 
 def init(model, inputs):
-    """Parameters moved off their initial values, so that none is idle."""
+    """Return parameters moved off their initial values, so that each has an effect."""
     params = jax.jit(model.init)(jax.random.key(0), *inputs)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
@@ -51,7 +51,7 @@ def gradient(params, *inputs):
 
 
 def from_rtdl(tensors, fields, depth):
-    """rtdl's state (or its gradients) in our layout; `fields` numeric, then categories."""
+    """Convert rtdl's state or its gradients to our layout; `fields`: numeric ones first."""
     t = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
     numeric = len(t["cont_embeddings.weight"])
 
@@ -114,7 +114,7 @@ def test_equals_rtdl():
     weights = rng.standard_normal((6, 192), np.float32)
     present = jnp.ones((6, 5), bool)
 
-    normed = []  # what rtdl's head sees after its norm
+    normed = []  # the output of the norm in rtdl's head
     theirs.backbone.output.normalization.register_forward_hook(lambda *a: normed.append(a[2]))
     x = torch.from_numpy(numbers).requires_grad_()
     theirs(x, torch.from_numpy(categories).long())
@@ -122,7 +122,7 @@ def test_equals_rtdl():
     grads = {n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}
     expected_grads = from_rtdl(grads, fields, depth=3)
 
-    missing = np.zeros((5, 192), np.float32)  # rtdl has none
+    missing = np.zeros((5, 192), np.float32)  # rtdl has no such tokens
 
     def loss(params, numbers):
         tokenizer = {**params["tokenizer"], "missing": missing}
@@ -144,7 +144,7 @@ def test_equals_rtdl():
 
 
 @pytest.mark.oracle
-def test_parameters_start_as_rtdl_starts_them():
+def test_parameters_are_initialised_as_in_rtdl():
     pytest.importorskip("torch")
     rtdl = pytest.importorskip("rtdl_revisiting_models")
     theirs = rtdl.FTTransformer(
@@ -161,7 +161,7 @@ def test_parameters_start_as_rtdl_starts_them():
 
     def alike(a, b):
         assert a.shape == b.shape
-        # The largest magnitude and the spread of at least 192 draws from the same distribution.
+        # Largest magnitude and spread of at least 192 draws from the same distribution.
         np.testing.assert_allclose(np.abs(a).max(), np.abs(b).max(), rtol=0.1)
         np.testing.assert_allclose(np.std(a), np.std(b), rtol=0.25)
 
@@ -169,7 +169,7 @@ def test_parameters_start_as_rtdl_starts_them():
 
 
 @pytest.mark.parametrize("position", range(len(FIELDS)))
-def test_a_missing_field_counts_by_its_absence_alone(params, position):
+def test_the_value_of_a_missing_field_has_no_effect(params, position):
     features, categories, present = records(4)
     name = FIELDS[position]
     if name in VOCABULARY:
@@ -193,7 +193,7 @@ def test_a_missing_field_counts_by_its_absence_alone(params, position):
     np.testing.assert_array_equal(used, np.arange(len(FIELDS)) == position)
 
 
-def test_every_present_field_counts(params):
+def test_every_present_field_changes_the_output(params):
     features, categories, present = records(4)
     out = apply(params, features, categories, present)
     others = [
@@ -206,7 +206,7 @@ def test_every_present_field_counts(params):
         assert not np.allclose(out, apply(params, *changed, present), atol=1e-3)
 
 
-def test_field_dropout_turns_present_into_missing_at_its_rate():
+def test_field_dropout_drops_present_fields_at_its_rate():
     n = 2000
     inputs = (
         {"gsd": np.ones((n, 1), np.float32)},
@@ -224,23 +224,23 @@ def test_field_dropout_turns_present_into_missing_at_its_rate():
         field_dropout=0.3,
     )
     params = init(model, inputs)
-    whole = np.asarray(jax.jit(model.apply)(params, *inputs))
+    evaluated = np.asarray(jax.jit(model.apply)(params, *inputs))
     train = jax.jit(functools.partial(model.apply, train=True))
     trained = np.asarray(train(params, *inputs, rngs={"fields": jax.random.key(3)}))
-    is_missing = np.isclose(trained, whole[1], atol=1e-5).all(axis=1)
-    is_present = np.isclose(trained, whole[0], atol=1e-5).all(axis=1)
+    is_missing = np.isclose(trained, evaluated[1], atol=1e-5).all(axis=1)
+    is_present = np.isclose(trained, evaluated[0], atol=1e-5).all(axis=1)
     assert (is_missing ^ is_present).all()
     assert is_missing[1::2].all()
-    assert is_missing[::2].mean() == pytest.approx(0.3, abs=0.05)  # 3.4 deviations
+    assert is_missing[::2].mean() == pytest.approx(0.3, abs=0.05)  # 3.4 standard deviations
 
 
-@pytest.mark.parametrize("rate", ["attention_dropout", "ffn_dropout", "residual_dropout"])
-def test_dropout_is_for_training_only(params, rate):
+@pytest.mark.parametrize("rate", ["attention_dropout", "ffn_dropout"])
+def test_dropout_is_applied_in_training_only(params, rate):
     inputs = records(4)
     off = {"attention_dropout": 0.0, "ffn_dropout": 0.0}
     model = FTTransformer(**SMALL, **{**off, rate: 0.5})
     train = jax.jit(functools.partial(model.apply, train=True))
-    evaluated = jax.jit(model.apply)(params, *inputs)  # no rngs: nothing may be drawn
+    evaluated = jax.jit(model.apply)(params, *inputs)  # no rngs: any draw would fail
     np.testing.assert_array_equal(evaluated, apply(params, *inputs))
     one, same, other = (
         train(params, *inputs, rngs={"dropout": jax.random.key(seed)}) for seed in (1, 1, 2)
@@ -260,26 +260,25 @@ def test_bfloat16_is_close_and_parameters_are_float32(params):
     assert 0 < np.linalg.norm(a - b) / np.linalg.norm(a) < 0.02
 
 
-def test_categories_nobody_has_and_ids_nobody_knows():
+def test_empty_vocabularies_are_finite_and_unknown_ids_give_nan():
     model = FTTransformer(fields=("c",), vocabulary_sizes={"c": 0}, width=16, heads=2, depth=1)
     ids = np.array([[0], [3]], np.int32)
     params = init(model, ({}, ids, np.zeros((2, 1), bool)))
     apply = jax.jit(model.apply)
     assert np.isfinite(apply(params, {}, ids, np.zeros((2, 1), bool))).all()
     out = apply(params, {}, ids, np.ones((2, 1), bool))
-    assert np.isnan(out[1]).all()  # loud, where clamping would be silently wrong
+    assert np.isnan(out[1]).all()  # clamping the id would be silently wrong
 
 
-def test_wrong_inputs_are_explained():
+def test_errors_say_what_is_wrong_with_the_inputs(no_type_checks):
     features, categories, present = records(2)
     key = jax.random.key(0)
-    model = MODEL
     with pytest.raises(ValueError, match=r"present must be \(batch, 4\), not \(2, 15\)"):
-        model.init(key, features, categories, jnp.ones((2, 15), bool))
+        MODEL.init(key, features, categories, jnp.ones((2, 15), bool))
     with pytest.raises(ValueError, match=r"categories must be \(batch, 2\), not \(2, 1\)"):
-        model.init(key, features, categories[:, :1], present)
+        MODEL.init(key, features, categories[:, :1], present)
     with pytest.raises(ValueError, match=r"no features for \['gsd'\]"):
-        model.init(key, {"angle": features["angle"]}, categories, present)
+        MODEL.init(key, {"angle": features["angle"]}, categories, present)
     with pytest.raises(ValueError, match="'utm'"):
         FTTransformer(fields=("gsd",), vocabulary_sizes={"utm": 3}).init(
             key, features, categories, present

@@ -1,4 +1,4 @@
-"""Attention against the formula, and the encoder's loop against no loop."""
+"""Attention, GELU and norms against the formulas; the encoder's loop against no loop."""
 
 import math
 
@@ -26,7 +26,7 @@ def naive_attention(q, k, v, lengths):
 
 @pytest.mark.parametrize("implementation", ["auto", "einsum", "xla"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_is_the_formula(implementation, masked):
+def test_attention_equals_the_formula(implementation, masked):
     rng = np.random.default_rng(0)
     q = rng.standard_normal((3, 4, 2, 8), np.float32)
     k, v = rng.standard_normal((2, 3, 6, 2, 8), np.float32)
@@ -43,7 +43,7 @@ def test_attention_is_the_formula(implementation, masked):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_gradient_does_not_depend_on_the_implementation(masked):
-    """XLA's computes the weights again for it, also under `vmap`, where captions are encoded."""
+    """XLA's recomputes the weights for it, also under `vmap`, as captions are encoded."""
     q, k, v, g = jax.random.normal(KEY, (4, 3, 5, 2, 8))
     lengths = jnp.array([5, 1, 4], jnp.int32) if masked else None
 
@@ -61,11 +61,11 @@ def test_the_gradient_does_not_depend_on_the_implementation(masked):
         np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-6)
 
 
-def test_blocks_keep_little_for_the_gradient():
-    """In bfloat16: what goes into products, nothing in float32, and no attention weights."""
+def test_blocks_keep_few_values_for_the_gradient():
+    """They keep the bfloat16 inputs of products, no float32 values and no attention weights."""
     model = Encoder(2, 2, 64, attention="xla", unroll=1, dtype=jnp.bfloat16)
     x = jnp.ones((3, 20, 16), jnp.bfloat16)
-    with jax.numpy_dtype_promotion("standard"):  # JAX's attention needs it
+    with jax.numpy_dtype_promotion("standard"):  # required by JAX's attention
         variables = model.init(KEY, x)
         _, back = jax.vjp(model.apply, variables, x)
     kept = jax.tree.leaves(back)
@@ -76,7 +76,7 @@ def test_blocks_keep_little_for_the_gradient():
 
 def test_a_row_without_keys_is_finite():
     x = np.random.default_rng(0).standard_normal((2, 3, 1, 4), np.float32)
-    lengths = np.array([0, 3], np.int32)
+    lengths = jnp.array([0, 3], jnp.int32)
 
     @jax.jit
     def run(x):
@@ -86,7 +86,7 @@ def test_a_row_without_keys_is_finite():
     assert all(np.isfinite(a).all() for a in run(x))
 
 
-def test_attention_names_the_implementations_it_has():
+def test_errors_name_the_wrong_attribute(no_type_checks):
     assert resolve_attention("auto", jnp.float32, 64) in ("einsum", "xla")
     with pytest.raises(ValueError, match="'flash'"):
         resolve_attention("flash", jnp.float32, 64)
@@ -117,7 +117,7 @@ def test_gelu_and_layer_norm_compute_in_float32(dtype):
     np.testing.assert_allclose(np.asarray(out, np.float64), expected, **tolerance)
 
 
-def test_loop_and_recomputation_change_nothing():
+def test_results_do_not_depend_on_loop_and_recomputation():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 5, 16), np.float32)
     lengths = jnp.array([5, 3], jnp.int32)
@@ -146,7 +146,7 @@ def test_loop_and_recomputation_change_nothing():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", [(6, 5), (2, 3, 4, 5)])
-def test_dense_has_the_gradients_of_jaxs_own_rule(shape, dtype):
+def test_dense_has_the_gradients_of_flaxs_dense(shape, dtype):
     x = jax.random.normal(jax.random.key(0), shape, dtype)
     target = jax.random.normal(jax.random.key(1), (*shape[:-1], 7), dtype)
     ours, theirs = dense(7, dtype=dtype), nn.Dense(7, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The text Transformer: against a plain numpy one, and what padding must not do."""
+"""The text Transformer against plain numpy; padding has no effect."""
 
 import math
 
@@ -16,7 +16,7 @@ TOKENS = np.array([[5, 9, 9, 2, 7, 31], [4, 39, 1, 0, 0, 0], [6, 0, 0, 0, 0, 0]]
 @pytest.fixture(scope="module")
 def params():
     params = jax.jit(MODEL.init)(jax.random.key(0), TOKENS)
-    rng = np.random.default_rng(1)  # moved off their initial values, so that none is idle
+    rng = np.random.default_rng(1)  # moved off their initial values, so that each has an effect
     return jax.tree.map(lambda p: p + 0.2 * rng.standard_normal(p.shape, np.float32), params)
 
 
@@ -40,7 +40,7 @@ def linear(x, p):
 
 
 def naive(params, tokens, heads):
-    """One sequence at a time, its padding cut off, in float64."""
+    """Encode one sequence at a time, without its padding, in float64."""
     params = jax.tree.map(lambda p: np.asarray(p, np.float64), params["params"])
     blocks = params["encoder"]["blocks"]
     out = []
@@ -72,7 +72,7 @@ def test_equals_numpy(params, attention):
     np.testing.assert_allclose(out, naive(params, TOKENS, heads=3), rtol=1e-4, atol=1e-4)
 
 
-def test_padding_changes_nothing(params):
+def test_padding_has_no_effect(params):
     (loss, grads), (loss_padded, grads_padded) = (
         loss_and_gradient(params, tokens) for tokens in (TOKENS, np.pad(TOKENS, ((0, 0), (0, 5))))
     )
@@ -85,12 +85,12 @@ def test_padding_changes_nothing(params):
     assert np.all(np.any(grads_padded["params"]["position"][:6], axis=1))
 
 
-def test_order_counts(params):
+def test_the_order_of_tokens_changes_the_output(params):
     swapped = TOKENS[:, [1, 0, 2, 3, 4, 5]]
     assert not np.allclose(apply(params, TOKENS)[:2], apply(params, swapped)[:2], atol=1e-3)
 
 
-def test_nothing_but_padding_is_finite(params):
+def test_padding_alone_gives_finite_values(params):
     assert np.isfinite(apply(params, np.zeros_like(TOKENS))).all()
     loss, grads = loss_and_gradient(params, np.zeros_like(TOKENS))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, grads)))
@@ -105,10 +105,10 @@ def test_bfloat16_is_close_and_parameters_are_float32(params):
     assert 0 < jnp.linalg.norm(a - b) / jnp.linalg.norm(a) < 0.03
 
 
-def test_wrong_tokens_are_told(params):
+def test_errors_say_what_is_wrong_with_the_tokens(params, no_type_checks):
     with pytest.raises(ValueError, match=r"at most 12\), not \(1, 13\)"):
         MODEL.apply(params, jnp.ones((1, 13), jnp.int32))
     with pytest.raises(ValueError, match=r"not \(6,\)"):
         MODEL.apply(params, jnp.ones((6,), jnp.int32))
     unknown = np.full_like(TOKENS, 40)
-    assert np.isnan(apply(params, unknown)).all()  # loud, where clamping would be silently wrong
+    assert np.isnan(apply(params, unknown)).all()  # clamping the id would be silently wrong

@@ -1,4 +1,4 @@
-"""The ViT: equal to timm's, and honest about sizes it cannot take."""
+"""The ViT against timm's; names, sizes and error messages."""
 
 import re
 
@@ -17,13 +17,13 @@ IMAGES = np.random.default_rng(7).standard_normal((3, 16, 24, 3), np.float32)
 
 
 def import_timm():
-    """timm, also beside a torchvision whose compiled operators do not load."""
+    """Import timm, also beside a torchvision whose compiled operators do not load."""
     import_torchvision()
     return pytest.importorskip("timm.models.vision_transformer")
 
 
 def from_timm(tensors, depth):
-    """timm's state (or its gradients) in our layout."""
+    """Convert timm's state or its gradients to our layout."""
     t = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
     def stack(name):
@@ -76,7 +76,7 @@ def test_equals_timm(pool):
         class_token=pool == "cls",
         global_pool="token" if pool == "cls" else "avg",
     ).eval()
-    with torch.no_grad():  # norms, biases and the class token too: no parameter may be idle
+    with torch.no_grad():  # norms, biases and the class token too: each must have an effect
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     ours = ViT(width=96, depth=2, heads=3, mlp_dim=384, patch_size=8, pool=pool)
@@ -121,7 +121,7 @@ def test_bfloat16_is_close_and_parameters_are_float32():
     assert 0 < error < 0.02
 
 
-def test_every_patch_has_its_place():
+def test_the_position_of_a_patch_changes_the_output():
     model = ViT(width=32, depth=1, heads=2, mlp_dim=64, patch_size=8, pool="mean")
     params = jax.jit(model.init)(KEY, IMAGES)
     apply = jax.jit(model.apply)
@@ -131,7 +131,7 @@ def test_every_patch_has_its_place():
     np.testing.assert_allclose(apply(params, IMAGES), apply(params, rolled), rtol=1e-4, atol=1e-4)
 
 
-def test_wrong_sizes_are_explained():
+def test_errors_say_what_is_wrong_with_the_images(no_type_checks):
     def shapes(model, *size):
         return jax.eval_shape(model.init, KEY, jnp.zeros(size))
 
@@ -147,12 +147,12 @@ def test_wrong_sizes_are_explained():
         jax.eval_shape(model.apply, params, jnp.zeros((1, 24, 16, 3)))
 
 
-def test_sizes_are_those_of_the_literature():
+def test_numbers_of_parameters_equal_timms():
     def millions(name, side=224):
         shapes = jax.eval_shape(vit(name).init, KEY, jnp.zeros((1, side, side, 3)))
         return sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6
 
-    # timm's counts less its 1000-class head: 5.72, 22.05, 86.57, 304.33 million with it.
+    # timm's counts (5.72, 22.05, 86.57, 304.33 million) without the head of 1000 classes.
     assert millions("Ti/16") == pytest.approx(5.717 - 0.193, abs=2e-3)
     assert millions("S/16") == pytest.approx(22.051 - 0.385, abs=2e-3)
     assert millions("B/16") == pytest.approx(86.568 - 0.769, abs=2e-3)
@@ -166,12 +166,12 @@ def test_sizes_are_those_of_the_literature():
     st.sampled_from(["", "ViT-", "vit_", "vit"]),
     st.sampled_from([str, str.lower, str.upper]),
 )
-def test_names_are_read_however_they_are_spelled(variant, patch, separator, prefix, case):
+def test_names_are_parsed_in_every_spelling(variant, patch, separator, prefix, case):
     assert parse_vit(case(f"{prefix}{variant}{separator}{patch}")) == (variant, patch)
 
 
 @given(st.integers(1, 64), st.integers(1, 99), st.integers(1, 12), st.integers(1, 99))
-def test_a_shape_is_a_name(width, depth, heads, patch):
+def test_a_shape_is_a_valid_name(width, depth, heads, patch):
     model = vit(f"{width * heads}x{depth}x{heads}/{patch}")
     assert (model.width, model.depth, model.heads, model.patch_size) == (
         *(width * heads, depth, heads),
@@ -181,9 +181,9 @@ def test_a_shape_is_a_name(width, depth, heads, patch):
 
 
 @given(st.text(max_size=12))
-def test_other_names_are_refused_with_the_list(name):
-    known = re.fullmatch(r"\s*(vit[-_/]?)?(mu|nano|micro|ti|s|b|l)[-_/]?0*[1-9]0*\s*", name, re.I)
-    assume(known is None and not re.search("[0-9]{2}", name))
+def test_unknown_names_are_rejected_with_the_list_of_variants(name):
+    valid = re.fullmatch(r"\s*(vit[-_/]?)?(mu|nano|micro|ti|s|b|l)[-_/]?0*[1-9]0*\s*", name, re.I)
+    assume(valid is None and not re.search("[0-9]{2}", name))
     with pytest.raises(ValueError, match="nano") as error:
         parse_vit(name)
     assert repr(name) in str(error.value)
@@ -207,13 +207,13 @@ def test_other_names_are_refused_with_the_list(name):
         "64x4x2",
     ],
 )
-def test_near_misses_are_refused(name):
+def test_names_that_are_almost_valid_are_rejected(name):
     with pytest.raises(ValueError, match=re.escape(repr(name))):
         parse_vit(name)
 
 
-def test_linear_layers_start_at_xaviers_scale():
-    """Too small a start leaves a narrow encoder nearly linear, and what it learns poorer."""
+def test_linear_layers_are_initialised_at_xaviers_scale():
+    """Smaller initial weights leave a narrow encoder nearly linear, and it learns less."""
     params = vit("nano/8").init(KEY, jnp.zeros((1, 64, 64, 3)))["params"]["encoder"]["blocks"]
     for path, fan in {
         ("attention", "qkv"): 2 * 128,  # each of the three is 128 x 128
