@@ -1,1 +1,1 @@
-"""Sources to shards: crop, resize, encode, and a report of everything that was bad."""
+"""Conversion of sources to shards: crop, resize, encode, and a report of unusable data."""

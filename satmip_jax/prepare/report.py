@@ -1,4 +1,4 @@
-"""What came out of a preparation: for people on screen, for programs as JSON."""
+"""Result of a preparation: tables on screen, and JSON."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from satmip_jax.metadata.record import Problems
 
 REPORT_FILE = "prepare_report.json"
-_SHOWN = 3  # bad examples named on screen for each reason; the file names all
+_SHOWN = 3  # bad examples shown on screen per reason; the file lists all
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What came out of a preparation; also in `prepare_report.json`.
+    """Result of a preparation; also saved as `prepare_report.json`.
 
     Attributes:
-      name: Of the data set.
-      out: The folder.
-      splits: Split -> number of examples stored.
-      bad: (split, id, reason) of each example that was listed but could not be used.
-      skipped: Reason -> number of examples that the source did not list.
-      problems: Fields that became missing, by reason, over all stored examples.
-      statistics: Where the statistics are from: "train", or another prepared folder.
-      resumed: How many examples an earlier, interrupted run had done.
-      seconds: Duration of this run.
+        name: Name of the data set.
+        out: Folder of the result.
+        splits: Split -> number of stored examples.
+        bad: (split, id, reason) of each example that was listed but could not be used.
+        skipped: Reason -> number of examples that the source left out.
+        problems: Missing fields of the stored examples, by reason.
+        statistics: Origin of the statistics: "train", or another prepared folder.
+        resumed: Number of examples that an interrupted run had finished before.
+        seconds: Duration of this run.
     """
 
     name: str
@@ -41,11 +41,11 @@ class PrepareReport:
     seconds: float
 
     def bad_reasons(self) -> dict[str, int]:
-        """Reason -> number of bad examples, most frequent first."""
+        """Return reason -> number of bad examples, most frequent first."""
         return dict(Counter(reason for _, _, reason in self.bad).most_common())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Return the report as JSON."""
         return {
             "name": self.name,
             "splits": dict(self.splits),
@@ -58,7 +58,7 @@ class PrepareReport:
         }
 
     def show(self, console: Any = None) -> None:
-        """Prints tables to a `rich.console.Console`, standard output by default."""
+        """Print tables to a `rich.console.Console`, by default to standard output."""
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
@@ -76,16 +76,16 @@ class PrepareReport:
         console.print(table)
 
         if self.bad or self.skipped:
-            console.print(f"not stored ({REPORT_FILE} names each):")
+            console.print(f"not stored ({REPORT_FILE} lists each):")
             table = Table()
             table.add_column("reason")
             table.add_column("examples", justify="right")
-            table.add_column("such as")
+            table.add_column("first ids")
             for reason, n in self.bad_reasons().items():
-                ids = [_plain(i) for _, i, r in self.bad if r == reason][:_SHOWN]
-                table.add_row(escape(_plain(reason)), f"{n:,}", escape(", ".join(ids)))
+                ids = [_printable(i) for _, i, r in self.bad if r == reason][:_SHOWN]
+                table.add_row(escape(_printable(reason)), f"{n:,}", escape(", ".join(ids)))
             for reason, n in self.skipped.items():
-                table.add_row(escape(_plain(reason)), f"{n:,}", "")
+                table.add_row(escape(_printable(reason)), f"{n:,}", "")
             console.print(table)
 
         table = Table()
@@ -95,12 +95,12 @@ class PrepareReport:
         for name, reason, n in self.problems.rows():
             table.add_row(escape(name), escape(reason), f"{n:,}")
         if table.row_count:
-            console.print("fields that are missing:")
+            console.print("missing fields:")
             console.print(table)
-        again = f" ({self.resumed:,} done by an earlier run)" if self.resumed else ""
-        console.print(f"{self.seconds:.1f} s{again}; statistics from {escape(self.statistics)}")
+        earlier = f" ({self.resumed:,} examples from an earlier run)" if self.resumed else ""
+        console.print(f"{self.seconds:.1f} s{earlier}; statistics from {escape(self.statistics)}")
 
 
-def _plain(text: str) -> str:
-    """Without what could command a terminal: ids of bad examples come straight from file names."""
+def _printable(text: str) -> str:
+    """Return text without control characters of a terminal: ids may be untrusted file names."""
     return "".join(c if c.isprintable() else "?" for c in text)

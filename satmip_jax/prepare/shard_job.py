@@ -1,4 +1,4 @@
-"""One shard of a preparation: read, crop, resize, encode, count; and the mark that it is done."""
+"""One shard of a preparation: read, crop, resize, encode, count, and mark the shard as done."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from satmip_jax.data.shard_writer import write_shard
 from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.statistics import StatsAccumulator
-from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.files import read_json_object, write_atomically
 from satmip_jax.sources.base import Example, Ref, Source, UnreadableExample
 
-WORK = ".prepare"  # the plan, a lock, and a mark per finished shard
-AHEAD = 16  # examples read before the first is decoded, at most,
-AHEAD_BYTES = 32 << 20  # and no other after so many bytes
+WORK = ".prepare"  # folder of the plan, a lock, and a mark per finished shard
+AHEAD = 16  # maximum number of examples read before the first is decoded
+AHEAD_BYTES = 32 << 20  # size after which no further example is read ahead
 
 
 class PrepareError(SatmipError, ValueError):
@@ -32,7 +32,7 @@ class PrepareError(SatmipError, ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the bytes of the result; see `prepare`."""
+    """Options that decide the bytes of the result; see `prepare`."""
 
     image_size: int
     jpeg_quality: int
@@ -43,7 +43,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, value, low, high in (
             ("--image-size ", self.image_size, 8, 4096),
-            ("jpeg_quality=", self.jpeg_quality, 1, 100),  # it and the others have no flag
+            ("jpeg_quality=", self.jpeg_quality, 1, 100),  # these three have no flag
             ("max_pixels=", self.max_pixels, 1, 2**40),
             ("shard_size=", self.shard_size, 1, 1_000_000),
         ):
@@ -55,7 +55,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """One shard to write."""
+    """One shard to write.
+
+    Attributes:
+        split: Its split.
+        index: Its number within the split.
+        count: Number of shards of the split.
+        refs: Its examples.
+    """
 
     split: str
     index: int
@@ -65,7 +72,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker process needs, besides the task."""
+    """What a worker process needs besides the task.
+
+    Attributes:
+        source: The data set; picklable.
+        name: Name of the data set, for file names.
+        options: Options that decide the bytes.
+        out: Folder of the result.
+    """
 
     source: Source
     name: str
@@ -77,43 +91,45 @@ class Job:
         return {name: i for i, name in enumerate(self.source.classes)}
 
     def shard(self, task: Task) -> Path:
+        """Return the path of a shard."""
         return self.out / shard_file(self.name, task.split, task.index, task.count)
 
     def mark(self, task: Task) -> Path:
+        """Return the path of the mark of a finished shard."""
         return self.out / WORK / f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
 
     def read_mark(self, task: Task) -> Any:
-        """What is known of a finished shard; None where it is not finished."""
+        """Return the mark of a finished shard, None if the shard is not finished."""
         try:
-            mark = json.loads(self.mark(task).read_bytes())
+            mark = read_json_object(self.mark(task))
             return mark if self.shard(task).stat().st_size == mark["bytes"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def run(self, task: Task, tick: Callable[[], None]) -> None:
-        """Writes one shard, then its mark."""
+        """Write one shard, then its mark; call `tick` once per example."""
         problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
         bad: dict[str, str] = {}
         train = task.split == "train"
 
-        def refuse(ref: Ref, error: Exception) -> None:
+        def reject(ref: Ref, error: Exception) -> None:
             bad[ref.id] = str(error)
             tick()
 
         def records() -> Iterator[Record]:
-            for group in self._read_ahead(task.refs, refuse):
-                made = []  # without pixels, which may be large
+            for group in self._read_ahead(task.refs, reject):
+                finished = []  # without pixels, which may be large
                 for item in group:
                     try:
                         square = self._cut(item.example)
                     except images.ImageError as error:
-                        refuse(item.ref, error)
+                        reject(item.ref, error)
                         continue
                     if train:
                         sums.add(square.pixels)
-                    made.append(self._record(item, square))
+                    finished.append(self._record(item, square))
                     problems.merge(item.problems)
-                for record in made:
+                for record in finished:
                     if train:
                         stats.add(record.metadata)
                     yield record
@@ -133,19 +149,19 @@ class Job:
         )
 
     def _read_ahead(
-        self, refs: Sequence[Ref], refuse: Callable[[Ref, Exception], None]
+        self, refs: Sequence[Ref], reject: Callable[[Ref, Exception], None]
     ) -> Iterator[list[_Read]]:
-        """Reads examples in small groups: steps that are repeated stay in the caches."""
+        """Read examples in small groups: repeating one step keeps its code and data cached."""
         group: list[_Read] = []
         size = 0
         for ref in refs:
-            own = Problems()  # counted only if the example is kept
+            problems = Problems()  # counted only if the example is stored
             try:
-                example, label = self._read(ref, own)
+                example, label = self._read(ref, problems)
             except (UnreadableExample, images.ImageError) as error:
-                refuse(ref, error)
+                reject(ref, error)
                 continue
-            group.append(_Read(ref, example, label, own))
+            group.append(_Read(ref, example, label, problems))
             size += len(example.image)
             if len(group) == AHEAD or size > AHEAD_BYTES:
                 yield group
@@ -153,7 +169,7 @@ class Job:
         yield group
 
     def _read(self, ref: Ref, problems: Problems) -> tuple[Example, int]:
-        """An example and the number of its class, -1 without one."""
+        """Return an example and the number of its class, -1 if it is unlabelled."""
         if not is_id(ref.id):
             raise UnreadableExample("its id is too long or cannot be printed")
         example = self.source.read(ref, problems)
@@ -183,46 +199,59 @@ class Job:
 
 @dataclass(frozen=True)
 class _Read:
-    """An example on its way into a shard, and what was found in it."""
+    """An example that has been read, and the problems of its metadata."""
 
     ref: Ref
     example: Example
-    label: int  # number of its class, -1 without one
+    label: int  # number of its class, -1 if it is unlabelled
     problems: Problems
 
 
 @dataclass
 class PixelSums:
-    """Exact sums over 8-bit pixels, per channel: they merge in any order to the same bits."""
+    """Exact sums over 8-bit pixels per channel; the order of merging does not change any bit.
+
+    Attributes:
+        count: Number of pixels.
+        total: Sums of the values of red, green, blue.
+        squares: Sums of their squares.
+
+    Example:
+        >>> sums = PixelSums()
+        >>> sums.add(np.full((4, 4, 3), 51, np.uint8))
+        >>> sums.add(np.full((4, 4, 3), 153, np.uint8))
+        >>> sums.finish()
+        ((0.4, 0.4, 0.4), (0.2, 0.2, 0.2))
+    """
 
     count: int = 0
     total: list[int] = field(default_factory=lambda: [0, 0, 0])
     squares: list[int] = field(default_factory=lambda: [0, 0, 0])
 
     def add(self, pixels: np.ndarray) -> None:
-        """Adds an image, uint8 (h, w, 3)."""
+        """Add an image, uint8 (h, w, 3)."""
         totals, squares = images.channel_sums(pixels)
         self.count += pixels.size // 3
         self.total = [a + b for a, b in zip(self.total, totals, strict=True)]
         self.squares = [a + b for a, b in zip(self.squares, squares, strict=True)]
 
     def merge(self, other: PixelSums) -> None:
-        """Adds the sums of another."""
+        """Add the sums of another."""
         self.count += other.count
         self.total = [a + b for a, b in zip(self.total, other.total, strict=True)]
         self.squares = [a + b for a, b in zip(self.squares, other.squares, strict=True)]
 
     def finish(self) -> tuple[Any, Any]:
-        """Mean and standard deviation per channel, of pixels in [0, 1]."""
+        """Return mean and standard deviation per channel, of pixels in [0, 1]."""
         n = self.count
         mean = tuple(total / (n * 255) for total in self.total)
         std = tuple(
-            math.sqrt((n * squares - total * total) / (n * 255) ** 2) or 1.0  # 1: constant
+            math.sqrt((n * squares - total * total) / (n * 255) ** 2) or 1.0  # constant channel
             for total, squares in zip(self.total, self.squares, strict=True)
         )
         return mean, std
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Writes JSON so that the file is either absent, old or whole."""
+    """Write JSON atomically and durably."""
     write_atomically(path, json.dumps(data, indent=1, allow_nan=False), durable=True)

@@ -216,7 +216,7 @@ class Failing(FMoW):
 
 @needs_beam
 def test_a_failed_pipeline_is_explained(scenes, tmp_path):
-    with pytest.raises(PrepareError, match=r"pipeline failed: .*No space left on device.* goes on"):
+    with pytest.raises(PrepareError, match=r"pipeline failed: .*No space left on device.* resumes"):
         make(Failing([scenes]), tmp_path / "out", runner="beam")
     assert not (tmp_path / "out" / "schema.json").exists()
 
@@ -226,7 +226,7 @@ def test_workers_that_write_elsewhere_are_explained(scenes, tmp_path, monkeypatc
     from satmip_jax.prepare import beam
 
     monkeypatch.setattr(beam, "_write", lambda name, job: None)  # as in a container
-    monkeypatch.setattr(beam, "_PATIENCE", 0.0)
+    monkeypatch.setattr(beam, "_TIMEOUT", 0.0)
     with pytest.raises(PrepareError, match=r"15 of 15 shards are not in .*network file system"):
         make(FMoW([scenes]), tmp_path / "out", runner="beam")
 
@@ -265,7 +265,7 @@ def test_bad_options_are_refused(scenes, tmp_path, options, message):
 
 
 def test_options_without_beam(tmp_path):
-    with pytest.raises(PrepareError, match="--beam-options '--x': are for --runner beam"):
+    with pytest.raises(PrepareError, match="--beam-options '--x': only with --runner beam"):
         make(FMoW([tmp_path]), tmp_path / "out", beam_options="--x")
     with pytest.raises(PrepareError, match="--runner spark: must be local or beam"):
         make(FMoW([tmp_path]), tmp_path / "out", runner="spark")

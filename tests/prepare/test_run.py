@@ -105,7 +105,7 @@ def test_limit_spreads_and_splits_choose(tmp_path):
 def test_name_and_statistics_of_another_folder(tmp_path):
     make(tmp_path / "first")
     source = Made(train=0, val=5)
-    with pytest.raises(PrepareError, match=r"no split 'train' to take statistics from .*is val"):
+    with pytest.raises(PrepareError, match=r"no split 'train' to compute statistics from .*is val"):
         make(tmp_path / "second", source)
     report = make(tmp_path / "second", source, statistics_from=tmp_path / "first", name="other")
     first, second = (Schema.load(tmp_path / p / "schema.json") for p in ("first", "second"))
@@ -114,7 +114,7 @@ def test_name_and_statistics_of_another_folder(tmp_path):
     assert second.splits == {"val": 5}
     assert report.statistics == os.fspath(tmp_path / "first")
     assert (tmp_path / "second" / "other-val.array_record-00000-of-00002").exists()
-    with pytest.raises(PrepareError, match="no prepared data there"):
+    with pytest.raises(PrepareError, match="no prepared data: "):
         make(tmp_path / "third", source, statistics_from=tmp_path / "nowhere")
 
 
@@ -254,7 +254,7 @@ def test_a_split_of_bad_examples_is_empty(tmp_path):
         ({"shard_size": 0}, "shard_size=0: must be between"),
         ({"context_ratio": 0.5}, "--context-ratio 0.5: must be between"),
         ({"limit": 0}, "--limit 0: must be at least 1"),
-        ({"splits": ["train", "test"]}, "no split 'test': there is train, val"),
+        ({"splits": ["train", "test"]}, "no split 'test': there are train, val"),
         (
             {"splits": ["train", "train"]},
             "--splits 'train,train': name each split once, as in train",
@@ -295,7 +295,7 @@ def test_other_folders_are_not_touched(tmp_path):
         make("gs://bucket/out")
 
 
-def test_other_options_in_a_begun_folder_are_refused(tmp_path):
+def test_other_options_in_a_started_folder_are_rejected(tmp_path):
     make(tmp_path / "out")
     before = contents(tmp_path / "out")
     with pytest.raises(PrepareError, match=r"jpeg_quality was 95 and is now 50\. Use the same"):

@@ -167,5 +167,5 @@ def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
         raise process_pool.WorkerDiedError("a worker process died")
 
     monkeypatch.setattr(process_pool, "run", run)
-    with pytest.raises(PrepareError, match="died: try fewer --workers; finished shards are kept"):
+    with pytest.raises(PrepareError, match=r"died: try fewer --workers\. Finished shards are kept"):
         make(tmp_path / "out")
