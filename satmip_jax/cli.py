@@ -66,6 +66,11 @@ cli.add_command(prepare)
     show_default=True,
     help="Several hosts: seconds of silence after which one counts as dead.",
 )
+@click.option(
+    "--profile",
+    metavar="FIRST:LAST",
+    help="Write a JAX profiler trace of these steps, counted from 0, to WORKDIR/profile.",
+)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(
     config: str,
@@ -74,6 +79,7 @@ def train(
     count: int | None,
     process: int | None,
     heartbeat: int,
+    profile: str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Train; the same command resumes. Options of the config: --config.key=value.
@@ -85,8 +91,10 @@ def train(
 
     from satmip_jax.config.loading import load_config
     from satmip_jax.training.loop import train
+    from satmip_jax.training.profiling import parse_steps
 
-    train(load_config(config, overrides), workdir)
+    steps = parse_steps(profile) if profile else range(0)
+    train(load_config(config, overrides), workdir, profile_steps=steps)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -65,6 +65,27 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@contextlib.contextmanager
+def explicit_transfers():
+    """Let the steps of a training fail at any transfer that the code does not ask for.
+
+    An evaluation between two steps is free to move features.
+    """
+    from satmip_jax.training.loop import Trainer
+
+    def guarded(method, level):
+        def call(*args, **options):
+            with jax.transfer_guard(level):
+                return method(*args, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_take_steps", guarded(Trainer._take_steps, "disallow"))
+        patch.setattr(Trainer, "_score", guarded(Trainer._score, "allow"))
+        yield
+
+
 def use_one_device(patch: pytest.MonkeyPatch) -> None:
     """Let every module that makes a mesh make one of a single device."""
     from satmip_jax.distributed import sharding
@@ -149,5 +170,6 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
     from satmip_jax.training.loop import train
 
     workdir = tmp_path_factory.mktemp("run")
-    train(tiny_config("satmips", "--config.eval.every=4"), workdir)
+    with explicit_transfers():
+        train(tiny_config("satmips", "--config.eval.every=4"), workdir)
     return workdir

@@ -50,7 +50,7 @@ class PreemptionHandler:
         self._asked.append(self._largest(to_devices(mine, self.mesh)))
         if len(self._asked) <= LAG:
             return None
-        process, number = divmod(int(self._asked.popleft()), 64)
+        process, number = divmod(int(jax.device_get(self._asked.popleft())), 64)
         return f"{signal.Signals(number).name} to process {process}" if number else None
 
     def _note(self, number: int, frame: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -10,11 +11,11 @@ from ml_collections import ConfigDict
 
 from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.config.validation import validate
-from satmip_jax.data.bad_records import BadRecords, BadRecordsError
-from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
+from satmip_jax.data.bad_records import BadRecordsError
+from satmip_jax.data.batch_reader import Batch
 from satmip_jax.data.resilient_iterator import WorkersError
+from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
-from satmip_jax.distributed import multihost
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.distributed.preemption import PreemptionHandler
 from satmip_jax.distributed.sharding import make_mesh
@@ -23,8 +24,16 @@ from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.runtime import compilation_cache
 from satmip_jax.training.metrics_log import MetricsLog, read_knn_scores
 from satmip_jax.training.monitor import MetricsMonitor
-from satmip_jax.training.setup import check_data, claim_workdir, describe, open_split, run_schema
-from satmip_jax.training.step import TrainState, build_program
+from satmip_jax.training.profiling import FOLDER, StepProfiler, check_steps
+from satmip_jax.training.setup import (
+    check_checkpoints,
+    claim_workdir,
+    describe,
+    open_batches,
+    open_train_split,
+    run_schema,
+)
+from satmip_jax.training.step import Program, TrainState, build_program
 
 log = logging.getLogger(__name__)
 
@@ -35,129 +44,173 @@ class Interrupted(SatmipError):
     exit_code = INTERRUPTED
 
 
-def train(config: ConfigDict, workdir: str | Path) -> TrainState:
+def train(
+    config: ConfigDict, workdir: str | Path, *, profile_steps: range = range(0)
+) -> TrainState:
     """Train as `config` says; called again with the same arguments it resumes by itself.
 
     Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl`,
-    `environment.jsonl` (what computed it, see `MetricsLog`), `tensorboard/` and, where there are
-    any, `bad_records.json` and `damaged/` checkpoints.
+    `environment.jsonl` (hardware and versions of each start, see `MetricsLog`), `tensorboard/`
+    and, if there is reason to, `bad_records.json`, `damaged/` checkpoints and `profile/`.
+
+    Args:
+        config: see `config.defaults`; validated first.
+        workdir: folder of the run, made if it does not exist; shared by all hosts.
+        profile_steps: steps, from 0, of which the main process writes a trace of the JAX profiler
+            to `profile/`.
+
+    Returns:
+        The last state, on the devices.
 
     Raises:
-        ConfigError: the config cannot work, or the workdir belongs to another one.
-        CheckpointError: there are checkpoints, and none is whole or they are of another model.
+        ConfigError: the config cannot work, or the workdir belongs to a run with another one.
+        CheckpointError: no checkpoint is intact, or they are of another model.
         NotFiniteError: the loss became NaN or infinite.
-        ProcessError: the processes of the run differ in config, data or what they see of `workdir`.
+        ProcessError: the processes of the run differ in config, data or `workdir`.
         BadRecordsError: more records than `config.data.bad_records` cannot be read.
-        WorkersError: the decoding processes died or hung again and again.
+        WorkersError: the worker processes died or hung again and again.
         SaveError: the last state could not be saved.
         Interrupted: SIGTERM or Ctrl-C came; the state was saved first.
+
+    Example:
+        >>> from satmip_jax.training.loop import train
+        >>> state = train(config, "run")
+        >>> int(state.step)
+        4
+        >>> sorted(path.name for path in Path("run").iterdir())
+        ['checkpoints', 'config.json', 'environment.jsonl', 'metrics.jsonl', 'schema.json', ...]
     """
     workdir = Path(workdir)
     validate(config)
     compilation_cache.enable()
     mesh = make_mesh(fsdp=config.parallel.fsdp)
     claim_workdir(workdir, config)
-    dataset = open_split(config, config.data.train_split)
-    check_data(config, dataset)
-    data = f"{len(dataset)} examples, {dataset.schema.to_json()}"
-    multihost.require_on_all_processes(
-        multihost.broadcast_str(data) == data,
-        f"{dataset.data_dir} holds other data than on process 0: prepare it once, and give all "
-        "hosts the same",
-    )
+    dataset = open_train_split(config)
     schema = run_schema(config, dataset, workdir)
     program = build_program(config, schema, len(dataset), mesh)
-    steps = program.steps
-
+    check_steps(profile_steps, program.steps)
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        latest = checkpoints.latest
-        multihost.require_on_all_processes(
-            multihost.broadcast_str(str(latest)) == str(latest),
-            f"the newest checkpoint in {checkpoints.folder} is {latest}, but not on process 0. "
-            "The workdir must be one folder that all hosts share",
+        check_checkpoints(checkpoints)
+        return Trainer(program, dataset, workdir, checkpoints).run(profile_steps)
+
+
+class Trainer:
+    """One start of a run: it begins anew or at the newest intact checkpoint.
+
+    Args:
+        program: the compiled form of a config.
+        dataset: the train split.
+        workdir: folder of the run.
+        checkpoints: those of the run.
+
+    Attributes:
+        state: the current state, on the devices.
+        start: the step of the first state.
+    """
+
+    def __init__(
+        self, program: Program, dataset: ShardDataset, workdir: Path, checkpoints: Checkpoints
+    ) -> None:
+        self.program, self.config = program, program.config
+        self.dataset, self.workdir, self.checkpoints = dataset, workdir, checkpoints
+        self.resumed = checkpoints.latest is not None
+        self.state: TrainState = (
+            checkpoints.restore(program.abstract) if self.resumed else program.init()
         )
-        resumed = latest is not None
-        state = checkpoints.restore(program.abstract) if resumed else program.init()
-        start = int(state.step)
+        self.start = int(jax.device_get(self.state.step))
         checkpoints.scores |= read_knn_scores(workdir)
-        # one that was cut off after the save and before the score makes up for it
-        owed = resumed and _scores_due(config, start, steps) and start not in checkpoints.scores
-        if start >= steps and not owed:
-            return state
-        logbook = MetricsLog(
-            workdir, start=start, total=steps, batch_size=config.optimizer.batch_size
-        )
-        if is_main_process():
-            schema.save(workdir / "schema.json")
-        log.info(describe(program, state) + (f"; resumed at step {start}" if resumed else ""))
 
-        def write_scores(done: int) -> None:
-            scores = knn_accuracy(config, program.towers, state.params, schema, mesh)
-            checkpoints.scores[done] = scores["knn_image"]
-            logbook.write(done, scores)
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            log.info(f"step {done}: {shown}")
-
-        bad = BadRecords(
-            dataset.split, budget=config.data.bad_records, path=workdir / "bad_records.json"
+    def run(self, profile_steps: range = range(0)) -> TrainState:
+        """Take the steps that are left, and return the last state; see `train`."""
+        # an earlier start may have ended between a save and its evaluation
+        score_is_missing = (
+            self.resumed
+            and self._is_scored(self.start)
+            and self.start not in self.checkpoints.scores
         )
-        batches_class = InMemoryBatches if config.data.in_memory else TrainBatches
-        options = {} if config.data.in_memory else {"workers": config.data.workers}
-        try:
+        if self.start >= self.program.steps and not score_is_missing:
+            return self.state
+        with MetricsLog(
+            self.workdir,
+            start=self.start,
+            total=self.program.steps,
+            batch_size=self.config.optimizer.batch_size,
+        ) as metrics_log:
+            if is_main_process():
+                self.program.schema.save(self.workdir / "schema.json")
+            resumed = f"; resumed at step {self.start}" if self.resumed else ""
+            log.info(describe(self.program, self.state) + resumed)
             with (
-                batches_class(
-                    dataset,
-                    mesh,
-                    batch_size=config.optimizer.batch_size,
-                    seed=config.seed,
-                    start=start,
-                    captions=config.metadata.encoder == "text",
-                    bad_records=bad,
-                    **options,
-                ) as batches,
-                PreemptionHandler(mesh) as stop,
+                open_batches(self.program, self.dataset, self.workdir, self.start) as batches,
+                PreemptionHandler(self.program.mesh) as preemption,
+                StepProfiler(self.workdir / FOLDER, profile_steps, start=self.start) as profiler,
             ):
-                if owed:
-                    write_scores(start)
-                watch = MetricsMonitor(logbook, dataset, checkpoints, config.optimizer.batch_size)
-                for step in range(start, steps):
-                    try:
-                        batch = next(batches)
-                    except (BadRecordsError, ShardError, WorkersError):
-                        if jax.process_count() == 1 and step != checkpoints.latest:
-                            watch.log()
-                            checkpoints.save(step, state, config, schema)
-                            checkpoints.wait()
-                        raise
-                    watch.started(step, batch["index"])
-                    state, metrics = program.step(state, batch)
-                    done = step + 1
-                    watch.finished(metrics)
-                    stopped_by = stop.after_step()
-                    last = done == steps or stopped_by is not None
-                    if done % config.log_every == 0 or last:
-                        watch.log()
-                    if done % config.checkpoint.every == 0 or last:
-                        watch.log()  # never save what is not finite
-                        hurry = stopped_by is not None
-                        checkpoints.save(done, state, config, schema, hurry=hurry)
-                    if stopped_by and done < steps:  # there may be seconds: no scores, ...
-                        checkpoints.wait(read_back=False)  # ... and no reading back
-                        raise Interrupted(
-                            f"stopped by {stopped_by} and saved at step {done} of {steps}; "
-                            "the same command goes on from there"
-                        )
-                    if _scores_due(config, done, steps):
-                        write_scores(done)
-                        watch.restart_clock()
-                checkpoints.wait()
-                if checkpoints.best not in (None, checkpoints.latest):
-                    log.info(f"best kNN score: checkpoint {checkpoints.best}, which is kept")
-        finally:
-            logbook.close()
-    return state
+                if score_is_missing:
+                    self._score(self.start, metrics_log)
+                self._take_steps(batches, preemption, profiler, metrics_log)
+                self.checkpoints.wait()
+                if self.checkpoints.best not in (None, self.checkpoints.latest):
+                    log.info(f"best kNN score: checkpoint {self.checkpoints.best}, which is kept")
+        return self.state
 
+    def _take_steps(
+        self,
+        batches: Iterator[Batch],
+        preemption: PreemptionHandler,
+        profiler: StepProfiler,
+        metrics_log: MetricsLog,
+    ) -> None:
+        monitor = MetricsMonitor(metrics_log, self.program, self.dataset, self.checkpoints)
+        for step in range(self.start, self.program.steps):
+            with profiler.step(step):
+                batch = self._next_batch(batches, step, monitor)
+                self.state, metrics = self.program.step(self.state, batch)
+            monitor.add(step, batch["index"], metrics)
+            profiler.end_step(step, metrics)
+            self._end_step(step + 1, preemption.after_step(), monitor)
 
-def _scores_due(config: ConfigDict, done: int, steps: int) -> bool:
-    every = config.eval.every
-    return bool(every and done and (done % every == 0 or done == steps))
+    def _next_batch(self, batches: Iterator[Batch], step: int, monitor: MetricsMonitor) -> Batch:
+        """Return the batch of `step`; if the data fail, save what was learned first."""
+        try:
+            return next(batches)
+        except (BadRecordsError, ShardError, WorkersError):
+            # with several processes the others do not know of it, and saving is done by all
+            if jax.process_count() == 1 and step != self.checkpoints.latest:
+                monitor.flush()
+                self.checkpoints.save(step, self.state, self.config, self.program.schema)
+                self.checkpoints.wait()
+            raise
+
+    def _end_step(self, done: int, stopped_by: str | None, monitor: MetricsMonitor) -> None:
+        """Log, save and score the state after `done` steps where due; stop if asked to."""
+        last = done == self.program.steps or stopped_by is not None
+        save = last or done % self.config.checkpoint.every == 0
+        if save or done % self.config.log_every == 0:
+            monitor.flush()  # before a save: it raises on what is not finite
+        if save:
+            self.checkpoints.save(
+                done, self.state, self.config, self.program.schema, hurry=stopped_by is not None
+            )
+        if stopped_by and done < self.program.steps:
+            self.checkpoints.wait(read_back=False)  # there may be seconds left: no scores either
+            raise Interrupted(
+                f"stopped by {stopped_by} and saved at step {done} of {self.program.steps}; "
+                "the same command resumes from there"
+            )
+        if self._is_scored(done):
+            self._score(done, monitor.metrics_log)
+            monitor.restart_clock()
+
+    def _is_scored(self, done: int) -> bool:
+        every = self.config.eval.every
+        return bool(every and done and (done % every == 0 or done == self.program.steps))
+
+    def _score(self, done: int, metrics_log: MetricsLog) -> None:
+        program = self.program
+        scores = knn_accuracy(
+            self.config, program.towers, self.state.params, program.schema, program.mesh
+        )
+        self.checkpoints.scores[done] = scores["knn_image"]
+        metrics_log.write(done, scores)
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        log.info(f"step {done}: {listed}")

@@ -1,10 +1,11 @@
-"""The log of a run: metrics as JSON Lines and TensorBoard, what computed them, a progress bar."""
+"""Log of a run: metrics as JSON Lines and TensorBoard events, its environment, a progress bar."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +26,24 @@ STARTS_FILE = "environment.jsonl"
 class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events in a workdir, and shows a progress bar.
 
-    Every start adds a row to `environment.jsonl`: the step it starts at, the devices and the
-    versions of packages. Other processes than the first write and show nothing. Rows of steps from
-    `start` on, left by a run that was cut off after its last checkpoint, are taken out first. A
-    full disk does not end a run: it is told, and rows are lost until there is room.
+    Every start of a run adds a row to `environment.jsonl`: the step it starts at, the devices and
+    the versions of packages. Only the main process writes and shows anything. Rows of steps from
+    `start` on, left by a run that ended after its last checkpoint, are removed first. If the disk
+    is full the run continues with a warning, and rows are dropped until there is space.
+
+    Args:
+        workdir: folder of the run.
+        start: step at which this start of the run begins.
+        total: number of steps of the whole run.
+        batch_size: images per step.
+
+    Example:
+        >>> from satmip_jax.training.metrics_log import MetricsLog, read_rows
+        >>> with MetricsLog(Path("."), start=0, total=2, batch_size=16) as metrics_log:
+        ...     metrics_log.write(0, {"loss": 2.5})
+        ...     metrics_log.advance(1)
+        >>> read_rows(Path("metrics.jsonl"))
+        [{'step': 0, 'loss': 2.5}]
     """
 
     def __init__(self, workdir: Path, *, start: int, total: int, batch_size: int) -> None:
@@ -45,20 +60,20 @@ class MetricsLog:
         )
         if not self.main:
             return
-        self._lost = ""  # why the last row could not be written
+        self._write_error = ""  # of the last row, if it was dropped
         self._path = workdir / METRICS_FILE
-        self._events = Events(workdir / "tensorboard", start)
+        self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start)
         for name in (METRICS_FILE, STARTS_FILE):
             keep_rows_before(workdir / name, start)
-        with suppress(OSError):  # of a full disk the first row of metrics will tell
+        with suppress(OSError):  # the first row of metrics will report a full disk
             append_row(workdir / STARTS_FILE, {"step": start, **environment()})
 
     def advance(self, steps: int) -> None:
-        """Move the progress bar."""
+        """Move the progress bar by a number of steps."""
         self.bar.update(steps * self.batch_size)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row; non-finite values become null, which JSON can hold."""
+        """Write one row; non-finite values become null, because JSON has no NaN."""
         if "loss" in values:
             self.bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
         if not self.main:
@@ -66,30 +81,43 @@ class MetricsLog:
         finite = {k: v if abs(v) < float("inf") else None for k, v in values.items()}
         try:
             append_row(self._path, {"step": step, **finite})
-            self._events.write(step, values)
+            self._tensorboard.write(step, values)
         except OSError as error:
-            if not self._lost:
+            if not self._write_error:
                 log.warning(
                     f"metrics of step {step} could not be written: {error}\n"
-                    "  Training goes on; rows are lost until this is mended."
+                    "  Training continues; rows are dropped until they can be written again."
                 )
-            self._lost = str(error)
+            self._write_error = str(error)
         else:
-            if self._lost:
+            if self._write_error:
                 log.info(f"metrics are written again, from step {step} on")
-            self._lost = ""
+            self._write_error = ""
 
     def close(self) -> None:
+        """Close the progress bar and the event file."""
         self.bar.close()
         if self.main:
-            self._events.close()
+            self._tensorboard.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
-class Events:
-    """TensorBoard events of one start of a run.
+class TensorBoardWriter:
+    """Scalars of one start of a run, in an event file of TensorBoard.
 
-    tensorboardX's own SummaryWriter writes in a thread that dies of a full disk, whereupon the
-    trainer would wait for it for ever; its event file is used directly here.
+    It frames events by tensorboardX's `RecordWriter`. Its `SummaryWriter` would write from a
+    thread that ends at the first error: on a full disk events are lost in silence, and the process
+    hangs at its exit, where it waits for the thread's queue to drain.
+
+    Args:
+        folder: folder of the event files; it is made at the first `write`.
+        start: step at which this start of the run begins: TensorBoard hides later steps of
+            earlier files.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -97,47 +125,70 @@ class Events:
         self._file: Any = None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
+        """Write the values of a step, by name.
+
+        Raises:
+            OSError: they cannot be written; the next call begins a new file.
+        """
         from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
+        from tensorboardX.proto.summary_pb2 import Summary
 
         try:
             if self._file is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._file = EventsWriter(str(self._folder / "events"), f".{self._start}")
-                restart = SessionLog(status=SessionLog.START)  # later steps of earlier files go
-                self._file.write_event(Event(step=self._start, session_log=restart))
+                self._open()
+                restart = SessionLog(status=SessionLog.START)
+                self._append(Event(step=self._start, session_log=restart))
             for name, value in values.items():
-                self._file.write_event(Event(step=step, summary=scalar(name, value)))
+                scalar = Summary.Value(tag=name, simple_value=value)
+                self._append(Event(step=step, summary=Summary(value=[scalar])))
             self._file.flush()
         except OSError:
-            self.close()  # what follows a torn event is not read, so a new file is begun
+            self.close()  # readers stop at an incomplete event
             self._start = step
             raise
 
     def close(self) -> None:
+        """Close the file, whether or not the rest of it can be written."""
         file, self._file = self._file, None
         if file is not None:
-            with suppress(OSError):  # told when the row was written
+            with suppress(OSError):  # `write` has raised it
                 file.close()
+
+    def _open(self) -> None:
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard finds files by "tfevents" and reads them in the order of their names
+        name = f"events.out.tfevents.{int(time.time())}.{self._start}"
+        self._file = RecordWriter(str(self._folder / name))
+        self._append(Event(file_version="brain.Event:2"))
+
+    def _append(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._file.write(event.SerializeToString())
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one row as a whole line, also after one that was cut off for want of space."""
+    """Append one row as a complete line, even after a line that was cut off by a full disk.
+
+    Raises:
+        OSError: there is no space for all of the row.
+    """
     with path.open("a+b", buffering=0) as file:
         if end := file.seek(0, 2):
             file.seek(end - 1)
-        torn = bool(end) and file.read(1) != b"\n"
-        line = (b"\n" if torn else b"") + json.dumps(row).encode() + b"\n"
+        cut_off = bool(end) and file.read(1) != b"\n"
+        line = (b"\n" if cut_off else b"") + json.dumps(row).encode() + b"\n"
         if file.write(line) != len(line):
             raise OSError(f"{path}: no space left for a row")
 
 
 def keep_rows_before(path: Path, step: int) -> None:
-    """Drop rows of steps from `step` on, and those cut off in writing.
+    """Remove the rows of steps from `step` on, and incomplete rows.
 
-    A row with losses of step n is of the step that leads from state n to n + 1, one with scores of
-    step n is of state n: that of `step` itself stays.
+    A row with losses of step n describes the step from state n to state n + 1, a row with scores
+    of step n describes state n: the scores of `step` itself are kept.
     """
     if not path.is_file():
         return
@@ -145,18 +196,18 @@ def keep_rows_before(path: Path, step: int) -> None:
     try:
         write_atomically(path, "".join(line + "\n" for line in kept))
     except OSError as error:
-        log.warning(f"{path}: rows from step {step} on stay beside their repetition: {error}")
+        log.warning(f"{path}: old rows from step {step} on could not be removed: {error}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of one of the two files, in order, but for those cut off in writing."""
+    """Return the complete rows of one of the two files, in order."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if _before(line, math.inf)]
 
 
 def read_knn_scores(workdir: Path) -> dict[int, float]:
-    """Step -> kNN accuracy of the image features, of those states that have been scored."""
-    path = workdir / "metrics.jsonl"
+    """Return the kNN accuracy of the image features by step, for all states that were scored."""
+    path = workdir / METRICS_FILE
     rows = read_rows(path) if path.is_file() else []
     return {int(row["step"]): row["knn_image"] for row in rows if row.get("knn_image") is not None}
 

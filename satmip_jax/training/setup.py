@@ -1,4 +1,4 @@
-"""Set-up of a training: the workdir, the data, the schema, and one line on what will run."""
+"""Set-up of a training: the workdir, the data, the schema, and a line that describes the run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,10 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.config.conversion import differences, from_json, to_json
+from satmip_jax.data.bad_records import BadRecords
+from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed import multihost
@@ -22,12 +26,17 @@ from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.geo_clusters import fit_centres
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives.metapred import predicts_places
-from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.files import MAX_JSON_BYTES, read_bounded, write_atomically
 from satmip_jax.training.step import Program, TrainState
 
 
 def open_split(config: ConfigDict, split: str) -> ShardDataset:
-    """Open a split of `config.data.dir`, or say how to make one."""
+    """Open a split of `config.data.dir`.
+
+    Raises:
+        ConfigError: `config.data.dir` is empty.
+        ShardError: the folder or the split does not exist, or is incomplete.
+    """
     if not config.data.dir:
         raise ConfigError(
             "config.data.dir is empty: give the folder that `satmip prepare` wrote, "
@@ -36,18 +45,35 @@ def open_split(config: ConfigDict, split: str) -> ShardDataset:
     return ShardDataset(config.data.dir, split)
 
 
-def check_data(config: ConfigDict, dataset: ShardDataset) -> None:
-    """Raise ConfigError where the data cannot serve, before hours were spent."""
+def open_train_split(config: ConfigDict) -> ShardDataset:
+    """Open the train split, after checks that it suits the config and is the same on all hosts.
+
+    Raises:
+        ConfigError: the data cannot serve this config; the message says what to change.
+        ProcessError: process 0 has other data.
+    """
+    dataset = open_split(config, config.data.train_split)
+    _check_data(config, dataset)
+    identity = f"{len(dataset)} examples, {dataset.schema.to_json()}"
+    multihost.require_on_all_processes(
+        multihost.broadcast_str(identity) == identity,
+        f"{dataset.data_dir} differs from that of process 0: prepare the data once, and give all "
+        "hosts the same",
+    )
+    return dataset
+
+
+def _check_data(config: ConfigDict, dataset: ShardDataset) -> None:
     batch_size = config.optimizer.batch_size
     if batch_size > len(dataset):
         raise ConfigError(
             f"config.optimizer.batch_size is {batch_size:,}, and {dataset.data_dir} has "
-            f"{len(dataset):,} images in {dataset.split!r}: an image would be among its own "
-            "negatives; use a smaller batch"
+            f"{len(dataset):,} images in {dataset.split!r}: an image would occur twice in a "
+            "batch and be its own negative; use a smaller batch"
         )
     if config.eval.every:
-        scored = open_split(config, config.data.val_split)
-        if not scored.schema.classes:
+        val = open_split(config, config.data.val_split)
+        if not val.schema.classes:
             raise ConfigError(
                 f"config.eval.every is {config.eval.every}, and {dataset.data_dir} has no labels "
                 "to score with: set config.eval.every=0"
@@ -55,30 +81,35 @@ def check_data(config: ConfigDict, dataset: ShardDataset) -> None:
 
 
 def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Write the config into a new workdir; refuse one that holds another config."""
+    """Write the config into a new workdir, or check that the workdir belongs to it.
+
+    Raises:
+        ConfigError: the workdir belongs to a run with another config, or cannot be written.
+        ProcessError: another process has another config, or does not share the workdir.
+    """
     path = workdir / "config.json"
     first = from_json(multihost.broadcast_str(to_json(config)))
     changed = differences(first, config)
     multihost.require_on_all_processes(
-        not changed, "other options than on process 0:\n  " + "\n  ".join(changed)
+        not changed, "options differ from those of process 0:\n  " + "\n  ".join(changed)
     )
     if refusal := multihost.broadcast_str(_claim(path, config) if is_main_process() else ""):
         raise ConfigError(refusal)
-    for _ in range(30):  # a network file system may show what is new a little later
-        if seen := path.is_file():
+    for _ in range(30):  # a network file system may show a new file with a delay
+        if visible := path.is_file():
             break
         time.sleep(1)
     multihost.require_on_all_processes(
-        seen,
-        f"{path}, which process 0 has written, is not here: the workdir must be one folder that "
-        "all hosts share (NFS, Lustre, Filestore, a mounted bucket)",
+        visible,
+        f"{path}, which process 0 has written, does not exist here: the workdir must be one folder "
+        "that all hosts share (NFS, Lustre, Filestore, a mounted bucket)",
     )
 
 
 def _claim(path: Path, config: ConfigDict) -> str:
-    """Write the config to `path`, or say why not."""
+    """Write the config to `path`; return the reason if that is not possible."""
     if path.is_file():
-        stored = from_json(path.read_text(encoding="utf-8"))
+        stored = from_json(read_bounded(path, MAX_JSON_BYTES).decode())
         changed = differences(stored, config)
         if not changed:
             return ""
@@ -96,44 +127,76 @@ def _claim(path: Path, config: ConfigDict) -> str:
 
 
 def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Schema:
-    """The schema of the data, and in it the centres of places where the method classifies them.
+    """Return the schema of the data, with geo clusters if the method classifies them.
 
-    The first start of a run reads the metadata of the train split and finds them; from then on they
-    are in its `schema.json` and checkpoints, so that a resumed run and an evaluation have the same.
+    The first start of a run reads the locations of the train split and clusters them. From then on
+    the centres are in the run's `schema.json` and checkpoints, so that a resumed run and an
+    evaluation use the same ones.
     """
     if not predicts_places(config):
         return dataset.schema
     path = workdir / "schema.json"
     stored = Schema.load(path).geo_centres if path.is_file() else ()
-    # every process finds them, so that none waits for another, ...
-    found = stored or fit_centres(_places(dataset), config.method.geo_clusters, config.seed)
-    centres = np.zeros((config.method.geo_clusters, 3), np.float32)
-    centres[: len(found)] = np.reshape(found, (-1, 3))
-    # ... but those of the first one count, as another kind of processor may round otherwise
-    centres = multihost_utils.broadcast_one_to_all(centres)
-    known = centres[centres.any(axis=1)].tolist()
-    return replace(dataset.schema, geo_centres=tuple(map(tuple, known)))
+    # every process clusters, so that none waits for another; but processors round differently,
+    # so all take the result of process 0
+    fitted = stored or fit_centres(_locations(dataset), config.method.geo_clusters, config.seed)
+    padded = np.zeros((config.method.geo_clusters, 3), np.float32)
+    padded[: len(fitted)] = np.reshape(fitted, (-1, 3))
+    padded = multihost_utils.broadcast_one_to_all(padded)
+    centres = padded[padded.any(axis=1)].tolist()
+    return replace(dataset.schema, geo_centres=tuple(map(tuple, centres)))
 
 
-def _places(dataset: ShardDataset) -> np.ndarray:
-    """Longitude and latitude (n, 2) of the records that have them; no image is decoded."""
+def _locations(dataset: ShardDataset) -> np.ndarray:
+    """Return longitude and latitude (n, 2) of the records that have them; no image is decoded."""
     numbers = tqdm(
         range(len(dataset)),
-        desc=f"reading the places of {dataset.split}",
+        desc=f"reading the locations of {dataset.split}",
         unit=" records",
         leave=False,
         mininterval=1.0,
         disable=not is_main_process(),
     )
-    found = []
+    locations = []
     for number in numbers:
-        with suppress(ShardError):  # a bad record is counted when it comes to be trained on
-            found.append(dataset[number]["metadata"].values.get("location"))
-    return np.array([place for place in found if place is not None], np.float64).reshape(-1, 2)
+        with suppress(ShardError):  # a bad record is counted when a batch needs it
+            locations.append(dataset[number]["metadata"].values.get("location"))
+    present = [location for location in locations if location is not None]
+    return np.array(present, np.float64).reshape(-1, 2)
+
+
+def check_checkpoints(checkpoints: Checkpoints) -> None:
+    """Raise ProcessError unless all processes see the same newest checkpoint."""
+    latest = str(checkpoints.latest)
+    multihost.require_on_all_processes(
+        multihost.broadcast_str(latest) == latest,
+        f"the newest checkpoint in {checkpoints.folder} is {latest}, but not on process 0: the "
+        "workdir must be one folder that all hosts share",
+    )
+
+
+def open_batches(
+    program: Program, dataset: ShardDataset, workdir: Path, start: int
+) -> TrainBatches | InMemoryBatches:
+    """Open the batches of a training from step `start` on, as `config.data` asks for them."""
+    config = program.config
+    bad_records = BadRecords(
+        dataset.split, budget=config.data.bad_records, path=workdir / "bad_records.json"
+    )
+    options: dict[str, Any] = {
+        "batch_size": config.optimizer.batch_size,
+        "seed": config.seed,
+        "start": start,
+        "captions": config.metadata.encoder == "text",
+        "bad_records": bad_records,
+    }
+    if config.data.in_memory:
+        return InMemoryBatches(dataset, program.mesh, **options)
+    return TrainBatches(dataset, program.mesh, workers=config.data.workers, **options)
 
 
 def describe(program: Program, state: TrainState) -> str:
-    """One line on what is about to run, with the true number of negatives or the targets."""
+    """Return a line that describes a run, with the true number of negatives or the targets."""
     config, method, mesh = program.config, program.method, program.mesh
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     negatives = method.negatives(config.optimizer.batch_size)
