@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from satmip_jax.metadata import schema as schema_module
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.field_stats import FieldStats
-from satmip_jax.metadata.fields import field
+from satmip_jax.metadata.fields import FIELDS, FieldError, field
 from satmip_jax.metadata.schema import Schema, SchemaError
 from tests.metadata.records import RECORDS, SCHEMA, make_schema
 
@@ -55,6 +55,22 @@ def test_a_field_an_older_file_does_not_know_was_never_present():
     schema = Schema.from_json(data)
     assert schema.fields["gsd"] == FieldStats.never_present(field("gsd").kind.n_standardized)
     assert not tabular.encode(RECORDS, schema)["present"][:, 5].any()
+
+
+def test_models_keep_to_the_fields_that_their_schema_lists():
+    """What "all" or a group means does not change when a field is added."""
+    assert SCHEMA.unlisted == frozenset()
+    assert SCHEMA.select_fields("all") == FIELDS
+    data = SCHEMA.to_json()
+    del data["fields"]["gsd"], data["fields"]["utm_zone"]
+    old = Schema.from_json(data)
+    assert old.unlisted == {"gsd", "utm_zone"}
+    assert old.to_json() == data
+    assert Schema.from_json(old.to_json()) == old
+    assert len(old.select_fields("all")) == 13
+    assert [f.name for f in old.select_fields("Location")] == ["location", "country_code"]
+    with pytest.raises(FieldError, match=r"'gsd' leaves no field: the data set 'test' .* gsd, utm"):
+        old.select_fields("gsd")
 
 
 def test_saving_what_could_not_be_loaded_fails_and_leaves_the_old_file(tmp_path):
