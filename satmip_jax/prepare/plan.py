@@ -39,6 +39,8 @@ def select(
         PrepareError: There are no examples, two have the same id, or a split does not exist.
 
     Example:
+        >>> from satmip_jax.prepare.plan import select
+        >>> from satmip_jax.sources.base import Ref
         >>> refs = [Ref(str(i), "train", ()) for i in range(9)]
         >>> [ref.id for ref in select(refs, limit=3)["train"]]
         ['0', '3', '6']

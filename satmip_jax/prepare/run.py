@@ -92,6 +92,7 @@ def prepare(
         SourceError: The source cannot be listed.
 
     Example:
+        >>> from satmip_jax.prepare.run import prepare
         >>> from satmip_jax.sources.registry import open_source
         >>> source = open_source("synthetic", ["scenes"], train=6, val=3, size=32)
         >>> prepare(source, "data", image_size=32, workers=0, progress=False).splits

@@ -217,6 +217,7 @@ class PixelSums:
         squares: Sums of their squares.
 
     Example:
+        >>> from satmip_jax.prepare.shard_job import PixelSums
         >>> sums = PixelSums()
         >>> sums.add(np.full((4, 4, 3), 51, np.uint8))
         >>> sums.add(np.full((4, 4, 3), 153, np.uint8))

@@ -26,6 +26,7 @@ class Archives:
         suffixes: Suffixes of the files to list, in lower case.
 
     Example:
+        >>> from satmip_jax.sources.archives import Archives
         >>> import zipfile
         >>> with zipfile.ZipFile("NWPU-RESISC45.zip", "w") as file:
         ...     file.writestr("NWPU-RESISC45/airplane/airplane_001.jpg", b"...")
@@ -128,6 +129,7 @@ def path_parts(container: str, member: str) -> tuple[str, ...]:
     The container's own name is one of them, without ".zip".
 
     Example:
+        >>> from satmip_jax.sources.archives import path_parts
         >>> path_parts("data/train.zip", "0/0_1.jpg")
         ('data', 'train', '0', '0_1.jpg')
     """

@@ -100,6 +100,7 @@ class Source(abc.ABC):
     Example:
         >>> import cv2
         >>> from satmip_jax.metadata.record import Metadata
+        >>> from satmip_jax.sources.base import Example, Ref, Source
         >>> class Shades(Source):
         ...     '''Grey images from light to dark.'''
         ...     name, classes, image_size = "shades", ("dark", "light"), 8

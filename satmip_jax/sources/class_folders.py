@@ -103,6 +103,7 @@ def normalize_name(name: str) -> str:
     """Return the name of a class without case, spaces and signs, which differ between mirrors.
 
     Example:
+        >>> from satmip_jax.sources.class_folders import normalize_name
         >>> normalize_name("Baseball_Diamond")
         'baseballdiamond'
     """

@@ -85,6 +85,8 @@ class EuroSAT(Source):
             rasterio is not installed.
 
     Example:
+        >>> from satmip_jax.metadata.record import Problems
+        >>> from satmip_jax.sources.eurosat import EuroSAT
         >>> chip = Path("eurosat/AnnualCrop/AnnualCrop_1.jpg")
         >>> chip.parent.mkdir(parents=True)
         >>> _ = chip.write_bytes(b"...")

@@ -64,6 +64,7 @@ class FGSC23(Source):
         paths: Zips, and folders that hold zips or the folders train and test at any depth.
 
     Example:
+        >>> from satmip_jax.sources.fgsc23 import FGSC23
         >>> chip = Path("FGSC-23/test/5/5_0_10.jpg")
         >>> chip.parent.mkdir(parents=True)
         >>> chip.touch()

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from satmip_jax.metadata.record import Metadata, Problems
+from satmip_jax.runtime.files import read_json
 from satmip_jax.sources.base import (
     Box,
     Example,
@@ -112,6 +113,7 @@ class FMoW(Source):
         classes: The 62 official classes, or the names of the class folders of train and val.
 
     Example:
+        >>> from satmip_jax.sources.fmow import FMoW
         >>> Path("worldview/train/volcano/volcano_0").mkdir(parents=True)
         >>> FMoW([Path("worldview")], classes="folders").classes
         ('volcano',)
@@ -247,7 +249,7 @@ class FMoW(Source):
             path = root / f"{split}_gt_mapping.json"
             if path.is_file():
                 try:
-                    pairs = json.loads(read_file(path, MAX_MAPPING_BYTES))
+                    pairs = read_json(path, max_bytes=MAX_MAPPING_BYTES)
                     # {"input": "test_gt/airport/airport_0", "output": "test/0011978"}
                     return {
                         pair["output"].removeprefix(f"{split}/"): pair["input"].removeprefix(
@@ -255,7 +257,7 @@ class FMoW(Source):
                         )
                         for pair in pairs
                     }
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise SourceError(f"{path}: not a mapping of fMoW: {error!r}") from error
         return {}
 
@@ -340,6 +342,7 @@ def polygon_centre(text: object) -> tuple[float, float] | None:
         (longitude, latitude), degrees; None if `text` is no polygon.
 
     Example:
+        >>> from satmip_jax.sources.fmow import polygon_centre
         >>> polygon_centre("POLYGON ((8.0 47.0, 8.2 47.0, 8.2 47.1, 8.0 47.1, 8.0 47.0))")
         (8.1, 47.05)
     """

@@ -59,6 +59,7 @@ class Folder(Source):
             the shares do not add up to 1.
 
     Example:
+        >>> from satmip_jax.sources.folder import Folder
         >>> Path("chips").mkdir()
         >>> for name in ("a.png", "b.png"):
         ...     Path("chips", name).touch()

@@ -24,6 +24,7 @@ class Optimal31(ClassFolders):
     """OPTIMAL-31 from a zip or class folders; see `ClassFolders`.
 
     Example:
+        >>> from satmip_jax.sources.optimal31 import Optimal31
         >>> source = Optimal31([Path("OPTIMAL-31")])
         >>> source.splits_from
         'drawn within each class with seed 0: train 80%, test 20%'

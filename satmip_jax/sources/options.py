@@ -59,6 +59,7 @@ def options_of(source: Callable[..., Any]) -> dict[str, Option]:
 
     Example:
         >>> from satmip_jax.sources.fmow import FMoW
+        >>> from satmip_jax.sources.options import options_of
         >>> options_of(FMoW)["variant"].choices
         ('rgb', 'msrgb')
         >>> options_of(FMoW)["variant"].default

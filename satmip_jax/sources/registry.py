@@ -57,6 +57,7 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
             exist, or the data is not laid out as the source expects.
 
     Example:
+        >>> from satmip_jax.sources.registry import open_source
         >>> source = open_source("synthetic", ["scenes"], train=3, val=2, size=32)
         >>> len(source.refs())
         5

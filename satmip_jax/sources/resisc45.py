@@ -29,6 +29,7 @@ class RESISC45(ClassFolders):
     """NWPU-RESISC45 from its zip or class folders; see `ClassFolders`.
 
     Example:
+        >>> from satmip_jax.sources.resisc45 import RESISC45
         >>> image = Path("NWPU-RESISC45/airplane/airplane_001.jpg")
         >>> image.parent.mkdir(parents=True)
         >>> image.touch()

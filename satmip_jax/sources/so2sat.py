@@ -180,6 +180,7 @@ def to_rgb(bands: np.ndarray) -> np.ndarray:
         UnreadableExample: A value of the three bands is not finite.
 
     Example:
+        >>> from satmip_jax.sources.so2sat import to_rgb
         >>> to_rgb(np.full((32, 32, 10), 0.2))[0, 0]
         array([178, 178, 178], dtype=uint8)
     """

@@ -63,6 +63,7 @@ class Splits:
             SourceError: Some of the lists are missing, or all of them if `folder` is given.
 
         Example:
+            >>> from satmip_jax.sources.splits import Splits
             >>> splits = Splits.find("toy", (("train", 0.5), ("val", 0.5)), seed=1, beside=[])
             >>> splits.description
             'drawn within each class with seed 1: train 50%, val 50%'
@@ -99,6 +100,8 @@ class Splits:
             SourceError: A list cannot be read, two lists share an image, or a line matches several.
 
         Example:
+            >>> from collections import Counter
+            >>> from satmip_jax.sources.splits import Splits
             >>> splits = Splits.find("toy", (("train", 0.5), ("val", 0.5)), seed=1, beside=[])
             >>> splits.assign({"a/1.jpg": "a", "a/2.jpg": "a"}, Counter())["a/1.jpg"]
             'val'

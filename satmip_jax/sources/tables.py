@@ -53,6 +53,7 @@ def is_table(path: Path) -> bool:
     """Whether a file has the suffix of a table; CSV and JSON Lines may be gzipped (.gz).
 
     Example:
+        >>> from satmip_jax.sources.tables import is_table
         >>> is_table(Path("metadata.csv.gz"))
         True
     """
@@ -66,6 +67,7 @@ def columns(path: Path) -> list[str]:
         SourceError: The file cannot be read as a table.
 
     Example:
+        >>> from satmip_jax.sources.tables import columns
         >>> _ = Path("metadata.csv").write_text("path;label\na.png;barn\n")
         >>> columns(Path("metadata.csv"))
         ['path', 'label']
@@ -94,6 +96,8 @@ def rows(path: Path, selected: Sequence[str], skipped: Counter[str]) -> Iterator
         SourceError: The file cannot be read, or has too many rows.
 
     Example:
+        >>> from collections import Counter
+        >>> from satmip_jax.sources.tables import rows
         >>> _ = Path("metadata.csv").write_text("path,label\na.png,barn\nb.png\n")
         >>> skipped = Counter()
         >>> list(rows(Path("metadata.csv"), ["path", "label"], skipped))
@@ -261,6 +265,7 @@ def parse_columns(
         SourceError: The text cannot be parsed.
 
     Example:
+        >>> from satmip_jax.sources.tables import parse_columns
         >>> parse_columns("path=file,location=lon+lat,gsd=")
         {'path': ('file',), 'location': ('lon', 'lat'), 'gsd': ()}
     """
@@ -302,6 +307,7 @@ def match_columns(
             none holds the paths.
 
     Example:
+        >>> from satmip_jax.sources.tables import match_columns
         >>> match_columns("path=file", ["file", "lon", "lat", "gsd"], Path("metadata.csv"))
         {'path': ('file',), 'location': ('lon', 'lat'), 'gsd': ('gsd',)}
     """

@@ -14,7 +14,6 @@ or by the same random draw. So2Sat has training and validation, but no test spli
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -23,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
+from satmip_jax.runtime.files import FileContentError, read_json_object
 from satmip_jax.sources.base import TFDS, Example, Ref, Source, SourceError, UnreadableExample
 from satmip_jax.sources.class_folders import normalize_name
 from satmip_jax.sources.splits import Splits
 
 MAX_IMAGE_BYTES = 16 << 20
-MAX_JSON_BYTES = 64 << 20
 _VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 _FEATURES = "tensorflow_datasets.core.features."
 
@@ -233,13 +232,9 @@ def _find(text: str, name: str) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            data = json.loads(file.read(MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read ({error}): build the set again") from error
-    if not isinstance(data, dict):
-        raise SourceError(f"{path}: not a JSON object: build the set again")
-    return data
+        return read_json_object(path)
+    except (OSError, FileContentError) as error:
+        raise SourceError(f"{error}: build the data set again") from error
 
 
 def _class_names(value: Any) -> list[str]:

@@ -29,6 +29,7 @@ class UCMerced(ClassFolders):
     """UC Merced Land Use from its zip or class folders; see `ClassFolders`.
 
     Example:
+        >>> from satmip_jax.sources.ucmerced import UCMerced
         >>> source = UCMerced([Path("UCMerced_LandUse.zip")], seed=1)
         >>> source.splits_from
         'drawn within each class with seed 1: train 60%, val 20%, test 20%'

@@ -1,10 +1,10 @@
-"""What the classes of the synthetic data set look like from above: geometry, in metres.
+"""Geometry of the classes of the synthetic data set, seen from above, in metres.
 
-A layout is a list of flat areas and of upright prisms, each of a named material. It knows nothing
-of sun, season, sensor or resolution: `render` paints it as they have it, so an image's
-class lies in the arrangement of its objects and its colours in the metadata.
+A layout is a list of flat areas and upright prisms, each of a named material. It is independent of
+sun, season, sensor and resolution, which `render` applies. So the class of an image shows in the
+arrangement of its objects, and the metadata in its colours.
 
-East is +x, north is +y, the origin is the middle of the image.
+East is +x, north is +y, the origin is the centre of the image.
 """
 
 from __future__ import annotations
@@ -18,49 +18,69 @@ from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]  # (n, 2): east, north, metres
 
-WORLD = 240.0  # half the side of the ground that layouts fill, metres
+WORLD = 240.0  # half the side of the square that layouts fill, metres
 ROOFS = ("roof_red", "roof_grey", "roof_white", "roof_brown", "roof_blue")
 
 
 @dataclass(frozen=True)
 class Flat:
-    """Areas of one material on the ground, which do not overlap; they need not be convex."""
+    """Areas of one material on the ground, without overlap; they need not be convex.
 
-    outlines: NDArray[np.float64]  # (k, n, 2)
+    Attributes:
+        outlines: Corners, metres, (areas, corners, 2).
+        material: A key of `render.MATERIALS`, or a plant.
+        tint: Brightness relative to the material.
+    """
+
+    outlines: NDArray[np.float64]
     material: str
-    tint: float = 1.0  # brightness relative to the material
+    tint: float = 1.0
 
 
 @dataclass(frozen=True)
 class Solid:
-    """An upright prism over a convex outline, from `base` to `top` metres above the ground."""
+    """An upright prism over a convex outline.
+
+    Attributes:
+        outline: Corners, metres, (corners, 2).
+        top: Height of the roof above the ground, metres.
+        material: A key of `render.MATERIALS`, or a plant.
+        base: Height of the lower end above the ground, metres.
+        tint: Brightness relative to the material.
+        gable: Whether the roof has two slopes along the first edge; needs four corners.
+    """
 
     outline: Points
     top: float
     material: str
     base: float = 0.0
     tint: float = 1.0
-    gable: bool = False  # roof of two slopes along the first edge; needs a quadrilateral
+    gable: bool = False
 
 
 class Layout:
-    """Everything on the ground of one place."""
+    """All objects of one place.
+
+    Attributes:
+        flats: Areas, from bottom to top.
+        solids: Prisms, in any order.
+    """
 
     def __init__(self) -> None:
         self.flats: list[Flat] = []
         self.solids: list[Solid] = []
 
     def flat(self, outlines: ArrayLike, material: str, tint: float = 1.0) -> None:
-        """Adds an area (n, 2), or several at once (k, n, 2), above all areas so far."""
+        """Add an area (n, 2), or several (k, n, 2), above all earlier areas."""
         points = np.asarray(outlines, np.float64)
         self.flats.append(Flat(points.reshape(-1, *points.shape[-2:]), material, tint))
 
     def solid(self, outline: Points, top: float, material: str, **options: float) -> None:
-        """Adds a prism; see `Solid` for the options."""
+        """Add a prism; see `Solid` for the options."""
         self.solids.append(Solid(outline, top, material, **options))  # type: ignore[arg-type]
 
     def add(self, other: Layout, angle: float, shift: ArrayLike) -> None:
-        """Adds another layout, turned by `angle` radians and then moved by `shift` metres."""
+        """Add another layout, rotated by `angle` radians and then moved by `shift` metres."""
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
         def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,7 +91,20 @@ class Layout:
 
 
 def rectangle(x: float, y: float, width: float, height: float, angle: float = 0.0) -> Points:
-    """Corners of a rectangle around (x, y), its width turned by `angle` radians from east."""
+    """Return the corners of a rectangle, metres, (4, 2).
+
+    Args:
+        x: East coordinate of the centre.
+        y: North coordinate of the centre.
+        width: Length of the first edge.
+        height: Length of the second edge.
+        angle: Direction of the first edge, radians from east.
+
+    Example:
+        >>> from satmip_jax.sources.synthetic.layouts import rectangle
+        >>> rectangle(0, 0, 4, 2).tolist()
+        [[-2.0, -1.0], [2.0, -1.0], [2.0, 1.0], [-2.0, 1.0]]
+    """
     along = 0.5 * width * np.array([np.cos(angle), np.sin(angle)])
     across = 0.5 * height * np.array([-np.sin(angle), np.cos(angle)])
     corners = [-along - across, along - across, along + across, across - along]
@@ -79,13 +112,13 @@ def rectangle(x: float, y: float, width: float, height: float, angle: float = 0.
 
 
 def ellipse(x: float, y: float, rx: float, ry: float | None = None, corners: int = 20) -> Points:
-    """A polygon of so many corners inscribed in an ellipse; a circle without `ry`."""
+    """Return the corners of a polygon inscribed in an ellipse, or in a circle if `ry` is None."""
     t = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.stack([x + rx * np.cos(t), y + (rx if ry is None else ry) * np.sin(t)], axis=1)
 
 
 def blob(rng: np.random.Generator, x: float, y: float, radius: float) -> Points:
-    """A smooth irregular closed shore line."""
+    """Return a smooth, irregular, closed shore line, metres, (48, 2)."""
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     r = np.full_like(t, radius)
     for k in (2, 3, 4, 5):
@@ -94,7 +127,7 @@ def blob(rng: np.random.Generator, x: float, y: float, radius: float) -> Points:
 
 
 def house(layout: Layout, rng: np.random.Generator, x: float, y: float, angle: float) -> None:
-    """A house with a gable roof."""
+    """Add a house with a gable roof."""
     width, depth = rng.uniform(11, 17), rng.uniform(8, 11)
     layout.solid(
         rectangle(x, y, width, depth, angle),
@@ -106,7 +139,7 @@ def house(layout: Layout, rng: np.random.Generator, x: float, y: float, angle: f
 
 
 def airport(rng: np.random.Generator) -> Layout:
-    """A runway with dashes, a taxiway, an apron with a terminal and parked aircraft."""
+    """Build a runway with dashes, a taxiway, an apron with a terminal and parked aircraft."""
     layout = Layout()
     runway, side = rng.uniform(20, 28), rng.choice((-1, 1))
     layout.flat(rectangle(0, 0, 900, runway), "asphalt", rng.uniform(0.9, 1.2))
@@ -131,7 +164,7 @@ def airport(rng: np.random.Generator) -> Layout:
 
 
 def crop_field(rng: np.random.Generator) -> Layout:
-    """Parcels that fill the ground, each with its crop and its furrows."""
+    """Build parcels that fill the ground, each with a crop and furrows."""
     layout = Layout()
     columns, rows = [
         np.cumsum(np.concatenate([[-1.4 * WORLD], rng.uniform(30, 72, 20)])) for _ in range(2)
@@ -154,7 +187,7 @@ def crop_field(rng: np.random.Generator) -> Layout:
 
 
 def lake_or_pond(rng: np.random.Generator) -> Layout:
-    """One irregular water surface with a bank."""
+    """Build one irregular water surface with a bank."""
     layout = Layout()
     shore = blob(rng, 0, 0, rng.uniform(42, 66))
     layout.flat(shore * 1.08, "soil")
@@ -163,7 +196,7 @@ def lake_or_pond(rng: np.random.Generator) -> Layout:
 
 
 def multi_unit_residential(rng: np.random.Generator) -> Layout:
-    """Long tall slabs in rows, with paths between them."""
+    """Build long, tall slabs in rows, with paths between them."""
     layout = Layout()
     top, roof = rng.uniform(14, 32), str(rng.choice(ROOFS[1:4]))
     length, gap = rng.uniform(36, 52), rng.uniform(30, 40)
@@ -179,7 +212,7 @@ def multi_unit_residential(rng: np.random.Generator) -> Layout:
 
 
 def parking_lot_or_garage(rng: np.random.Generator) -> Layout:
-    """Rows of parked cars on a paved lot."""
+    """Build rows of parked cars on a paved lot."""
     layout = Layout()
     width, rows, pitch = rng.uniform(90, 125), int(rng.integers(4, 6)), 21.0
     layout.flat(rectangle(0, 0, width + 14, rows * pitch + 10), "asphalt", rng.uniform(0.9, 1.4))
@@ -197,7 +230,7 @@ def parking_lot_or_garage(rng: np.random.Generator) -> Layout:
 
 
 def solar_farm(rng: np.random.Generator) -> Layout:
-    """Blocks of long parallel rows of panels."""
+    """Build blocks of long parallel rows of panels."""
     layout = Layout()
     pitch, length = rng.uniform(7, 9.5), rng.uniform(44, 60)
     layout.flat(rectangle(0, 0, 2 * length + 22, 17 * pitch), "soil", 1.1)
@@ -211,7 +244,7 @@ def solar_farm(rng: np.random.Generator) -> Layout:
 
 
 def stadium(rng: np.random.Generator) -> Layout:
-    """Two tiers of stands around a marked pitch."""
+    """Build two tiers of stands around a marked pitch."""
     layout = Layout()
     rx, ry, depth = rng.uniform(34, 42), rng.uniform(24, 30), rng.uniform(18, 24)
     layout.flat(ellipse(0, 0, rx + depth + 12, ry + depth + 12, 32), "concrete")
@@ -227,7 +260,7 @@ def stadium(rng: np.random.Generator) -> Layout:
     ):
         for k in range(28):
             if outer == 1.0 and opening < 2 and k % 14 < 2:
-                continue  # an entrance on either end
+                continue  # an entrance at either end
             ring = [(rx + depth * r, ry + depth * r) for r in (inner, inner, outer, outer)]
             angles = np.array([t[k], t[k + 1], t[k + 1], t[k]])
             outline = np.array(ring) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -236,7 +269,7 @@ def stadium(rng: np.random.Generator) -> Layout:
 
 
 def storage_tank(rng: np.random.Generator) -> Layout:
-    """Round tanks on a grid, each row inside its bund."""
+    """Build round tanks on a grid, each row inside a bund."""
     layout = Layout()
     radius = rng.uniform(10, 14)
     pitch, columns, rows = 2.9 * radius, int(rng.integers(2, 5)), int(rng.integers(2, 4))
@@ -255,7 +288,7 @@ def storage_tank(rng: np.random.Generator) -> Layout:
 
 
 def swimming_pool(rng: np.random.Generator) -> Layout:
-    """A large pool between decks, beside smaller ones, and changing rooms."""
+    """Build a large pool with decks, smaller pools beside it, and changing rooms."""
     layout = Layout()
     width, depth = rng.uniform(34, 52), rng.uniform(16, 24)
     layout.flat(rectangle(0, 0, width + 22, depth + 22), "concrete", 1.15)
@@ -272,7 +305,7 @@ def swimming_pool(rng: np.random.Generator) -> Layout:
 
 
 def wind_farm(rng: np.random.Generator) -> Layout:
-    """Turbines in a row along a track; their shadows show more than they do."""
+    """Build turbines in a row along a track; their shadows are larger than they are."""
     layout = Layout()
     pitch, top, blade = rng.uniform(62, 78), rng.uniform(44, 58), rng.uniform(24, 30)
     layout.flat(rectangle(0, 0, 900, 4.5), "soil", 1.2)
@@ -290,7 +323,7 @@ def wind_farm(rng: np.random.Generator) -> Layout:
     return layout
 
 
-# class name, one of fMoW's 62 -> (its layout, radius in metres kept free of other things)
+# Class name, one of fMoW's 62 -> (builder, radius in metres kept free of other objects).
 LAYOUTS: dict[str, tuple[Callable[[np.random.Generator], Layout], float]] = {
     "airport": (airport, 75.0),
     "crop_field": (crop_field, 40.0),
@@ -306,13 +339,13 @@ LAYOUTS: dict[str, tuple[Callable[[np.random.Generator], Layout], float]] = {
 
 
 def surroundings(layout: Layout, rng: np.random.Generator, center: ArrayLike, free: float) -> None:
-    """Adds what any place may have: parcels, roads, houses, some with a pool, a pond, trees."""
+    """Add objects of any place: parcels, roads, houses, some with a pool, a pond, trees."""
 
     def spots(n: int) -> Points:
         points = rng.uniform(-WORLD, WORLD, (n, 2))
         return points[np.hypot(*(points - np.asarray(center)).T) > free]
 
-    under = Layout()  # areas go below the class's own
+    under = Layout()  # areas below those of the class
     turn = rng.uniform(0, np.pi)
     for x, y in spots(int(rng.integers(0, 26))):
         material = str(rng.choice(("asphalt", "concrete", "soil", "water", "panel", "crop_3")))
@@ -343,11 +376,16 @@ def surroundings(layout: Layout, rng: np.random.Generator, center: ArrayLike, fr
 
 
 def layout_of(category: str, seed: Sequence[int]) -> Layout:
-    """The ground of one place of a class; the same for the same seed."""
+    """Return the layout of one place of a class; the same for the same seed.
+
+    Args:
+        category: A key of `LAYOUTS`.
+        seed: Non-negative integers.
+    """
     rng = np.random.default_rng(seed)
     build, free = LAYOUTS[category]
     center = rng.uniform(-14, 14, 2)
-    # Panels face the equator, as everywhere; all else may point anywhere.
+    # Solar panels face the equator; everything else has a random direction.
     angle = rng.uniform(-0.25, 0.25) if category == "solar_farm" else rng.uniform(0, 2 * np.pi)
     layout = Layout()
     layout.add(build(rng), angle, center)

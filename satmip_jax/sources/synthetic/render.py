@@ -1,11 +1,11 @@
-"""Paints a synthetic scene as the metadata has it.
+"""Renderer of synthetic scenes, whose pixels depend on the metadata.
 
-What each field does to the pixels:
-  gsd: metres a pixel, so the size of every object and the grain of the ground;
-  sun azimuth and elevation: direction and length of shadows, lit and unlit slopes, brightness;
-  off-nadir and target azimuth: tall things lean away from the satellite and show a wall, haze;
+Effect of each field:
+  gsd: size of every object and grain of the ground, in pixels;
+  sun azimuth and elevation: direction and length of shadows, bright and dark slopes, brightness;
+  off-nadir and target azimuth: tall objects lean away from the satellite and show a wall; haze;
   latitude, day of year, aridity: snow, green, straw or sand;
-  cloud cover: that share of the image is under clouds, which cast shadows;
+  cloud cover: share of the image under clouds, which cast shadows;
   sensor: colour response, contrast, sharpness.
 """
 
@@ -22,12 +22,12 @@ from satmip_jax.sources.synthetic.layouts import WORLD, Layout, layout_of
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-# The numbers that end a seed below keep the random streams apart; none is 0, for numpy takes a
-# seed and the same seed followed by zeros for one.
+# The last number of a seed separates the random streams. It is never 0, because numpy treats a seed
+# and the same seed followed by zeros as equal.
 
-OVERSAMPLING = 2  # drawn so much finer, then averaged: smooth edges
-SUBPIXEL_BITS = 4  # of OpenCV's drawing coordinates
-CLOUD_HEIGHT = 55.0  # metres; far too low, so that clouds and their shadows share an image
+OVERSAMPLING = 2  # factor of the resolution at which scenes are drawn, for smooth edges
+SUBPIXEL_BITS = 4  # fraction bits of OpenCV's drawing coordinates
+CLOUD_HEIGHT = 55.0  # metres; unrealistically low, so that an image shows clouds and their shadows
 
 # (gain of red, green, blue), contrast, blur in pixels
 SENSORS: dict[str, tuple[tuple[float, float, float], float, float]] = {
@@ -37,7 +37,7 @@ SENSORS: dict[str, tuple[tuple[float, float, float], float, float]] = {
     "WORLDVIEW03_VNIR": ((1.03, 0.98, 1.00), 1.22, 0.0),
 }
 
-# material -> (red, green, blue of the bare material), share of it that snow can hide
+# material -> (red, green, blue without snow), share of it that snow can cover
 MATERIALS: dict[str, tuple[tuple[int, int, int], float]] = {
     "asphalt": ((84, 84, 88), 0.35),
     "concrete": ((168, 164, 156), 0.6),
@@ -59,7 +59,7 @@ MATERIALS: dict[str, tuple[tuple[int, int, int], float]] = {
 }
 LUSH, STRAW, SAND = (66, 98, 46), (164, 144, 98), (206, 178, 134)
 SNOW = (236, 240, 246)
-SHADE = np.array([0.36, 0.40, 0.49], np.float32)  # skylight, bluish, as a share of full light
+SHADE = np.array([0.36, 0.40, 0.49], np.float32)  # bluish skylight relative to full light
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,21 @@ class Scene:
     """One view of one place. Angles in degrees, azimuths clockwise from north.
 
     Attributes:
-      category: Class, a key of `layouts.LAYOUTS`.
-      place: Seed of what is there: the same numbers give the same objects.
-      visit: Seed of what passes: shapes of clouds, noise.
-      width: Columns of the image, pixels.
-      height: Rows of the image, pixels.
-      gsd: Metres a pixel.
-      latitude: Degrees north.
-      day: Day of the year, from 1.
-      aridity: 0 (rain forest) to 1 (desert).
-      sun_azimuth: Where the sun stands, seen from the ground.
-      sun_elevation: Its height above the horizon.
-      off_nadir: Angle of the line of sight off the vertical.
-      target_azimuth: Direction in which the satellite looks, seen from above.
-      cloud_cover: Percent of the image under clouds.
-      sensor: A key of `SENSORS`.
+        category: Class, a key of `layouts.LAYOUTS`.
+        place: Seed of the objects.
+        visit: Seed of clouds and noise.
+        width: Columns of the image, pixels.
+        height: Rows of the image, pixels.
+        gsd: Ground sampling distance, metres per pixel.
+        latitude: Degrees north.
+        day: Day of the year, from 1.
+        aridity: 0 (rain forest) to 1 (desert).
+        sun_azimuth: Direction of the sun, seen from the ground.
+        sun_elevation: Height of the sun above the horizon.
+        off_nadir: Angle between line of sight and vertical.
+        target_azimuth: Direction of view of the satellite, seen from above.
+        cloud_cover: Percentage of the image under clouds.
+        sensor: A key of `SENSORS`.
     """
 
     category: str
@@ -102,9 +102,24 @@ class Scene:
 
 
 def climate(latitude: float, day: float, aridity: float) -> tuple[float, float]:
-    """Shares of the ground that are green and under snow, each 0..1, from a seasonal temperature.
+    """Return the shares of the ground that are green and under snow, from a seasonal temperature.
 
-    The yearly mean falls by half a degree Celsius a degree of latitude, the swing grows with it.
+    The yearly mean falls by half a degree Celsius per degree of latitude; the seasonal amplitude
+    grows with latitude.
+
+    Args:
+        latitude: Degrees north.
+        day: Day of the year, from 1.
+        aridity: 0 (rain forest) to 1 (desert).
+
+    Returns:
+        (green, snow), each from 0 to 1.
+
+    Example:
+        >>> from satmip_jax.sources.synthetic.render import climate
+        >>> green, snow = climate(latitude=65.0, day=15, aridity=0.1)
+        >>> green < 0.1 and snow > 0.9
+        True
     """
     peak = 200 if latitude >= 0 else 17  # warmest day
     season = np.cos(2 * np.pi * (day - peak) / 365.25)
@@ -112,15 +127,15 @@ def climate(latitude: float, day: float, aridity: float) -> tuple[float, float]:
     celsius = 29 - 0.5 * max(abs(latitude) - 8, 0) + swing * season
     snow = 1 / (1 + np.exp((celsius + 1.0) / 1.5))
     growth = 1 / (1 + np.exp(-(celsius - 9) / 2.5))
-    # Away from the equator rain has its season too; it greens the drier places for a while.
+    # Away from the equator rain is seasonal, too, and turns drier places green for a while.
     rain = 1 - aridity * (1.0 + (0.45 if abs(latitude) > 10 else 0.0) * season)
     return float(growth * np.clip(rain, 0, 1)), float(snow)
 
 
 def _palette(scene: Scene) -> tuple[dict[str, Floats], Floats, Floats, float]:
-    """Colours by material on that day, bare ground, green ground, and the share of green.
+    """Return colours by material on that day, bare ground, green ground, and the share of green.
 
-    Materials differ from place to place, so that no class has a colour of its own.
+    Materials vary between places, so that colour does not give away the class.
     """
     green, snow = climate(scene.latitude, scene.day, scene.aridity)
     rng = np.random.default_rng([*scene.place, 8])
@@ -138,20 +153,20 @@ def _palette(scene: Scene) -> tuple[dict[str, Floats], Floats, Floats, float]:
     lush = mix(LUSH, (88, 122, 52), 0.5 if abs(scene.latitude) > 30 else 0.0)
     colors["tree"] = mix(mix((92, 82, 62), (40, 66, 34), 0.25 + 0.75 * green), SNOW, 0.45 * snow)
     colors["pitch"] = mix(mix(STRAW, (80, 128, 56), 0.4 + 0.6 * green), SNOW, 0.9 * snow)
-    for k, share in enumerate((1.15, 0.8, 0.45, 0.1)):  # crops ripen at their own times
+    for k, share in enumerate((1.15, 0.8, 0.45, 0.1)):  # crops ripen at different times
         colors[f"crop_{k}"] = mix(mix(dry, lush, min(share * green * 1.1, 1)), SNOW, 0.8 * snow)
     return colors, mix(dry, SNOW, 0.9 * snow), mix(lush, SNOW, 0.9 * snow), green
 
 
 class _Canvas:
-    """Ground coordinates to pixels, at `OVERSAMPLING` times the scene's resolution."""
+    """Map from ground coordinates to pixels, at `OVERSAMPLING` times the scene's resolution."""
 
     def __init__(self, scene: Scene):
         self.width, self.height = scene.width * OVERSAMPLING, scene.height * OVERSAMPLING
-        self.scale = OVERSAMPLING / scene.gsd  # pixels a metre
+        self.scale = OVERSAMPLING / scene.gsd  # pixels per metre
 
     def pixels(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
-        """(..., 2) metres -> (..., 2) fixed-point pixels; rows grow southwards."""
+        """Convert metres (..., 2) to fixed-point pixels (..., 2); rows increase southwards."""
         middle = np.array([self.width - 1, self.height - 1]) / 2
         pixels = points * np.array([self.scale, -self.scale]) + middle
         return np.rint(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)
@@ -159,7 +174,7 @@ class _Canvas:
     def noise(
         self, rng: np.random.Generator, cell: float, shift: tuple[float, float] = (0, 0)
     ) -> Floats:
-        """Smooth noise of unit variance at its nodes, `cell` metres apart; fixed to the ground."""
+        """Return smooth noise fixed to the ground; unit variance at nodes `cell` metres apart."""
         n = int(2 * WORLD / cell) + 4
         nodes = rng.standard_normal((n, n), np.float32)
         step = 1 / (self.scale * cell)
@@ -180,12 +195,12 @@ class _Canvas:
 
 
 def _direction(azimuth: float) -> NDArray[np.float64]:
-    """Unit vector (east, north) of an azimuth in degrees."""
+    """Return the unit vector (east, north) of an azimuth in degrees."""
     return np.array([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))])
 
 
 def _ground(scene: Scene, canvas: _Canvas, bare: Floats, lush: Floats, green: float) -> Floats:
-    """The land itself, (height, width, 3): green where noise allows, grained at two scales."""
+    """Return the land without objects, (height, width, 3): green patches, grain at two scales."""
     rng = np.random.default_rng([*scene.place, 2])
     patches: Floats = 0.7 * canvas.noise(rng, 45) + 0.5 * canvas.noise(rng, 14)
     grain: Floats = 0.075 * canvas.noise(rng, 3.5) + 0.05 * canvas.noise(rng, 9)
@@ -196,7 +211,7 @@ def _ground(scene: Scene, canvas: _Canvas, bare: Floats, lush: Floats, green: fl
 def _draw(
     scene: Scene, canvas: _Canvas, layout: Layout, ground: Floats, colors: dict[str, Floats]
 ) -> Floats:
-    """Paints areas, then shadows, then walls and roofs over the ground."""
+    """Paint areas, then shadows, then walls and roofs over the ground."""
     for flat in layout.flats:
         color = (colors[flat.material] * flat.tint).tolist()
         cv2.fillPoly(ground, list(canvas.pixels(flat.outlines)), color, shift=SUBPIXEL_BITS)
@@ -205,15 +220,15 @@ def _draw(
         return ground
     sun = _direction(scene.sun_azimuth)
     view = _direction(scene.target_azimuth)
-    shadow = -sun / np.tan(np.radians(max(scene.sun_elevation, 5.0)))  # metres a metre of height
+    shadow = -sun / np.tan(np.radians(max(scene.sun_elevation, 5.0)))  # metres per metre of height
     lean = view * np.tan(np.radians(scene.off_nadir))
-    # What leans must cover what lies behind it: start with the farthest along the view.
+    # Leaning objects cover those behind them: start with the farthest along the view.
     solids = sorted(layout.solids, key=lambda s: (-round(float(s.outline[0] @ view), 1), s.top))
     parts = np.cumsum([len(s.outline) for s in solids])[:-1]
     outlines = np.concatenate([s.outline for s in solids])
 
     def corners(drift: NDArray[np.float64], heights: list[float]) -> list[NDArray[np.int32]]:
-        """Every outline as displaced by its height, in pixels."""
+        """Return every outline, displaced in proportion to its height, in pixels."""
         height = np.repeat(heights, [len(s.outline) for s in solids])
         return np.split(canvas.pixels(outlines + height[:, None] * drift), parts)
 
@@ -226,7 +241,7 @@ def _draw(
     soft = cv2.blur(shade, (3, 3)).astype(np.float32)[..., None] / 255
     ground *= 1 - soft * (1 - SHADE)
 
-    wall_light = 0.62 + 0.3 * float(sun @ -view)  # the walls in sight face the satellite
+    wall_light = 0.62 + 0.3 * float(sun @ -view)  # visible walls face the satellite
     for solid, foot, roof in zip(solids, corners(lean, bases), corners(lean, tops), strict=True):
         color = colors[solid.material] * np.float32(solid.tint)
         hull = cv2.convexHull(np.concatenate([foot, roof]))
@@ -244,7 +259,7 @@ def _draw(
 
 
 def _clouds(scene: Scene, image: Floats) -> Floats:
-    """Covers `cloud_cover` percent of the image, and shades the ground away from the sun."""
+    """Cover `cloud_cover` percent of the image with clouds, and add their shadows."""
     if scene.cloud_cover <= 0:
         return image
     flat = _Canvas(scene)
@@ -266,14 +281,15 @@ def _clouds(scene: Scene, image: Floats) -> Floats:
 
 
 def render(scene: Scene) -> Image:
-    """Paints a scene.
+    """Paint a scene.
 
     Returns:
-      uint8 (height, width, 3), red first; the same for equal scenes.
+        uint8 (height, width, 3), RGB; the same for equal scenes.
 
     Example:
-      >>> render(Scene("stadium", place=(0, 1), visit=(0, 2))).shape
-      (96, 96, 3)
+        >>> from satmip_jax.sources.synthetic.render import Scene, render
+        >>> render(Scene("stadium", place=(0, 1), visit=(0, 2))).shape
+        (96, 96, 3)
     """
     canvas = _Canvas(scene)
     colors, bare, lush, green = _palette(scene)

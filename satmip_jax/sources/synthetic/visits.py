@@ -1,7 +1,8 @@
-"""Draws the places of the synthetic world, the visits they get, and the records of these.
+"""Places of the synthetic data set, satellite visits of them, and the records of the visits.
 
-A record follows fMoW's schema; a scene, which `render` paints, says the same. The sun stands where
-it stood at that time and place. Class and location are drawn first, then one to three visits.
+Class and location are drawn first, then one to three visits. A record follows fMoW's schema, and
+`render` paints a scene with the same metadata. The position of the sun is that of the time and
+place.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from satmip_jax.sources.synthetic.render import Scene
 CLASSES = tuple(sorted(LAYOUTS))
 SPLITS = ("train", "val")
 
-LOWEST_SUN = 18.0  # degrees; imagery is not taken in the dusk
-# Ground pixels are this much larger than the sensor's at 96 pixels an image, and smaller in
-# larger images, so that an image shows the same ground whatever its size.
+LOWEST_SUN = 18.0  # degrees; satellites take no images at dusk
+# Factor between the ground size of a pixel and the sensor's resolution, times the image size: an
+# image shows the same area whatever its size in pixels.
 MAGNIFICATION = 3.5 * 96
 
-# name -> native resolution at nadir in metres, first and last year, share, wavelengths in nm
+# name -> resolution at nadir in metres, first year, last year, share, wavelengths in nm
 PLATFORMS: dict[str, tuple[float, int, int, float, tuple[int, int, int]]] = {
     "WORLDVIEW02": (0.46, 2010, 2017, 0.40, (659, 546, 478)),
     "WORLDVIEW03_VNIR": (0.31, 2014, 2017, 0.25, (660, 547, 481)),
@@ -37,14 +38,23 @@ PLATFORMS: dict[str, tuple[float, int, int, float, tuple[int, int, int]]] = {
 
 @dataclass(frozen=True)
 class Region:
-    """A box of land inside one country; degrees."""
+    """A box of land inside one country.
 
-    country: str  # ISO 3166 alpha-3
+    Attributes:
+        country: ISO 3166 alpha-3 code.
+        west: Longitude, degrees.
+        east: Longitude, degrees.
+        south: Latitude, degrees.
+        north: Latitude, degrees.
+        aridity: 0 (rain forest) to 1 (desert).
+    """
+
+    country: str
     west: float
     east: float
     south: float
     north: float
-    aridity: float  # 0 (rain forest) to 1 (desert)
+    aridity: float
 
 
 REGIONS = (
@@ -84,7 +94,7 @@ REGIONS = (
     Region("NZL", 175.3, 176.2, -39.3, -38.5, 0.05),
 )
 
-# Where a class is five times as common as elsewhere.
+# Regions where a class is five times as frequent as elsewhere.
 _FAVOURED: dict[str, Callable[[Region], bool]] = {
     "airport": lambda r: r.country in ("USA", "CHN", "AUS", "BRA"),
     "crop_field": lambda r: 0.1 <= r.aridity <= 0.35 and abs(r.north) > 30,
@@ -100,21 +110,25 @@ _FAVOURED: dict[str, Callable[[Region], bool]] = {
 
 
 def solar_position(longitude: float, latitude: float, when: datetime) -> tuple[float, float]:
-    """Where the sun stands, by NOAA's formulas; good to about half a degree.
+    """Return the position of the sun, to about half a degree.
+
+    NOAA's formulas, https://gml.noaa.gov/grad/solcalc/solareqns.PDF.
 
     Args:
-      longitude: Degrees east.
-      latitude: Degrees north.
-      when: An aware time.
+        longitude: Degrees east.
+        latitude: Degrees north.
+        when: An aware time.
 
     Returns:
-      (azimuth clockwise from north, elevation above the horizon), degrees.
-
-    Source: https://gml.noaa.gov/grad/solcalc/solareqns.PDF
+        (azimuth clockwise from north, elevation above the horizon), degrees.
 
     Example:
-      >>> solar_position(8.583, 47.449, datetime(2012, 4, 2, 10, 32, 22, tzinfo=UTC))
-      (159.0..., 46.2...)
+        >>> from datetime import UTC, datetime
+        >>> from satmip_jax.sources.synthetic.visits import solar_position
+        >>> when = datetime(2012, 4, 2, 10, 32, 22, tzinfo=UTC)
+        >>> azimuth, elevation = solar_position(longitude=8.583, latitude=47.449, when=when)
+        >>> round(azimuth), round(elevation)
+        (159, 46)
     """
     utc = when.astimezone(UTC)
     hour = utc.hour + utc.minute / 60 + utc.second / 3600
@@ -143,14 +157,28 @@ def solar_position(longitude: float, latitude: float, when: datetime) -> tuple[f
 
 
 def utm_zone(longitude: float, latitude: float) -> str:
-    """UTM zone with its latitude band; `REGIONS` keep clear of Norway's exceptions."""
+    """Return the UTM zone and latitude band; `REGIONS` avoid the exceptions around Norway.
+
+    Example:
+        >>> from satmip_jax.sources.synthetic.visits import utm_zone
+        >>> utm_zone(8.583, 47.449)
+        '32T'
+    """
     band = "CDEFGHJKLMNPQRSTUVWX"[min(int((latitude + 80) // 8), 19)]
     return f"{int((longitude + 180) // 6) + 1}{band}"
 
 
 @dataclass(frozen=True)
 class Place:
-    """One place and how often it was seen; a function of (seed, split, index)."""
+    """One place; a function of (seed, split, index).
+
+    Attributes:
+        category: Its class.
+        region: Its region.
+        longitude: Degrees east.
+        latitude: Degrees north.
+        visits: Number of images of it.
+    """
 
     category: str
     region: Region
@@ -165,13 +193,14 @@ def _region_odds(category: str) -> np.ndarray:
     return weights / weights.sum()
 
 
-# A place's seed has 3 numbers, a visit's 4; one more says what is drawn (see `render` on seeds).
+# The seed of a place has 3 numbers, that of a visit 4; another one separates the random streams
+# (see `render`).
 def _place_seed(seed: int, split: str, index: int) -> tuple[int, ...]:
     return seed, SPLITS.index(split) + 1, index + 1
 
 
 def place(seed: int, split: str, index: int) -> Place:
-    """Draws a place: its class, evenly; its location, by the class; one to three visits."""
+    """Draw a place: its class, uniformly; its location, given the class; one to three visits."""
     rng = np.random.default_rng([*_place_seed(seed, split, index), 5])
     category = CLASSES[rng.integers(len(CLASSES))]
     region = REGIONS[rng.choice(len(REGIONS), p=_region_odds(category))]
@@ -183,16 +212,24 @@ def place(seed: int, split: str, index: int) -> Place:
 def draw(
     seed: int, split: str, index: int, visit: int, size: int
 ) -> tuple[Scene, dict[str, object]]:
-    """Draws one visit of a place: the scene to paint, and its record in fMoW's schema.
+    """Draw one visit of a place.
 
-    The record is complete; the source then takes fields away.
+    Args:
+        seed: Seed of the data set.
+        split: "train" or "val".
+        index: Number of the place within the split.
+        visit: Number of the visit, from 0.
+        size: Minimum of the shorter side of the image, pixels.
+
+    Returns:
+        The scene to paint, and its record in fMoW's schema, with all fields.
     """
     spot = place(seed, split, index)
     seeds = (*_place_seed(seed, split, index), visit + 10)
     rng = np.random.default_rng([*seeds, 6])
     sensor = str(rng.choice(list(PLATFORMS), p=[p[3] for p in PLATFORMS.values()]))
     native, first, last, _, wavelengths = PLATFORMS[sensor]
-    for _ in range(100):  # until the sun is up
+    for _ in range(100):  # until the sun is high enough
         day = datetime(int(rng.integers(first, last + 1)), 1, 1, tzinfo=UTC)
         local = timedelta(days=int(rng.integers(365)), hours=rng.normal(10.5, 0.3))
         when = (day + local - timedelta(hours=spot.longitude / 15)).replace(microsecond=0)
@@ -238,7 +275,7 @@ def draw(
         return f"POLYGON (({', '.join(f'{a:.12f} {b:.12f}' for a, b in ring)}))"
 
     def around(name: str, value: float, spread: float, modes: Sequence[str]) -> dict[str, float]:
-        """The value and its range over the scan."""
+        """Return the value and its range during the scan."""
         low, high = np.clip(value + spread * rng.uniform((-1, 0), (0, 1)), 0, 360)
         ends = {"min": low, "max": high, "start": low, "end": high}
         variants = {f"{name}_{mode}_dbl": round(float(ends[mode]), 9) for mode in modes}

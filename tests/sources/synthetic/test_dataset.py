@@ -315,7 +315,7 @@ def test_what_is_there_is_kept_and_what_is_not_ours_is_refused(tmp_path):
     assert [path.name for path in other.iterdir()] == ["thesis.txt"]
     with pytest.raises(SourceError, match="is a file"):
         write_dataset(other / "thesis.txt", train=4, val=2, progress=False)
-    with pytest.raises(SourceError, match="--size 4: it must be from 32"):
+    with pytest.raises(SourceError, match="--size 4: must be from 32"):
         write_dataset(tmp_path / "tiny", train=1, val=1, size=4, progress=False)
 
 
