@@ -220,7 +220,7 @@ def _patches(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]
 
 def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
     """The metadata fields themselves, for "both" beside colour statistics."""
-    raw = partial(tabular.raw_features, schema=schema, fields=select_fields(fields))
+    raw = partial(tabular.raw_features, schema=schema, fields=schema.select_fields(fields))
     return _colour(batch, schema, fields) | {"metadata": np.asarray(raw(batch["metadata"]))}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from satmip_jax.metadata.fields import FIELDS, select_fields
+from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.prepare.report import REPORT_FILE
 from satmip_jax.report.files import ReportError, read_object
@@ -58,7 +58,7 @@ def data_report(schema: Schema, selection: str, split: str, folder: Path | None)
 
     Args:
         schema: schema of the data.
-        selection: metadata fields that the run uses, see `select_fields`; "" for none.
+        selection: metadata fields that the run uses, see `Schema.select_fields`; "" for none.
         split: the train split, whose statistics the schema holds.
         folder: prepared folder, with or without a preparation report; None if it is remote.
     """
@@ -71,7 +71,7 @@ def data_report(schema: Schema, selection: str, split: str, folder: Path | None)
         except ReportError as error:
             summary = [str(error)]
     problems = _mapping(report.get("problems"))
-    used = {field.name for field in select_fields(selection)} if selection else set()
+    used = {field.name for field in schema.select_fields(selection)} if selection else set()
     total = schema.splits.get(split, 0)
     own_statistics = schema.provenance.get("statistics", "train") == "train"
     lines = [

@@ -14,7 +14,6 @@ from satmip_jax.config import defaults as configs
 from satmip_jax.config.conversion import differences, from_json, to_json
 from satmip_jax.errors import ConfigError
 from satmip_jax.evaluation.results import Score, read_scores
-from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
 from satmip_jax.report.figures import Line, Picture, curves
@@ -106,7 +105,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         method = build_method(config)
         negatives = method.negatives(batch)
         if "metadata" in method.heads(run.schema):
-            fields = len(select_fields(config.metadata.fields))
+            fields = len(run.schema.select_fields(config.metadata.fields))
             encoder = f"{config.metadata.encoder}, {config.metadata.fields} ({fields} fields)"
             rows.append(("metadata encoder", encoder))
         splits = ", ".join(f"{count:,} {split}" for split, count in run.schema.splits.items())
