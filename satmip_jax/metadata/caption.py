@@ -3,7 +3,7 @@
 The tokens are bytes. Captions are mostly numbers and codes, which a vocabulary learned from prose
 would split into pieces anyway, and nothing has to be downloaded.
 
-NOTE[DIFF]: the wording and the tokenizer of the paper are not published. The phrases here are
+NOTE[DIFF]: the wording and the tokenizer of the paper are unknown to us. The phrases here are
 `Field.phrase`. They describe the stored image: unlike the arrays of `tabular`, they do not follow
 the crop of a view.
 """

@@ -92,7 +92,7 @@ def random_fragments(seed: int, batch: int, n_fields: int) -> tuple[np.ndarray, 
 # --- phrases --------------------------------------------------------------------------------------
 
 
-def test_the_phrases_of_the_papers_example():
+def test_phrases_of_the_papers_example():
     rows = caption.fragments([Metadata.parse(FULL), Metadata({})])
     assert rows.shape == (2, 15, FRAGMENT)
     assert rows.dtype == np.uint8
@@ -105,7 +105,7 @@ def test_no_records_make_no_phrases():
 
 
 @pytest.mark.parametrize("end", [0, 1])
-def test_the_longest_phrases_of_numbers_are_whole(end):
+def test_the_longest_phrases_of_numbers_are_not_truncated(end):
     """At both ends of every valid range, with every digit the format shows."""
     raw = {
         f.name: [v / 1.0001 for v in f.kind.bounds[end]]
@@ -150,7 +150,7 @@ def test_any_category_makes_a_phrase(name):
 
 
 @pytest.mark.parametrize("n_fields", [1, 4, 15])
-def test_the_longest_caption_of_some_fields_is_whole(n_fields):
+def test_the_longest_caption_of_some_fields_fits(n_fields):
     length = caption.max_length(n_fields)
     rows = np.full((1, n_fields, FRAGMENT), ord("x"), np.uint8)
     tokens = np.asarray(assembler(length=length)(rows))[0]
@@ -171,14 +171,14 @@ def test_captions_are_those_of_a_plain_loop(length):
     tokens = np.asarray(assembler(length=length)(rows))
     assert tokens.tolist() == [naive(row, length) for row in texts]
     assert tokens.max() < VOCAB_SIZE
-    # a caption that just fits, and one that is a token too long
+    # captions that just fit, or are one token too long
     exact = max(len("".join(row)) for row in texts) + 2
     for n in (exact, exact - 1):
         got = caption.assemble(jnp.asarray(rows), length=n).tolist()
         assert got == [naive(row, n) for row in texts]
 
 
-def test_shuffled_captions_hold_the_same_phrases_in_an_order_of_their_own():
+def test_shuffled_captions_hold_the_same_phrases_in_random_order():
     rows = np.repeat(caption.fragments([Metadata.parse(FULL)]), 64, 0)
     shuffle = assembler(length=MAX_LENGTH, shuffle=True)
     tokens = shuffle(rows, jax.random.key(0))
@@ -192,7 +192,7 @@ def test_shuffled_captions_hold_the_same_phrases_in_an_order_of_their_own():
     assert shuffle(rows, jax.random.key(1)).tolist() != tokens.tolist()
 
 
-def test_shuffled_captions_of_any_phrases_are_whole():
+def test_shuffled_captions_of_any_phrases_are_complete():
     rows, texts = random_fragments(3, 50, 6)
     tokens = assembler(length=6 * FRAGMENT + 2, shuffle=True)(rows, jax.random.key(3))
     for got, row in zip(np.asarray(tokens), texts, strict=True):
@@ -208,7 +208,7 @@ def test_shuffled_captions_of_any_phrases_are_whole():
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_dropped_fields_are_left_out_whole(shuffle):
+def test_dropped_fields_are_left_out_completely(shuffle):
     rows = np.repeat(caption.fragments([Metadata.parse(FULL)]), 400, 0)
     dropping = assembler(length=MAX_LENGTH, dropout=0.3, shuffle=shuffle)
     tokens = np.asarray(dropping(rows, jax.random.key(0)))
@@ -247,8 +247,8 @@ def test_impossible_options_are_refused(options, message):
         caption.assemble(jnp.zeros((1, 15, FRAGMENT), jnp.uint8), **options)
 
 
-def test_the_captions_of_real_scenes(real_data):
-    """EuroSAT's chips have a location and perhaps a country: nothing else may be said."""
+def test_captions_of_real_scenes(real_data):
+    """EuroSAT's chips have a location and perhaps a country: captions say nothing else."""
     lines = (real_data / "eurosat" / "eurosat_metadata.csv").read_text().splitlines()
     header = lines[0].split(",")
     rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1::10]]

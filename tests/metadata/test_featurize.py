@@ -52,7 +52,7 @@ def naive_features(record: Metadata, f, frequencies: int) -> list[float]:
 
 
 @pytest.mark.parametrize("frequencies", [0, 6])
-def test_featurize_is_the_naive_formula(frequencies):
+def test_featurize_equals_the_naive_formula(frequencies):
     arrays = tabular.encode(RECORDS, SCHEMA)
     features = jax.jit(lambda a: tabular.featurize(a, SCHEMA, FIELDS, frequencies))(arrays)
     assert set(features) == {f.name for f in FIELDS if not f.kind.has_vocabulary}
@@ -66,7 +66,7 @@ def test_featurize_is_the_naive_formula(frequencies):
             np.testing.assert_allclose(known.std(0), 1, atol=1e-3)
 
 
-def test_featurize_only_the_chosen_fields():
+def test_featurize_returns_only_the_selected_fields():
     arrays = tabular.encode(RECORDS[:4], SCHEMA)
     assert set(tabular.featurize(arrays, SCHEMA, select_fields("Location+gsd"))) == {
         "location",
@@ -92,7 +92,7 @@ def test_raw_features():
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
-def test_a_data_set_without_any_metadata_is_all_zeros():
+def test_features_without_any_metadata_are_zeros():
     schema = make_schema([])
     arrays = tabular.encode(RECORDS[:3], schema)
     features = jax.jit(lambda a: tabular.raw_features(a, schema, FIELDS))(arrays)

@@ -42,7 +42,7 @@ def assert_same(device, host):
 
 
 @pytest.mark.parametrize(("stored", "view"), [(64, 64), (256, 224), (96, 128)])
-def test_follow_crop_is_crop_resize(stored, view):
+def test_follow_crop_equals_crop_resize(stored, view):
     records = random_records(300, seed=stored, missing=0.3)
     rng = np.random.default_rng(view)
     size = rng.uniform(0.1, 1.0, (300, 2))
@@ -55,7 +55,7 @@ def test_follow_crop_is_crop_resize(stored, view):
     assert not device["values"][missing][:, tabular.value_slices()["location"]].any()
 
 
-def test_follow_crop_of_everything_changes_nothing():
+def test_follow_crop_of_the_full_image_changes_nothing():
     arrays = tabular.encode(RECORDS, SCHEMA) | {"caption": np.zeros((200, 15, 48), np.uint8)}
     crops = jnp.tile(jnp.asarray([[0.0, 0.0, 1.0, 1.0]], jnp.float32), (200, 1))
     after = tabular.follow_crop(arrays, crops, 64, 64)

@@ -10,7 +10,7 @@ from satmip_jax.metadata.record import Metadata, Problems
 
 
 def from_vendor(record: dict) -> dict:
-    """A record in fMoW's schema under our names; the reader of fMoW does this with more care."""
+    """A record in fMoW's schema under our names; `sources.fmow` does this more carefully."""
     raw = {
         "gsd": record.get("gsd"),
         "multispectral_gsd": record.get("multi_resolution_dbl"),
@@ -64,14 +64,14 @@ def test_a_real_fmow_record(real_data):
     stored = metadata.crop_resize((466, 299, 72, 60), (977, 663), 224).values
     assert stored["gsd"] == pytest.approx((0.150452642568, 0.125377202140))
     assert stored["multispectral_gsd"] == pytest.approx((0.552096247672,))
-    # where the vendor itself says the fountain is, within about a pixel
+    # where the vendor places the fountain, within about a pixel
     longitude, latitude = centre(record["bounding_boxes"][0]["raw_location"])
     assert stored["location"][0] == pytest.approx(longitude, abs=1.5 * 4.6e-6)
     assert stored["location"][1] == pytest.approx(latitude, abs=1.5 * 4.6e-6)
     assert abs(stored["location"][0] - metadata.values["location"][0]) > 10 * 4.6e-6
 
 
-def test_the_real_worldview_records(real_data):
+def test_real_worldview_records(real_data):
     problems = Problems()
     files = sorted((real_data / "worldview").rglob("*_rgb.json"))
     records = [json.loads(f.read_text()) for f in files]
@@ -87,7 +87,7 @@ def test_the_real_worldview_records(real_data):
         assert metadata.values["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ") == record["timestamp"]
 
 
-def test_the_real_maxar_records(real_data):
+def test_real_maxar_records(real_data):
     """Thousands of records of a table, where everything is text."""
     columns = {
         "gsd": "gsd",

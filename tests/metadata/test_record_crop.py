@@ -15,7 +15,7 @@ side = st.integers(64, 2048)  # with the crops below no scale leaves its range
 
 @settings(max_examples=100, deadline=None)
 @given(valid, side)
-def test_the_whole_image_at_its_size_changes_nothing(raw, n):
+def test_cropping_to_the_full_image_changes_nothing(raw, n):
     metadata = Metadata.parse(raw)
     assert metadata.crop_resize((0, 0, n, n), (n, n), n) == metadata
 
@@ -38,7 +38,7 @@ fraction = st.floats(0.05, 1.0)
     second=(1.0, 0.1, 0.5, 0.5),
     outs=(64, 64),
 )
-def test_a_crop_of_a_crop_is_one_crop(raw, size, first, second, outs):
+def test_two_crops_equal_their_composition(raw, size, first, second, outs):
     def box(parts, width, height):
         x, y, w, h = parts
         w, h = w * width, h * height
@@ -127,7 +127,7 @@ def test_location_wraps_at_the_antimeridian_and_stops_at_the_poles():
         ((0, 0, 10, 10), (10, 10), 0),
     ],
 )
-def test_impossible_boxes_are_refused(box, size, out):
+def test_invalid_boxes_are_refused(box, size, out):
     with pytest.raises(ValueError, match="every side must be above zero"):
         Metadata({}).crop_resize(box, size, out)
 

@@ -176,7 +176,7 @@ python_values = st.one_of(
         st.text(max_size=70).filter(lambda k: k not in NAMES) | st.integers(), json_values
     ),
 )
-def test_any_junk_is_read_or_counted(raw, others):
+def test_arbitrary_input_is_read_or_counted(raw, others):
     problems = Problems()
     metadata = Metadata.parse({**raw, **others}, problems)
     for f in FIELDS:  # exactly one of: a value, a reason
@@ -190,7 +190,7 @@ def test_any_junk_is_read_or_counted(raw, others):
     assert Metadata.parse(metadata.to_json()) == metadata
 
 
-def test_what_is_absent_is_counted_by_its_own_reason():
+def test_an_absent_value_is_counted_by_its_own_reason():
     problems = Problems()
     assert Metadata.parse({"location": Absent("no file"), "gsd": 2.0}, problems).values == {
         "gsd": (2.0, 2.0)
@@ -199,7 +199,7 @@ def test_what_is_absent_is_counted_by_its_own_reason():
 
 
 @pytest.mark.parametrize("raw", [None, [1, 2], "junk", 3])
-def test_a_record_that_is_no_mapping_is_all_missing(raw):
+def test_a_record_that_is_not_a_mapping_is_all_missing(raw):
     problems = Problems()
     assert Metadata.parse(raw, problems).values == {}
     assert problems.count("(record)", "wrong type") == 1

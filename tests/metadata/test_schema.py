@@ -49,7 +49,7 @@ def test_bad_class_weights_are_refused(weights, message):
         Schema.from_json({**SCHEMA.to_json(), "class_weights": weights})
 
 
-def test_a_field_an_older_file_does_not_know_was_never_present():
+def test_an_unlisted_field_counts_as_never_present():
     data = SCHEMA.to_json()
     del data["fields"]["gsd"], data["fields"]["utm_zone"]
     schema = Schema.from_json(data)
@@ -73,7 +73,7 @@ def test_models_keep_to_the_fields_that_their_schema_lists():
         old.select_fields("gsd")
 
 
-def test_saving_what_could_not_be_loaded_fails_and_leaves_the_old_file(tmp_path):
+def test_saving_an_invalid_schema_fails_and_keeps_the_old_file(tmp_path):
     path = tmp_path / "schema.json"
     SCHEMA.save(path)
     for bad in (
@@ -81,7 +81,7 @@ def test_saving_what_could_not_be_loaded_fails_and_leaves_the_old_file(tmp_path)
         {"classes": ("a", "a")},
         {"provenance": {"x": math.nan}},
     ):
-        with pytest.raises(ValueError):  # noqa: PT011 (two kinds, both tell)
+        with pytest.raises(ValueError):  # noqa: PT011 (two classes of errors)
             make_schema(RECORDS, **bad).save(path)
     assert Schema.load(path) == SCHEMA
 
@@ -126,7 +126,7 @@ def test_saving_what_could_not_be_loaded_fails_and_leaves_the_old_file(tmp_path)
         (("provenance",), "here", "provenance: 'here' should be an object"),
     ],
 )
-def test_a_bad_schema_names_file_key_and_value(path, value, message):
+def test_errors_name_file_key_and_value(path, value, message):
     data = copy.deepcopy(SCHEMA.to_json())
     parent = data
     for key in path[:-1]:
@@ -149,7 +149,7 @@ def test_a_missing_key_is_named(key):
     [b"", b"[]", b"{", b'{"name": NaN}', b"\xff\xfe\x00", b"[" * 100_000, b"9" * 10_000],
     ids=lambda c: repr(c[:8]),
 )
-def test_a_file_that_is_no_schema(tmp_path, content):
+def test_files_that_are_not_schemas_are_refused(tmp_path, content):
     path = tmp_path / "schema.json"
     path.write_bytes(content)
     with pytest.raises(SchemaError, match=r"schema\.json(: | is not JSON)"):
@@ -185,7 +185,7 @@ junk = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(path=st.sampled_from(PATHS), value=junk)
-def test_junk_anywhere_is_refused_or_harmless(path, value):
+def test_arbitrary_values_are_refused_or_harmless(path, value):
     data = copy.deepcopy(SMALL)
     parent = data
     for key in path[:-1]:

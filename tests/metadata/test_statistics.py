@@ -15,7 +15,7 @@ from satmip_jax.metadata.statistics import StatsAccumulator
 from tests.metadata.records import RECORDS, fit
 
 
-def test_statistics_are_those_of_numpy():
+def test_statistics_equal_those_of_numpy():
     stats = fit(RECORDS).finish()
     assert list(stats) == [f.name for f in FIELDS]
     for f in FIELDS:
@@ -74,7 +74,7 @@ def test_constant_and_absent_fields():
     assert stats["utm_zone"] == stats["location"] == FieldStats()
 
 
-def test_rare_categories_are_cut_and_counted(monkeypatch):
+def test_rare_categories_are_left_out_and_counted(monkeypatch):
     monkeypatch.setattr(statistics, "MAX_VOCABULARY", 2)
     names = ["c", "b", "b", "a", "d", "d", "d"]
     stats = fit([Metadata.parse({"sensor_platform": n}) for n in names]).finish()

@@ -52,7 +52,7 @@ def test_encode_time(moment, clock):
     assert 0 <= hour < 1
 
 
-def test_a_category_that_train_never_had_is_missing():
+def test_a_category_outside_the_vocabulary_is_missing():
     zone = SCHEMA.fields["utm_zone"].vocabulary[0]
     arrays = tabular.encode([Metadata.parse({"country_code": "JPN", "utm_zone": zone})], SCHEMA)
     index = tabular.field_index()
