@@ -1,1 +1,1 @@
-"""Contrastive losses over the global batch: pure mathematics that knows no method."""
+"""Contrastive losses over the global batch: pure mathematics, independent of any method."""

@@ -1,40 +1,49 @@
 """Contrastive losses over the global batch: InfoNCE, NT-Xent and the sigmoid loss.
 
-One exact definition each. Inputs are global arrays whose rows are spread over the mesh; inside
-`shard_map` every device scores its own rows against those of all devices, so the number of
-negatives is that of the global batch, and loss and gradients are those of the naive formula on one
-device. How the others' rows come is the exchange:
+There is one exact definition of each. Inputs are global arrays whose rows are sharded over the
+mesh. Inside `shard_map` every device scores its rows against those of all devices, so the number of
+negatives is that of the global batch, and loss and gradients equal the naive formula on one device.
+The exchange decides how a device gets the rows of the others:
 
-* `gather`: all embeddings are copied to every device, with gradient. Fastest while
-  (batch / devices) x batch scores fit.
-* `ring`: embeddings go round the devices and are met tile by tile (`ring`): no such matrix.
+* `gather`: an all-gather of the embeddings, with gradient. Fastest while the scores of a device,
+  (batch / devices) x batch, fit into memory.
+* `ring`: embeddings travel round a ring of devices, and on each hop the scores are computed tile by
+  tile (`losses.ring`). No such matrix exists.
 
-Everything here is float32 at full matmul precision whatever the dtype of the encoders.
+Everything here is float32 at full matmul precision, whatever the dtype of the encoders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float32
 
 from satmip_jax.distributed.sharding import BATCH
-from satmip_jax.losses.reductions import MASKED, LogSumExp, Reduction, SoftPlus, scores
+from satmip_jax.losses.reductions import (
+    MASKED,
+    LogSumExp,
+    Reduction,
+    Results,
+    SoftPlus,
+    scores,
+)
 from satmip_jax.losses.ring import ring_pairs, ring_self
 
-Array = jax.Array
-Result = tuple[Array, dict[str, Array]]
+LossAndMetrics = tuple[Float32[Array, ""], dict[str, Float32[Array, ""]]]
 
 
-def normalize(x: Array) -> Array:
-    """Return the rows of `x` at unit length, in float32; a zero row stays zero.
+def normalize(x: Float[Array, "n d"]) -> Float32[Array, "n d"]:
+    """Return the rows of `x` at unit length; a zero row stays zero.
 
     Example:
+        >>> from satmip_jax.losses.contrastive import normalize
         >>> normalize(jnp.array([[3.0, 4.0]]))
         Array([[0.6, 0.8]], dtype=float32)
     """
@@ -42,129 +51,207 @@ def normalize(x: Array) -> Array:
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 
-def info_nce(a: Array, b: Array, scale: Array, mesh: Mesh, exchange: str = "gather") -> Result:
-    """Symmetric InfoNCE: row i of `a` belongs to row i of `b` among all rows of the batch.
+def info_nce(
+    a: Float[Array, "B d"],
+    b: Float[Array, "B d"],
+    scale: Float32[Array, ""],
+    mesh: Mesh,
+    exchange: str = "gather",
+) -> LossAndMetrics:
+    """Compute the symmetric InfoNCE loss.
+
+    Row i of `a` must identify row i of `b` among all B rows of `b`, and vice versa: each anchor has
+    B - 1 negatives.
 
     Args:
-        a: (B, d) embeddings of one modality, not normalised.
-        b: (B, d) embeddings of the other.
-        scale: () inverse temperature, float32.
-        mesh: the devices over which the rows are spread.
+        a: embeddings of one modality, not normalised, sharded over the mesh by rows.
+        b: embeddings of the other modality, likewise.
+        scale: inverse temperature.
+        mesh: the devices that hold the rows.
         exchange: a key of `EXCHANGES`.
 
     Returns:
-        The loss, () float32, and `{"accuracy": ...}`: how often the own partner scores highest,
-        mean of both directions.
+        The loss, and `{"accuracy": ...}`: the fraction of anchors whose positive has the highest
+        score, averaged over both directions.
 
     Source: Radford et al. 2021 (CLIP), eq. in fig. 3; van den Oord et al. 2018 (InfoNCE).
-    """
-    pairs, _ = EXCHANGES[exchange]
 
-    def local(a: Array, b: Array, scale: Array) -> Result:
+    Example:
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> from satmip_jax.losses.contrastive import info_nce
+        >>> a = jnp.eye(8)  # 8 pairs of identical embeddings, orthogonal to each other
+        >>> loss, metrics = info_nce(a, a, jnp.float32(10.0), make_mesh())
+        >>> loss.round(5), metrics["accuracy"]
+        (Array(0.00032, dtype=float32), Array(1., dtype=float32))
+    """
+
+    def local(a: Array, b: Array, scale: Array) -> LossAndMetrics:
         a, b = scale * normalize(a), normalize(b)
-        own = jnp.sum(a * b, axis=1)
-        rows, columns = pairs(a, b, LogSumExp(), a.shape[0])
-        return _mean_over_both((own, *rows), (own, *columns))
+        positive = jnp.sum(a * b, axis=1)  # (n, d) * (n, d) -> (n,)
+        rows, columns = EXCHANGES[exchange].pairs(a, b, LogSumExp(), a.shape[0])
+        (row_sum, row_max), (column_sum, column_max) = rows, columns  # (n,) each
+        return _cross_entropy((positive, row_sum, row_max), (positive, column_sum, column_max))
 
     return _on_mesh(local, mesh, (P(BATCH), P(BATCH), P()))(a, b, scale)
 
 
 def nt_xent(
-    first: Array, second: Array, temperature: float, mesh: Mesh, exchange: str = "gather"
-) -> Result:
-    """NT-Xent: each of the 2 B views finds its partner among the 2 B - 1 others.
+    first: Float[Array, "B d"],
+    second: Float[Array, "B d"],
+    temperature: float,
+    mesh: Mesh,
+    exchange: str = "gather",
+) -> LossAndMetrics:
+    """Compute NT-Xent: each of the 2 B views must identify its partner among the 2 B - 1 others.
 
     Args:
-        first: (B, d) embeddings of the first view of each image, not normalised.
-        second: (B, d) embeddings of the second view.
+        first: embeddings of the first view of each image, not normalised, sharded over the mesh by
+            rows.
+        second: embeddings of the second view, likewise.
         temperature: > 0.
-        mesh: the devices over which the rows are spread.
+        mesh: the devices that hold the rows.
         exchange: a key of `EXCHANGES`.
 
     Returns:
-        The loss, () float32, and `{"accuracy": ...}`.
+        The loss, and `{"accuracy": ...}`: the fraction of views whose partner has the highest
+        score.
 
     Source: Chen et al. 2020 (SimCLR), eq. 1, mean over all 2 B anchors.
-    """
-    _, pairs_of_one = EXCHANGES[exchange]
 
-    def local(first: Array, second: Array) -> Result:
-        b = first.shape[0]
+    Example:
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> from satmip_jax.losses.contrastive import nt_xent
+        >>> views = jnp.eye(8)
+        >>> loss, metrics = nt_xent(views, views, 0.1, make_mesh())
+        >>> loss.round(5), metrics["accuracy"]
+        (Array(0.00064, dtype=float32), Array(1., dtype=float32))
+    """
+
+    def local(first: Array, second: Array) -> LossAndMetrics:
+        n = first.shape[0]
         views = normalize(jnp.concatenate([first, second])) * jnp.float32(temperature**-0.5)
-        own = jnp.sum(views[:b] * views[b:], axis=1)
-        log_sum, largest = pairs_of_one(views, LogSumExp(), b)
-        return _mean_over_both((own, log_sum[:b], largest[:b]), (own, log_sum[b:], largest[b:]))
+        positive = jnp.sum(views[:n] * views[n:], axis=1)  # (n, d) * (n, d) -> (n,)
+        # Row i is neither a negative of itself nor of its other view: period n.
+        log_sum, largest = EXCHANGES[exchange].within(views, LogSumExp(), n)  # (2 n,) each
+        return _cross_entropy(
+            (positive, log_sum[:n], largest[:n]), (positive, log_sum[n:], largest[n:])
+        )
 
     return _on_mesh(local, mesh, (P(BATCH), P(BATCH)))(first, second)
 
 
 def sigmoid_loss(
-    a: Array, b: Array, scale: Array, bias: Array, mesh: Mesh, exchange: str = "gather"
-) -> Result:
-    """Sigmoid loss: every pair of the batch is told apart from the others, own or not.
+    a: Float[Array, "B d"],
+    b: Float[Array, "B d"],
+    scale: Float32[Array, ""],
+    bias: Float32[Array, ""],
+    mesh: Mesh,
+    exchange: str = "gather",
+) -> LossAndMetrics:
+    """Compute the sigmoid loss: every pair of the batch is classified as matching or not.
 
     Args:
-        a, b, mesh, exchange: as of `info_nce`.
-        scale: () inverse temperature, float32; starts at 10.
-        bias: () added to all scores, float32; starts at -10.
+        a: embeddings of one modality, not normalised, sharded over the mesh by rows.
+        b: embeddings of the other modality, likewise.
+        scale: inverse temperature; starts at 10.
+        bias: added to all scores; starts at -10.
+        mesh: the devices that hold the rows.
+        exchange: a key of `EXCHANGES`.
 
     Returns:
-        The loss, () float32: the sum over all B x B pairs, divided by B; and `{"accuracy": ...}`,
-        how often an own pair is recognised (its score is above 0).
+        The loss, which is the sum over all B x B pairs divided by B; and `{"accuracy": ...}`: the
+        fraction of matching pairs classified as such (score above 0).
 
     Source: Zhai et al. 2023 (SigLIP), algorithm 1.
-    """
-    pairs, _ = EXCHANGES[exchange]
 
-    def local(a: Array, b: Array, scale: Array, bias: Array) -> Result:
+    Example:
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> from satmip_jax.losses.contrastive import sigmoid_loss
+        >>> a, scale, bias = jnp.eye(8), jnp.float32(10.0), jnp.float32(-5.0)
+        >>> loss, metrics = sigmoid_loss(a, a, scale, bias, make_mesh())
+        >>> loss.round(4), metrics["accuracy"]
+        (Array(0.0537, dtype=float32), Array(1., dtype=float32))
+    """
+
+    def local(a: Array, b: Array, scale: Array, bias: Array) -> LossAndMetrics:
         a, b = scale * normalize(a), normalize(b)
-        own = jnp.sum(a * b, axis=1) + bias
-        column = jnp.zeros_like(own)[:, None]  # one more dimension adds the bias to every score
-        a = jnp.concatenate([a, column + bias], axis=1)
-        b = jnp.concatenate([b, column + 1], axis=1)
-        (rows,), (columns,) = pairs(a, b, SoftPlus(), a.shape[0])
-        others = 0.5 * (rows + columns)  # both sum over the same pairs
-        loss = jnp.mean(jax.nn.softplus(-own) + others)
-        accuracy = jnp.mean((own > 0).astype(jnp.float32))
+        positive = jnp.sum(a * b, axis=1) + bias  # (n, d) * (n, d) -> (n,)
+        column = jnp.zeros_like(positive)[:, None]  # one more dimension adds the bias to all scores
+        a = jnp.concatenate([a, column + bias], axis=1)  # (n, d + 1)
+        b = jnp.concatenate([b, column + 1], axis=1)  # (n, d + 1)
+        (rows,), (columns,) = EXCHANGES[exchange].pairs(a, b, SoftPlus(), a.shape[0])
+        negatives = 0.5 * (rows + columns)  # both sum over the same pairs
+        loss = jnp.mean(jax.nn.softplus(-positive) + negatives)
+        accuracy = jnp.mean((positive > 0).astype(jnp.float32))
         return lax.pmean((loss, {"accuracy": accuracy}), BATCH)
 
     return _on_mesh(local, mesh, (P(BATCH), P(BATCH), P(), P()))(a, b, scale, bias)
 
 
-def _on_mesh(local: Callable[..., Result], mesh: Mesh, specs: tuple[P, ...]) -> Any:
+def _on_mesh(local: Callable[..., LossAndMetrics], mesh: Mesh, specs: tuple[P, ...]) -> Any:
+    """Run `local` on the rows of each device; its result is the same on all."""
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
 
 
-def _mean_over_both(*directions: tuple[Array, Array, Array]) -> Result:
-    """Cross-entropy and accuracy of (own score, log-sum-exp and maximum of the negatives')."""
-    # -log(e^own / (e^own + sum e^s)) = log(1 + e^(log sum e^s - own))
-    loss = jnp.mean(jnp.stack([jax.nn.softplus(log_sum - own) for own, log_sum, _ in directions]))
-    found = jnp.stack([own > largest for own, _, largest in directions])
-    return lax.pmean((loss, {"accuracy": jnp.mean(found.astype(jnp.float32))}), BATCH)
+def _cross_entropy(*directions: tuple[Array, Array, Array]) -> LossAndMetrics:
+    """Return cross-entropy and accuracy, averaged over anchors, directions and devices.
+
+    Each direction is (score of the positive, log-sum-exp and largest of the negatives' scores),
+    each of shape (n,).
+    """
+    # -log(e^p / (e^p + sum e^s)) = log(1 + e^(log sum e^s - p))
+    loss = jnp.mean(
+        jnp.stack([jax.nn.softplus(log_sum - positive) for positive, log_sum, _ in directions])
+    )
+    correct = jnp.stack([positive > largest for positive, _, largest in directions])
+    return lax.pmean((loss, {"accuracy": jnp.mean(correct.astype(jnp.float32))}), BATCH)
 
 
-def gather_pairs(x: Array, y: Array, reduction: Reduction, period: int) -> Any:
-    """As `ring.ring_pairs`, from all embeddings on every device."""
+def gather_pairs(
+    x: Float32[Array, "n d"], y: Float32[Array, "n d"], reduction: Reduction, period: int
+) -> tuple[Results, Results]:
+    """Reduce like `ring.ring_pairs`, with an all-gather of the embeddings."""
     return gather_rows(x, y, reduction, period), gather_rows(y, x, reduction, period)
 
 
-def gather_self(x: Array, reduction: Reduction, period: int) -> Any:
-    """As `ring.ring_self`, from all embeddings on every device."""
+def gather_self(x: Float32[Array, "n d"], reduction: Reduction, period: int) -> Results:
+    """Reduce like `ring.ring_self`, with an all-gather of the embeddings."""
     return gather_rows(x, x, reduction, period)
 
 
-def gather_rows(x: Array, y: Array, reduction: Reduction, period: int) -> Any:
-    """Reduce the scores of this device's rows over the columns of all devices."""
-    everyone = lax.all_gather(y, BATCH, tiled=True)  # (n, d) of each -> (N, d), with gradient
+def gather_rows(
+    x: Float32[Array, "n d"], y: Float32[Array, "n d"], reduction: Reduction, period: int
+) -> Results:
+    """Reduce the scores of this device's rows over the columns of all devices.
+
+    Args:
+        x: this device's rows.
+        y: this device's columns.
+        reduction: the reduction of each row.
+        period: see `ring.ring_pairs`.
+
+    Returns:
+        The results of the reduction, each of shape (n,).
+    """
+    columns = lax.all_gather(y, BATCH, tiled=True)  # (n, d) of each device -> (N, d), with gradient
     n = x.shape[0]
-    i, j = jnp.arange(n)[:, None], jnp.arange(everyone.shape[0])[None]
-    at_home = j // n == lax.axis_index(BATCH)
-    own = at_home & (i % period == j % period)
-    return reduction.dense(jnp.where(own, jnp.float32(MASKED), scores(x, everyone)))
+    i, j = jnp.arange(n)[:, None], jnp.arange(columns.shape[0])[None]
+    same_device = j // n == lax.axis_index(BATCH)
+    excluded = same_device & (i % period == j % period)
+    return reduction.reduce(jnp.where(excluded, jnp.float32(MASKED), scores(x, columns)))
 
 
-# name -> reductions over the pairs of two sides, and over the pairs within one
-EXCHANGES: dict[str, tuple[Any, Any]] = {
-    "gather": (gather_pairs, gather_self),
-    "ring": (ring_pairs, ring_self),
+class Exchange(NamedTuple):
+    """A way to reduce scores over the rows of all devices, inside `shard_map`."""
+
+    pairs: Callable[[Array, Array, Reduction, int], tuple[Results, Results]]
+    """(x, y, reduction, period) -> results of the rows of x, and of the rows of y."""
+
+    within: Callable[[Array, Reduction, int], Results]
+    """(x, reduction, period) -> results of the rows of x, scored against themselves."""
+
+
+EXCHANGES = {
+    "gather": Exchange(gather_pairs, gather_self),
+    "ring": Exchange(ring_pairs, ring_self),
 }
