@@ -1,4 +1,4 @@
-"""Two views of images: made on the device by `augmentation.views`, on the host by torchvision."""
+"""Throughput of two augmented views: on the device, and by torchvision on the host."""
 
 from __future__ import annotations
 
@@ -13,41 +13,47 @@ import numpy as np
 from satmip_jax.augmentation.config import AugmentConfig
 from satmip_jax.augmentation.views import augment
 from satmip_jax.bench import torch_loader
-from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, over_rounds, time_in_turn
 
-HOST_IMAGES = 16  # one after another, so that a batch would say no more
+HOST_IMAGES = 16  # torchvision takes one image at a time, so the batch size does not matter
 
 
 def bench(batches: Sequence[int], *, stored: int, size: int, rounds: int) -> list[Measurement]:
-    """Measure two views of `size` pixels of images of `stored` pixels, in batches of each size.
+    """Measure the augmentation of images to two views each.
 
-    What crop alone takes is part of the others: views are always cut.
+    Every variant includes the crop.
+
+    Args:
+        batches: batch sizes, images.
+        stored: side of the images, pixels.
+        size: side of the views, pixels.
+        rounds: rounds of timing.
     """
     rng = np.random.default_rng(0)
-    found = []
+    measurements = []
     for batch in batches:
         pixels = rng.integers(0, 256, (batch, stored, stored, 3), np.uint8)
         images = jax.device_put(pixels)
         jax.block_until_ready(images)
         functions: dict[str, Callable[[], Any]] = {
-            name: partial(two_views, jax.random.key(0), images, cfg)
-            for name, cfg in configs(size).items()
+            name: partial(two_views, jax.random.key(0), images, config)
+            for name, config in configs(size).items()
         }
         counts = dict.fromkeys(functions, batch)
         if torch_loader.installed():
             functions["torchvision, one core"] = _torchvision(pixels[:HOST_IMAGES], size)
             counts["torchvision, one core"] = min(batch, HOST_IMAGES)
-        for name, seconds in in_turn(functions, rounds).items():
-            rates = [counts[name] / second for second in seconds]
-            facts = {"batch": batch, "stored": stored, "size": size}
-            found.append(
-                Measurement("augment", name, "rate", unit="images/s", facts=facts, **spread(rates))
+        facts = {"batch": batch, "stored": stored, "size": size}
+        for name, seconds in time_in_turn(functions, rounds).items():
+            rates = over_rounds([counts[name] / second for second in seconds])
+            measurements.append(
+                Measurement("augment", name, "throughput", unit="images/s", facts=facts, **rates)
             )
-    return found
+    return measurements
 
 
 def configs(size: int) -> dict[str, AugmentConfig]:
-    """The views by what is done to them."""
+    """Return augmentations by name: the crop alone, with one operation, and with all."""
     crop = AugmentConfig(size, jitter_p=0.0, grey_p=0.0, blur_p=0.0)
     every = AugmentConfig(size)
     return {
@@ -58,11 +64,22 @@ def configs(size: int) -> dict[str, AugmentConfig]:
     }
 
 
-@partial(jax.jit, static_argnames="cfg")
-def two_views(key: jax.Array, images: jax.Array, cfg: AugmentConfig) -> tuple[jax.Array, ...]:
-    """As training makes them: both views of a batch in one program."""
+@partial(jax.jit, static_argnames="config")
+def two_views(
+    key: jax.Array, images: jax.Array, config: AugmentConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Draw both views of a batch in one program, as in training.
+
+    Args:
+        key: random key.
+        images: uint8 (batch, stored, stored, 3).
+        config: the augmentation.
+
+    Returns:
+        Two arrays (batch, size, size, 3).
+    """
     first, second = jax.random.split(key)
-    return augment(first, images, cfg)[0], augment(second, images, cfg)[0]
+    return augment(first, images, config)[0], augment(second, images, config)[0]
 
 
 def _torchvision(pixels: np.ndarray, size: int) -> Callable[[], None]:
@@ -74,7 +91,7 @@ def _torchvision(pixels: np.ndarray, size: int) -> Callable[[], None]:
 
     def views() -> None:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as a DataLoader's worker has it
+        torch.set_num_threads(1)  # as in a worker of a DataLoader
         for picture in pictures:
             transform(picture)
             transform(picture)

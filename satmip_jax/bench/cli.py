@@ -2,58 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from satmip_jax.bench.timing import Measurement
+
+_out = click.option(
+    "--out", type=click.Path(dir_okay=False), help="File to append the results to, as JSON Lines."
+)
+_devices = click.option(
+    "--devices",
+    type=click.IntRange(1),
+    help="Number of virtual CPU devices.  [default: the devices of this machine]",
+)
+
+
+def _rounds(default: int, least: int = 1) -> Any:
+    """Return the option --rounds."""
+    note = "" if least else " 0 measures memory only."
+    return click.option(
+        "--rounds",
+        type=click.IntRange(least),
+        default=default,
+        show_default=True,
+        help=f"Rounds of timing; each round times all variants in turn.{note}",
+    )
+
+
+def _numbers(
+    context: click.Context | None, parameter: click.Parameter | None, value: str
+) -> list[int]:
+    """Parse positive numbers joined by commas."""
+    del context, parameter
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is not a list of positive numbers, such as 64,256")
+    return [int(part) for part in parts]
+
+
+def _write(measurements: Iterable[Measurement], out: str | None) -> list[Measurement]:
+    from rich.console import Console
+
+    from satmip_jax.bench.timing import write_measurements
+
+    return write_measurements(measurements, Path(out) if out else None, Console())
 
 
 @click.group()
 def bench() -> None:
-    """Measure speed and memory; what is compared runs side by side."""
+    """Measure speed and memory, side by side with alternatives."""
 
 
 @bench.command("loss")
-@click.option("--rows", default="1024,4096", show_default=True, help="Global batches.")
-@click.option("--width", default=512, show_default=True, help="Of the embeddings.")
-@click.option("--losses", default="info_nce,nt_xent,sigmoid", show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Of timing; 0: memory alone.")
-@click.option("--devices", type=click.IntRange(1), help="So many virtual CPU devices.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+@click.option(
+    "--rows",
+    callback=_numbers,
+    default="1024,4096",
+    show_default=True,
+    help="Global batch sizes, pairs of embeddings.",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Width of the embeddings.",
+)
+@click.option(
+    "--losses",
+    default="info_nce,nt_xent,sigmoid",
+    show_default=True,
+    help="Losses to measure, joined by commas.",
+)
+@_rounds(3, least=0)
+@_devices
+@_out
 def bench_loss(
-    rows: str, width: int, losses: str, rounds: int, devices: int | None, out: str | None
+    rows: list[int], width: int, losses: str, rounds: int, devices: int | None, out: str | None
 ) -> None:
-    """Naive formula, gather and ring: temporary memory of a device and time of a pair."""
-    from rich.console import Console
-
-    from satmip_jax.bench import loss, timing
+    """Compare memory and time of all-gather, ring exchange and the naive formula."""
+    from satmip_jax.bench import loss
     from satmip_jax.planning import memory
     from satmip_jax.planning.dry_run import use_virtual_devices
 
+    names = losses.split(",")
+    if unknown := [name for name in names if name not in loss.LOSSES]:
+        raise click.ClickException(
+            f"--losses: unknown loss {', '.join(unknown)}; choose from {', '.join(loss.LOSSES)}"
+        )
     if devices:
         use_virtual_devices(devices)
-    found = loss.bench(
-        [int(n) for n in rows.split(",")],
-        width=width,
-        rounds=rounds,
-        limit=memory.device_limit() // 3,
-        losses=losses.split(","),
-    )
-    timing.write(found, Path(out) if out else None, Console())
+    limit = memory.device_limit() // 3
+    _write(loss.bench(rows, width=width, rounds=rounds, limit=limit, losses=names), out)
 
 
 @bench.command("pipeline")
-@click.option("--data", type=click.Path(exists=True, file_okay=False), help="Prepared real data.")
-@click.option("--split", default="train", show_default=True, help="Of --data.")
-@click.option("--images", default=256, show_default=True, help="To draw where there is no --data.")
-@click.option("--size", default=256, show_default=True, help="Their side, pixels.")
-@click.option("--view-size", default=224, show_default=True, help="Of views made on the host.")
-@click.option("--batch-size", default=64, show_default=True)
-@click.option("--batches", default=32, show_default=True, help="Timed in a turn.")
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False),
+    help="Prepared data to load.  [default: synthetic images]",
+)
+@click.option("--split", default="train", show_default=True, help="Split of --data.")
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Number of synthetic images to draw, without --data.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(8),
+    default=256,
+    show_default=True,
+    help="Side of the synthetic images, pixels.",
+)
+@click.option(
+    "--view-size",
+    type=click.IntRange(8),
+    default=224,
+    show_default=True,
+    help="Side of views made on the host by torchvision, pixels.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images per batch.",
+)
+@click.option(
+    "--batches",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Timed batches per round.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Worker processes.  [default: one per core]"
+)
+@_rounds(3)
+@_out
 def bench_pipeline(
     data: str | None,
     split: str,
@@ -66,12 +160,10 @@ def bench_pipeline(
     rounds: int,
     out: str | None,
 ) -> None:
-    """Images a second on the device: this loader, decoding alone, PyTorch's where it is."""
+    """Compare the throughput of this loader, decoding only, and PyTorch's DataLoader."""
     from tempfile import TemporaryDirectory
 
-    from rich.console import Console
-
-    from satmip_jax.bench import pipeline, synthetic_data, timing, torch_loader
+    from satmip_jax.bench import pipeline, synthetic_data, torch_loader
     from satmip_jax.data.shard_dataset import ShardDataset
     from satmip_jax.runtime import process_pool
 
@@ -84,94 +176,152 @@ def bench_pipeline(
             else synthetic_data.draw_shards(Path(folder), images, size, copies=16)
         )
         job = pipeline.Job(dataset, batch_size, batches, workers or process_pool.cores(), view_size)
-        timing.write(pipeline.bench(job, rounds), Path(out) if out else None, Console())
+        _write(pipeline.bench(job, rounds), out)
 
 
 @bench.command("prepare")
-@click.option("--images", default=128, show_default=True, help="Synthetic ones to draw.")
-@click.option("--size", default=256, show_default=True, help="Of the squares, pixels.")
-@click.option("--source-size", default=512, show_default=True, help="Of the images, pixels.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+@click.option(
+    "--images",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Number of synthetic images to draw.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(8),
+    default=256,
+    show_default=True,
+    help="Side of the squares, pixels.",
+)
+@click.option(
+    "--source-size",
+    type=click.IntRange(8),
+    default=512,
+    show_default=True,
+    help="Shorter side of the images, pixels.",
+)
+@_rounds(5)
+@_out
 def bench_prepare(images: int, size: int, source_size: int, rounds: int, out: str | None) -> None:
-    """Images a second that one core prepares, beside OpenCV's part of the work alone."""
+    """Measure the preparation of images on one core, beside the OpenCV calls alone."""
     from tempfile import TemporaryDirectory
 
-    from rich.console import Console
-
-    from satmip_jax.bench import prepare, synthetic_data, timing
+    from satmip_jax.bench import prepare, synthetic_data
 
     with TemporaryDirectory() as folder:
-        source = synthetic_data.draw(Path(folder), images, source_size)
-        found = prepare.bench(source, count=images, size=size, rounds=rounds)
-    timing.write(found, Path(out) if out else None, Console())
+        source = synthetic_data.draw_scenes(Path(folder), images, source_size)
+        measurements = prepare.bench(source, count=images, size=size, rounds=rounds)
+    _write(measurements, out)
 
 
 @bench.command("augment")
-@click.option("--batches", default="64,256", show_default=True, help="Images of a batch.")
-@click.option("--stored", default=256, show_default=True, help="Side of the images, pixels.")
-@click.option("--size", default=224, show_default=True, help="Side of the views, pixels.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
-def bench_augment(batches: str, stored: int, size: int, rounds: int, out: str | None) -> None:
-    """Images a second of which two views are made: on the device, and by torchvision."""
-    from rich.console import Console
-
-    from satmip_jax.bench import augment, timing, torch_loader
+@click.option(
+    "--batches",
+    callback=_numbers,
+    default="64,256",
+    show_default=True,
+    help="Batch sizes, images.",
+)
+@click.option(
+    "--stored",
+    type=click.IntRange(8),
+    default=256,
+    show_default=True,
+    help="Side of the images, pixels.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(8),
+    default=224,
+    show_default=True,
+    help="Side of the views, pixels.",
+)
+@_rounds(5)
+@_out
+def bench_augment(batches: list[int], stored: int, size: int, rounds: int, out: str | None) -> None:
+    """Compare the augmentation of two views per image on the device and by torchvision."""
+    from satmip_jax.bench import augment, torch_loader
 
     if not torch_loader.installed():
         click.echo("PyTorch and torchvision are not installed: they are left out")
-    counts = [int(n) for n in batches.split(",")]
-    found = augment.bench(counts, stored=stored, size=size, rounds=rounds)
-    timing.write(found, Path(out) if out else None, Console())
+    _write(augment.bench(batches, stored=stored, size=size, rounds=rounds), out)
 
 
 @bench.command("knn")
-@click.option("--banks", default="10000,50000", show_default=True, help="Rows of the bank.")
-@click.option("--queries", default=1024, show_default=True)
-@click.option("--widths", default="128,384", show_default=True, help="Of the features.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
-def bench_knn(banks: str, queries: int, widths: str, rounds: int, out: str | None) -> None:
-    """Queries a second that are classified, beside numpy and scikit-learn."""
-    from rich.console import Console
+@click.option(
+    "--banks",
+    callback=_numbers,
+    default="10000,50000",
+    show_default=True,
+    help="Numbers of rows of the bank.",
+)
+@click.option(
+    "--queries",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Number of queries.",
+)
+@click.option(
+    "--widths",
+    callback=_numbers,
+    default="128,384",
+    show_default=True,
+    help="Widths of the features.",
+)
+@_rounds(5)
+@_out
+def bench_knn(
+    banks: list[int], queries: int, widths: list[int], rounds: int, out: str | None
+) -> None:
+    """Compare kNN classification on the device with numpy and scikit-learn."""
+    from satmip_jax.bench import knn
 
-    from satmip_jax.bench import knn, timing
-
-    rows = [int(n) for n in banks.split(",")]
-    found = (
+    measurements = (
         measurement
-        for width in widths.split(",")
-        for measurement in knn.bench(rows, queries=queries, width=int(width), rounds=rounds)
+        for width in widths
+        for measurement in knn.bench(banks, queries=queries, width=width, rounds=rounds)
     )
-    timing.write(found, Path(out) if out else None, Console())
+    _write(measurements, out)
 
 
 @bench.command("startup")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--training/--no-training", default=True, help="Time to the first step as well.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+@click.option(
+    "--training/--no-training",
+    default=True,
+    show_default=True,
+    help="Measure the time to the first training step as well.",
+)
+@_rounds(5)
+@_out
 def bench_startup(rounds: int, training: bool, out: str | None) -> None:
-    """Seconds until the command answers, and until a training makes its first step."""
-    from rich.console import Console
+    """Measure the start-up time of commands, and the time to the first training step."""
+    from satmip_jax.bench import startup
 
-    from satmip_jax.bench import startup, timing
-
-    timing.write(startup.bench(rounds, training=training), Path(out) if out else None, Console())
+    _write(startup.bench(rounds, training=training), out)
 
 
 @bench.command("step", context_settings={"ignore_unknown_options": True})
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
+@click.option(
+    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
+)
 @click.option(
     "--methods",
     default="simclr,satmip,satmips",
     show_default=True,
-    help="The others are compared with the first.",
+    help="Methods to measure, joined by commas; the first is the reference.",
 )
-@click.option("--rounds", default=5, show_default=True, help="How often each takes its turn.")
-@click.option("--steps", default=3, show_default=True, help="Timed steps of a turn.")
-@click.option("--torch", is_flag=True, help="Also the first method's step in PyTorch and timm.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+@_rounds(5)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Timed steps per round.",
+)
+@click.option("--torch", is_flag=True, help="Compare with SimCLR's step in PyTorch and timm.")
+@_out
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def bench_step(
     config: str,
@@ -182,13 +332,12 @@ def bench_step(
     out: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """The training step of some methods: time, FLOP/s, memory; real batches with --config.data.dir.
+    """Measure the training step of methods: time, FLOP/s, memory, host overhead, input stall.
 
-    Each method is measured as the config file has it for that method: FILE:ARG,METHOD.
+    Each method has its own recipe, if the config file has one (FILE:ARG,METHOD). Batches are real
+    with --config.data.dir=FOLDER, and noise with --config.data.dir= (empty).
     """
-    from rich.console import Console
-
-    from satmip_jax.bench import step, timing
+    from satmip_jax.bench import step
     from satmip_jax.config.loading import load_method_configs
 
     peers: dict[str, Any] = {}
@@ -197,26 +346,32 @@ def bench_step(
             from satmip_jax.bench.torch_step import TorchStep
         except ImportError as error:
             raise click.ClickException(
-                f"--torch: {error.name} is not installed: pip install torch timm"
+                f"--torch: {error.name} is not installed; run: pip install torch timm"
             ) from error
         peers["torch"] = partial(TorchStep, compiled=False)
         peers["torch.compile"] = partial(TorchStep, compiled=True)
     names = methods.split(",")
-    recipes = load_method_configs(config, overrides, names)
-    if missing := [name for name in names if name not in recipes]:
+    configs = load_method_configs(config, overrides, names)
+    if missing := [name for name in names if name not in configs]:
         raise click.ClickException(f"--methods: {config} has no recipe for {', '.join(missing)}")
-    found = step.bench(recipes, rounds=rounds, steps=steps, peers=peers)
-    timing.write(found, Path(out) if out else None, Console())
+    _write(step.bench(configs, rounds=rounds, steps=steps, peers=peers), out)
 
 
-@bench.command("growth", context_settings={"ignore_unknown_options": True})
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="What is turned up and down.")
-@click.option("--rounds", default=3, show_default=True, help="How often all take their turn.")
-@click.option("--devices", type=click.IntRange(1), help="So many virtual CPU devices.")
-@click.option("--plot", type=click.Path(dir_okay=False), help="Draw it: growth.png or .svg.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Append JSON Lines to this file.")
+@bench.command("scaling", context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--config",
+    required=True,
+    metavar="FILE[:ARG]",
+    help="Base config, such as configs/eurosat.py:satmips,cpu.",
+)
+@_rounds(3)
+@_devices
+@click.option(
+    "--plot", type=click.Path(dir_okay=False), help="Figure to write, such as scaling.png or .svg."
+)
+@_out
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def bench_growth(
+def bench_scaling(
     config: str,
     rounds: int,
     devices: int | None,
@@ -224,16 +379,13 @@ def bench_growth(
     out: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """A step's time against batch, image size, depth, number of fields and devices."""
-    from rich.console import Console
-
-    from satmip_jax.bench import scaling, timing
+    """Measure the step time against batch size, image side, depth, fields and devices."""
+    from satmip_jax.bench import scaling
     from satmip_jax.config.loading import load_config
     from satmip_jax.planning.dry_run import use_virtual_devices
 
     if devices:
         use_virtual_devices(devices)
-    measured = scaling.bench(load_config(config, overrides), rounds=rounds)
-    found = timing.write(measured, Path(out) if out else None, Console())
+    measurements = _write(scaling.bench(load_config(config, overrides), rounds=rounds), out)
     if plot:
-        scaling.draw(found, Path(plot), f"Step time of {config}")
+        scaling.draw(measurements, Path(plot), f"Step time of {config}")

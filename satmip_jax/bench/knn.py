@@ -1,4 +1,4 @@
-"""kNN classification: on the device in chunks, by the formula in numpy, and scikit-learn's."""
+"""Throughput of kNN classification: chunked on the device, naive in numpy, and scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ import jax
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
-from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, over_rounds, time_in_turn
 from satmip_jax.evaluation.knn import knn_predict
 
 CLASSES, K = 10, 5
 
 
 def bench(banks: Sequence[int], *, queries: int, width: int, rounds: int) -> list[Measurement]:
-    """Measure the classification of `queries` features of `width` numbers by banks of each size.
+    """Measure the classification of queries by banks of several sizes.
 
-    Where two neighbours are equally near but for rounding, an answer may differ; how many do is a
-    metric of its own.
+    Neighbours at equal distance up to rounding can change a prediction; the number of differing
+    predictions is measured too.
+
+    Args:
+        banks: numbers of rows of the bank.
+        queries: number of queries.
+        width: width of the features.
+        rounds: rounds of timing.
     """
-    found = []
+    measurements = []
     for rows in banks:
-        bank, labels, asked = features(rows, queries, width)
-        functions = classifiers(bank, labels, asked)
+        bank, labels, query_features = features(rows, queries, width)
+        functions = classifiers(bank, labels, query_features)
         facts = {"bank": rows, "queries": queries, "width": width}
-        seconds = in_turn(functions, rounds)
+        seconds = time_in_turn(functions, rounds)
         expected = functions["numpy"]()
         for name, function in functions.items():
-            rates = [queries / second for second in seconds[name]]
+            rates = over_rounds([queries / second for second in seconds[name]])
             differing = int(np.sum(np.asarray(function()) != expected))
-            found += [
-                Measurement("knn", name, "rate", unit="queries/s", facts=facts, **spread(rates)),
-                Measurement("knn", name, "other answers", differing, "queries", facts=facts),
+            measurements += [
+                Measurement("knn", name, "throughput", unit="queries/s", facts=facts, **rates),
+                Measurement(
+                    "knn", name, "differing predictions", differing, "queries", facts=facts
+                ),
             ]
-    return found
+    return measurements
 
 
 def features(rows: int, queries: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(bank, labels, queries): clouds of points that lie close enough to be confused."""
+    """Draw features of overlapping classes.
+
+    Returns:
+        Bank, float32 (rows, width); labels, int (rows,); queries, float32 (queries, width).
+    """
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, width)).astype(np.float32) / 4
 
@@ -54,18 +66,29 @@ def features(rows: int, queries: int, width: int) -> tuple[np.ndarray, np.ndarra
 def classifiers(
     bank: np.ndarray, labels: np.ndarray, queries: np.ndarray
 ) -> dict[str, Callable[[], Any]]:
-    """Name -> the classes of the queries."""
-    on_device = [jax.device_put(array) for array in (bank, queries)]
-    theirs = KNeighborsClassifier(K, metric="cosine", algorithm="brute").fit(bank, labels)
+    """Return the classifiers by name; each returns the predicted classes of the queries."""
+    device_bank, device_queries = (jax.device_put(array) for array in (bank, queries))
+    sklearn = KNeighborsClassifier(K, metric="cosine", algorithm="brute").fit(bank, labels)
     return {
-        "satmip": lambda: knn_predict(on_device[0], labels, on_device[1], k=K, num_classes=CLASSES),
+        "satmip": lambda: knn_predict(
+            device_bank, labels, device_queries, k=K, num_classes=CLASSES
+        ),
         "numpy": lambda: naive(bank, labels, queries),
-        "scikit-learn": lambda: theirs.predict(queries),
+        "scikit-learn": lambda: sklearn.predict(queries),
     }
 
 
 def naive(bank: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The formula as written, with the matrix of all cosines."""
+    """Classify by the full matrix of cosine similarities.
+
+    Args:
+        bank: features (rows, width).
+        labels: classes of the bank, int (rows,).
+        queries: features (queries, width).
+
+    Returns:
+        Predicted classes, int (queries,).
+    """
     bank = bank / np.linalg.norm(bank, axis=1, keepdims=True)
     queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     nearest = np.argpartition(-(queries @ bank.T), K, axis=1)[:, :K]

@@ -1,6 +1,6 @@
-"""Contrastive losses with their gradients: memory and time of the exchanges and the naive formula.
+"""Memory and time of contrastive losses with gradients: exchanges and the naive formula.
 
-The naive formula makes the whole matrix of scores on one device; it is measured where that fits.
+The naive formula computes the full matrix of scores on one device; it runs if that fits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, over_rounds, time_in_turn
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh
 from satmip_jax.losses.contrastive import EXCHANGES, info_nce, normalize, nt_xent, sigmoid_loss
 from satmip_jax.planning import memory
@@ -23,14 +23,14 @@ SCALE, BIAS = 10.0, -10.0
 def bench(
     rows: Sequence[int], *, width: int, rounds: int, limit: int, losses: Sequence[str] = ()
 ) -> Iterator[Measurement]:
-    """Measure value and gradient of the losses between `rows` pairs of embeddings.
+    """Measure the value and gradient of losses between pairs of embeddings.
 
     Args:
-        rows: global batches.
-        width: of the embeddings.
-        rounds: of timing; 0 for memory alone.
-        limit: bytes of a device: what needs more is compiled and not run.
-        losses: of "info_nce", "nt_xent", "sigmoid"; all by default.
+        rows: global batch sizes, pairs.
+        width: width of the embeddings.
+        rounds: rounds of timing; 0 measures memory only.
+        limit: memory per device, bytes; programs that need more are compiled but not run.
+        losses: keys of `LOSSES`; all by default.
     """
     mesh = make_mesh()
     for n in rows:
@@ -46,8 +46,8 @@ def bench(
                 needed = memory.compiled_bytes(program) or 0
                 temporary = program.memory_analysis().temp_size_in_bytes / 2**20
                 facts = {"rows": n, "width": width}
-                name = f"{loss} {variant}"
-                yield Measurement("loss", name, "temporary", temporary, "MiB/device", facts=facts)
+                name, metric = f"{loss} {variant}", "temporary memory"
+                yield Measurement("loss", name, metric, temporary, "MiB/device", facts=facts)
                 if needed < limit:
                     fitting[variant] = program
             if rounds:
@@ -66,12 +66,12 @@ def _time(
         Measurement(
             "loss",
             f"{loss} {name}",
-            "time of a pair",
+            "time per pair",
             unit="ns",
             facts={"rows": n, "width": width},
-            **spread([1e9 * second / pairs for second in seconds]),
+            **over_rounds([1e9 * second / pairs for second in seconds]),
         )
-        for name, seconds in in_turn(functions, rounds).items()
+        for name, seconds in time_in_turn(functions, rounds).items()
     ]
 
 
@@ -83,8 +83,8 @@ def _info_nce(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array
     if exchange != "naive":
         return info_nce(a, b, jnp.float32(SCALE), mesh, exchange)[0]
     logits = SCALE * _scores(a, b)
-    both = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)
-    return jnp.mean(both / 2 - jnp.diagonal(logits))
+    normalizers = jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)
+    return jnp.mean(normalizers / 2 - jnp.diagonal(logits))
 
 
 def _nt_xent(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array:
@@ -92,9 +92,9 @@ def _nt_xent(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array:
         return nt_xent(a, b, 1 / SCALE, mesh, exchange)[0]
     n, views = a.shape[0], jnp.concatenate([a, b])
     logits = SCALE * _scores(views, views)
-    own = jnp.concatenate([jnp.diagonal(logits, n), jnp.diagonal(logits, -n)])
+    positives = jnp.concatenate([jnp.diagonal(logits, n), jnp.diagonal(logits, -n)])
     others = jnp.where(jnp.eye(2 * n, dtype=bool), -jnp.inf, logits)
-    return jnp.mean(jax.nn.logsumexp(others, axis=1) - own)
+    return jnp.mean(jax.nn.logsumexp(others, axis=1) - positives)
 
 
 def _sigmoid(a: jax.Array, b: jax.Array, mesh: Any, exchange: str) -> jax.Array:

@@ -1,11 +1,11 @@
-"""Images from shards to the device: this project's loader, decoding alone, and PyTorch's loaders.
+"""Throughput from shards to the device: this package's loader, decoding only, PyTorch's loaders.
 
-Every turn opens a loader, lets it deliver enough to empty what it had fetched ahead, times a fixed
-number of batches, and closes it; so nothing works in the background while another is timed. The
-start of worker processes is reported apart.
+Each turn opens a loader, discards the batches it has prefetched, times a fixed number of batches,
+and closes it, so no other loader works in the background. The start of worker processes is reported
+separately.
 
-The rate of a core is images per second of CPU time, of the workers and of this process: what else
-the machine does hardly changes it.
+The throughput per core is images per second of CPU time, of the workers and of this process. Other
+load on the machine hardly changes it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import jax
 from tqdm import tqdm
 
 from satmip_jax.bench import torch_loader
-from satmip_jax.bench.timing import Measurement, spread
+from satmip_jax.bench.timing import Measurement, over_rounds
 from satmip_jax.data import images
 from satmip_jax.data.loaders import TrainBatches
 from satmip_jax.data.sampler import BatchOrder
@@ -34,33 +34,33 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh, to_devices
 
 SHARED_MEMORY = Path("/dev/shm")
-AHEAD, TORCH_AHEAD = 8, 3  # batches that a worker may hold ready: at least so many, of theirs
-BARE = "decoding alone"
-CLOSING = 5.0  # seconds for what a loader leaves to go away
+PREFETCH, TORCH_PREFETCH = 8, 3  # upper bounds on prefetched batches per worker
+REFERENCE = "decoding only"
+CLOSING = 5.0  # seconds for worker processes and shared memory to go away
 
 
 class Loader(NamedTuple):
-    """A context in which batches come, without end or for longer than a turn lasts.
+    """A loader of batches.
 
     Attributes:
-        open: returns the context.
-        ahead: batches that it may have fetched ahead.
+        open: returns a context with an iterator of batches, enough for a turn.
+        prefetch: number of batches that may be prefetched.
     """
 
     open: Callable[[], AbstractContextManager[Iterator[Any]]]
-    ahead: int
+    prefetch: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is loaded.
+    """The work of each loader.
 
     Attributes:
         dataset: the records.
-        batch_size: images of a batch.
-        batches: timed in a turn.
-        workers: processes.
-        view: side of the views that are made on the host, pixels.
+        batch_size: images per batch.
+        batches: timed batches per turn.
+        workers: number of worker processes.
+        view: side of views made on the host, pixels.
     """
 
     dataset: ShardDataset
@@ -72,30 +72,45 @@ class Job:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a loader; the names are those of the metrics, with "_" for a space."""
+    """Measurements of one turn of a loader; the metrics have the same names, with spaces.
 
-    rate: float
-    rate_of_a_core: float
-    first_batch: float
-    worker_memory: float | None  # their shared pages counted once; None where it cannot be told
+    Attributes:
+        throughput: images per second.
+        throughput_per_core: images per second of CPU time.
+        time_to_first_batch: seconds, including the start of worker processes.
+        worker_memory: memory of the workers, MiB, shared pages counted once; None if unknown.
+        worker_memory_with_shared: the same, shared pages counted for each worker.
+        leaked_processes: worker processes that are left after the loader was closed.
+        leaked_shared_memory: shared-memory files that are left.
+    """
+
+    throughput: float
+    throughput_per_core: float
+    time_to_first_batch: float
+    worker_memory: float | None
     worker_memory_with_shared: float | None
-    processes_left: int
-    shared_memory_left: int
+    leaked_processes: int
+    leaked_shared_memory: int
 
 
 UNITS = {
-    "rate": "images/s",
-    "rate_of_a_core": "images/s",
-    "first_batch": "s",
+    "throughput": "images/s",
+    "throughput_per_core": "images/s",
+    "time_to_first_batch": "s",
     "worker_memory": "MiB",
     "worker_memory_with_shared": "MiB",
-    "processes_left": "",
-    "shared_memory_left": "",
+    "leaked_processes": "",
+    "leaked_shared_memory": "",
 }
 
 
 def bench(job: Job, rounds: int) -> list[Measurement]:
-    """Measure all loaders in turn; without PyTorch its loaders are left out."""
+    """Measure all loaders in turn; PyTorch's only if it is installed.
+
+    Args:
+        job: the work.
+        rounds: turns per loader.
+    """
     turns: dict[str, list[Turn]] = {name: [] for name in loaders(job)}
     order = [name for _ in range(rounds) for name in turns]
     for name in tqdm(order, desc="timing", unit=" turns", leave=False):
@@ -106,40 +121,41 @@ def bench(job: Job, rounds: int) -> list[Measurement]:
         "size": job.dataset.schema.image_size,
         "JPEG KiB": round(_jpeg_bytes(job.dataset) / 1024, 1),
     }
-    found = []
+    measurements = []
     for name, measured in turns.items():
         for field in fields(Turn):
             values = [getattr(turn, field.name) for turn in measured]
             if None not in values:
                 metric, unit = field.name.replace("_", " "), UNITS[field.name]
-                found.append(
-                    Measurement("pipeline", name, metric, unit=unit, facts=facts, **spread(values))
+                summary = over_rounds(values)
+                measurements.append(
+                    Measurement("pipeline", name, metric, unit=unit, facts=facts, **summary)
                 )
-        for field_name in ("rate", "rate_of_a_core"):
-            pairs = zip(measured, turns[BARE], strict=True)  # of a round: neighbours in time
+        for field_name in ("throughput", "throughput_per_core"):
+            pairs = zip(measured, turns[REFERENCE], strict=True)  # by round, close in time
             shares = [100 * getattr(a, field_name) / getattr(b, field_name) for a, b in pairs]
-            metric = f"{field_name.replace('_', ' ')} / {BARE}"
-            found.append(
-                Measurement("pipeline", name, metric, unit="%", facts=facts, **spread(shares))
+            metric = f"{field_name.replace('_', ' ')} / {REFERENCE}"
+            measurements.append(
+                Measurement("pipeline", name, metric, unit="%", facts=facts, **over_rounds(shares))
             )
-    return found
+    return measurements
 
 
 def loaders(job: Job) -> Mapping[str, Loader]:
-    """What is compared, by name."""
-    ours = AHEAD * job.workers
-    found = {
-        BARE: Loader(partial(_decoding_alone, job), 2 * job.workers),
-        "satmip, threads": Loader(partial(_ours, job, 0), ours),
-        "satmip, processes": Loader(partial(_ours, job, job.workers), ours),
+    """Return the loaders to compare, by name."""
+    prefetch = PREFETCH * job.workers
+    by_name = {
+        REFERENCE: Loader(partial(_decoding_only, job), 2 * job.workers),
+        "satmip, threads": Loader(partial(_ours, job, 0), prefetch),
+        "satmip, processes": Loader(partial(_ours, job, job.workers), prefetch),
     }
     if torch_loader.installed():
-        theirs = TORCH_AHEAD * job.workers
+        prefetch = TORCH_PREFETCH * job.workers
         records = torch_loader.Records(job.dataset)
         views = torch_loader.TwoViews(job.dataset, job.view)
-        found["DataLoader, same decoder"] = Loader(partial(_torch, job, records), theirs)
-        found["DataLoader, PIL, two views"] = Loader(partial(_torch, job, views), theirs)
-    return found
+        by_name["DataLoader, same decoder"] = Loader(partial(_torch, job, records), prefetch)
+        by_name["DataLoader, PIL, two views"] = Loader(partial(_torch, job, views), prefetch)
+    return by_name
 
 
 @contextmanager
@@ -155,17 +171,17 @@ def _ours(job: Job, workers: int) -> Iterator[Iterator[Any]]:
 def _torch(job: Job, data: Any) -> Iterator[Iterator[Any]]:
     mesh = make_mesh()
     order = BatchOrder(len(job.dataset), job.batch_size, seed=0)
-    # a single long epoch: at the end of one DataLoader's workers pause
-    numbers = [order[i] for i in range(1 + TORCH_AHEAD * job.workers + job.batches)]
+    # one long epoch, because the workers of a DataLoader pause after an epoch
+    numbers = [order[i] for i in range(1 + TORCH_PREFETCH * job.workers + job.batches)]
     with torch_loader.loader(data, numbers, job.workers) as batches:
         yield (to_devices(batch, mesh) for batch in batches)
 
 
 @contextmanager
-def _decoding_alone(job: Job) -> Iterator[Iterator[Any]]:
-    """The pixels stay in the processes that decode; what comes is how many."""
-    some = range(min(len(job.dataset), 512))
-    files = [job.dataset[number]["image"] for number in some]
+def _decoding_only(job: Job) -> Iterator[Iterator[Any]]:
+    """Decode in worker processes without a transfer of pixels; yield the numbers of images."""
+    numbers = range(min(len(job.dataset), 512))
+    files = [job.dataset[number]["image"] for number in numbers]
     context = multiprocessing.get_context("spawn")
     side = job.dataset.schema.image_size
     with ProcessPoolExecutor(job.workers, context, _start_decoding, (files, side)) as pool:
@@ -173,11 +189,11 @@ def _decoding_alone(job: Job) -> Iterator[Iterator[Any]]:
         def counts() -> Iterator[dict[str, int]]:
             starts = iter(range(0, 2**62, job.batch_size))
             running = deque(
-                pool.submit(decode_some, next(starts), job.batch_size)
+                pool.submit(decode_files, next(starts), job.batch_size)
                 for _ in range(2 * job.workers)
             )
             while True:
-                running.append(pool.submit(decode_some, next(starts), job.batch_size))
+                running.append(pool.submit(decode_files, next(starts), job.batch_size))
                 yield {"images": running.popleft().result()}
 
         yield counts()
@@ -194,8 +210,16 @@ def _start_decoding(files: list[bytes], side: int) -> None:
     images.use_one_thread()
 
 
-def decode_some(start: int, count: int) -> int:
-    """Decode `count` files from number `start` on, round and round; returns how many."""
+def decode_files(start: int, count: int) -> int:
+    """Decode files in a worker process, starting over after the last one.
+
+    Args:
+        start: number of the first file.
+        count: number of files to decode.
+
+    Returns:
+        `count`.
+    """
     for number in range(start, start + count):
         images.decode_square(_files[number % len(_files)], _side)
     return count
@@ -207,7 +231,7 @@ def _turn(loader: Loader, job: Job) -> Turn:
     with loader.open() as batches:
         jax.block_until_ready(next(batches))
         first_batch = time.perf_counter() - start
-        for _ in range(loader.ahead):
+        for _ in range(loader.prefetch):
             jax.block_until_ready(next(batches))
         workers = [p.pid for p in set(multiprocessing.active_children()) - others if p.pid]
         cpu, start = _cpu_seconds(workers), time.perf_counter()
@@ -219,30 +243,31 @@ def _turn(loader: Loader, job: Job) -> Turn:
         cpu = _cpu_seconds(workers) - cpu
         proportional, resident = _memory(workers, "Pss"), _memory(workers, "Rss")
         del batch, batches
-    end = time.monotonic() + CLOSING  # some are closed by other threads
+    end = time.monotonic() + CLOSING  # other threads may still close some
     while True:
-        processes_left = len(set(multiprocessing.active_children()) - others)
-        shared_left = len(_shared_memory() - shared_before)
-        if not (processes_left or shared_left) or time.monotonic() > end:
+        leaked_processes = len(set(multiprocessing.active_children()) - others)
+        leaked_files = len(_shared_memory() - shared_before)
+        if not (leaked_processes or leaked_files) or time.monotonic() > end:
             break
         time.sleep(0.05)
     return Turn(
-        rate=delivered / seconds,
-        rate_of_a_core=delivered / max(cpu, 1e-9),
-        first_batch=first_batch,
+        throughput=delivered / seconds,
+        throughput_per_core=delivered / max(cpu, 1e-9),
+        time_to_first_batch=first_batch,
         worker_memory=proportional,
         worker_memory_with_shared=resident,
-        processes_left=processes_left,
-        shared_memory_left=shared_left,
+        leaked_processes=leaked_processes,
+        leaked_shared_memory=leaked_files,
     )
 
 
 def _jpeg_bytes(dataset: ShardDataset) -> float:
-    some = range(min(len(dataset), 64))
-    return sum(len(dataset[number]["image"]) for number in some) / len(some)
+    """Return the mean size of the first files."""
+    numbers = range(min(len(dataset), 64))
+    return sum(len(dataset[number]["image"]) for number in numbers) / len(numbers)
 
 
-# --- what Linux tells -----------------------------------------------------------------------------
+# --- /proc and /dev/shm ---------------------------------------------------------------------------
 
 
 def _shared_memory() -> set[str]:
@@ -250,7 +275,7 @@ def _shared_memory() -> set[str]:
 
 
 def _cpu_seconds(workers: list[int]) -> float:
-    """CPU time of this process and of the workers, as far as the system tells."""
+    """Return the CPU time of this process and of the workers, as far as the system reports it."""
     ticks = 0
     for pid in workers:
         stat = Path(f"/proc/{pid}/stat")
@@ -261,7 +286,7 @@ def _cpu_seconds(workers: list[int]) -> float:
 
 
 def _memory(workers: list[int], kind: str) -> float | None:
-    """MiB of all workers; "Pss" divides shared pages by how many share them, "Rss" does not."""
+    """Return the memory of all workers, MiB; "Pss" divides shared pages, "Rss" does not."""
     if not workers:
         return None
     total = 0

@@ -1,4 +1,4 @@
-"""Preparing images on one core: all of `satmip prepare`'s work on an image, and OpenCV's alone."""
+"""Throughput of preparing images on one core, beside that of the OpenCV calls alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, over_rounds, time_in_turn
 from satmip_jax.data import images
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.shard_job import WORK, Job, Options, Task
@@ -20,11 +20,17 @@ QUALITY = 95
 
 
 def bench(source: Source, *, count: int, size: int, rounds: int) -> list[Measurement]:
-    """Measure the way from the first `count` files of a source to squares of `size` pixels.
+    """Measure the conversion of images to squares.
 
-    "prepare" reads, decodes, cuts, resizes, encodes, follows with the metadata, sums pixels up and
-    writes a shard; "make_square" decodes to encodes; "OpenCV alone" does the same by bare calls,
-    for which the regions to cut are known beforehand.
+    "prepare" reads, decodes, crops, resizes and encodes, adjusts the metadata, sums up pixels and
+    writes a shard. "make_square" is the part from decoding to encoding. "OpenCV only" does that
+    part by bare calls, with regions known in advance.
+
+    Args:
+        source: source of the images.
+        count: number of images, the first ones of the source.
+        size: side of the squares, pixels.
+        rounds: rounds of timing.
     """
     refs = tuple(source.refs()[:count])
     ratio = source.context_ratio
@@ -40,40 +46,46 @@ def bench(source: Source, *, count: int, size: int, rounds: int) -> list[Measure
             for example in examples:
                 make_square(example, size, ratio)
 
-        def alone() -> None:
+        def opencv() -> None:
             for example, done in zip(examples, squares, strict=True):
                 opencv_square(example.image, done, size)
 
         functions = {
             "prepare": lambda: job.run(task, lambda: None),
             "make_square": square,
-            "OpenCV alone": alone,
+            "OpenCV only": opencv,
         }
-        seconds = in_turn(functions, rounds)
+        seconds = time_in_turn(functions, rounds)
     facts = {"images": len(refs), "size": size, "source side": _median_side(squares)}
-    found = []
+    measurements = []
     for name, measured in seconds.items():
         rates = [len(refs) / second for second in measured]
-        shares = [100 * a / b for a, b in zip(seconds["OpenCV alone"], measured, strict=True)]
+        shares = [100 * a / b for a, b in zip(seconds["OpenCV only"], measured, strict=True)]
         for metric, unit, values in (
-            ("rate of a core", "images/s", rates),
-            ("of OpenCV alone", "%", shares),
+            ("throughput per core", "images/s", rates),
+            ("relative to OpenCV only", "%", shares),
         ):
-            found.append(
-                Measurement("prepare", name, metric, unit=unit, facts=facts, **spread(values))
+            measurements.append(
+                Measurement("prepare", name, metric, unit=unit, facts=facts, **over_rounds(values))
             )
-    return found
+    return measurements
 
 
 def make_square(example: Example, size: int, ratio: float | None) -> images.Square:
-    """As `satmip prepare` calls it."""
+    """Make the square of an example, as `satmip prepare` does."""
     return images.make_square(
         example.image, size, box=example.box, context_ratio=ratio or 1.0, quality=QUALITY
     )
 
 
 def opencv_square(data: bytes, like: images.Square, size: int) -> bytes:
-    """The JPEG of the region that `like` shows, by OpenCV's calls and nothing else."""
+    """Make the JPEG of a known region by OpenCV calls only.
+
+    Args:
+        data: bytes of the image.
+        like: square with the same region.
+        size: side of the result, pixels.
+    """
     pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     x, y, width, height = map(int, like.region)
     pixels = cv2.resize(

@@ -1,4 +1,4 @@
-"""Seconds that a command takes to start, and a training to its first step; in fresh processes."""
+"""Start-up time of commands, and time to the first training step, in fresh processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from satmip_jax.bench import synthetic_data
-from satmip_jax.bench.timing import Measurement, in_turn, spread
+from satmip_jax.bench.timing import Measurement, over_rounds, time_in_turn
 from satmip_jax.config.loading import config_folder
 from satmip_jax.errors import SatmipError
 from satmip_jax.training.metrics_log import METRICS_FILE
@@ -29,29 +29,36 @@ OPTIONS = (
     "--config.image.size=32",
     "--config.image.encoder=nano/8",
     "--config.optimizer.batch_size=16",
-    "--config.optimizer.images=1600000",  # it is stopped long before
+    "--config.optimizer.images=1600000",  # stopped long before
     "--config.log_every=1",
     "--config.eval.every=0",
     "--config.data.in_memory=True",
 )
-PATIENCE = 600.0  # seconds for a first step
+TIMEOUT = 600.0  # seconds to a first step
 
 
 class StartupError(SatmipError, RuntimeError):
-    """A command that was to be timed failed; the message is what it said."""
+    """A timed command failed; the message holds its output."""
 
 
 def bench(rounds: int, *, training: bool) -> list[Measurement]:
-    """Measure commands and, with `training`, small trainings with and without compiled programs.
+    """Measure commands, and optionally small trainings with an empty and a filled compile cache.
 
-    Each command runs once before, uncounted, so that its files are in the system's cache.
+    Each command runs once before, untimed, so that its files are in the system's cache.
+
+    Args:
+        rounds: rounds of timing.
+        training: measure the time to the first training step as well.
+
+    Raises:
+        StartupError: a command failed, or no step was made in time.
     """
     functions = {name: partial(_run, command) for name, command in COMMANDS.items()}
-    found = [
-        Measurement("startup", name, "whole command", unit="s", **spread(seconds))
-        for name, seconds in in_turn(functions, rounds).items()
+    measurements = [
+        Measurement("startup", name, "run time", unit="s", **over_rounds(seconds))
+        for name, seconds in time_in_turn(functions, rounds).items()
     ]
-    return found + (_trainings(rounds) if training else [])
+    return measurements + (_trainings(rounds) if training else [])
 
 
 def _run(command: tuple[str, ...]) -> None:
@@ -69,24 +76,31 @@ def _trainings(rounds: int) -> list[Measurement]:
                 workdir = Path(folder) / f"{number}-{cache}"
                 start = partial(first_step, shards, workdir, Path(folder) / f"cache-{number}")
                 seconds.setdefault(f"fresh, {cache} cache", []).append(start())
-                if cache == "filled":  # a resumed run compiles the same programs
+                if cache == "filled":  # resume compiles the same programs
                     seconds.setdefault("resumed, filled cache", []).append(start())
     return [
-        Measurement("startup", f"training, {name}", "to first step", unit="s", **spread(values))
+        Measurement(
+            "startup", f"training, {name}", "time to first step", unit="s", **over_rounds(values)
+        )
         for name, values in seconds.items()
     ]
 
 
 def first_step(shards: str | os.PathLike[str], workdir: Path, cache: Path) -> float:
-    """Start or resume a small training, wait for its next step, have it save and end.
+    """Start or resume a small training, wait for its next step, then stop it.
+
+    The training saves a checkpoint when it is stopped.
 
     Args:
         shards: prepared data of 32 pixels.
-        workdir: of the run.
+        workdir: folder of the run.
         cache: folder of compiled programs.
 
     Returns:
-        Seconds from the start of the process to the first row of metrics.
+        Seconds from the start of the process to its first row of metrics.
+
+    Raises:
+        StartupError: the training failed, or took longer than `TIMEOUT` to a step.
     """
     config = config_folder() / "eurosat.py"
     command = [sys.executable, *SATMIP, "train", "--config", f"{config}:satmips,cpu"]
@@ -98,19 +112,19 @@ def first_step(shards: str | os.PathLike[str], workdir: Path, cache: Path) -> fl
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             while _rows(workdir) == rows:
-                if process.poll() is not None or time.perf_counter() - start > PATIENCE:
+                if process.poll() is not None or time.perf_counter() - start > TIMEOUT:
                     log.seek(0)
                     raise StartupError(f"no first step of {workdir.name}: {log.read()[-2000:]}")
                 time.sleep(0.01)
             seconds = time.perf_counter() - start
-            process.terminate()  # it saves, to be resumed
-            process.wait(PATIENCE)
+            process.terminate()  # saves a checkpoint
+            process.wait(TIMEOUT)
         finally:
             process.kill()
     return seconds
 
 
 def _rows(workdir: Path) -> bytes:
-    """The log of a run; a resumed one first takes out what came after its checkpoint."""
+    """Return the log of a run; a resumed run first removes rows after its checkpoint."""
     path: Path = workdir / METRICS_FILE
     return path.read_bytes() if path.is_file() else b""

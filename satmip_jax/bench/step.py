@@ -1,7 +1,7 @@
-"""The training step of each method: time, FLOP/s, memory, what the host adds, what it waits for.
+"""The training step of each method: time, FLOP/s, memory, host overhead and input stall.
 
-With data (`config.data.dir`) batches are real and the stall of the input pipeline is measured too;
-without, they are noise of the right shapes: nothing here depends on what is in the pixels.
+With data (`config.data.dir`), batches are real and the input stall is measured. Without, batches
+are noise of the same shapes, which changes neither time nor memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from satmip_jax.bench.timing import Measurement, spread
+from satmip_jax.bench.timing import Measurement, over_rounds
 from satmip_jax.data.loaders import TrainBatches
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.multihost import is_main_process
@@ -30,74 +30,80 @@ from satmip_jax.training.step import Program, TrainState, build_program
 
 Name = TypeVar("Name")
 
-MATMUL = 2048  # side of the square product that shows what the device can do
+MATMUL = 2048  # side of the square matrices of the reference product
 
 
 class Timed(Protocol):
-    """What takes a turn."""
+    """A step that can be timed in turn with others."""
 
     def time(self, batch: Any, steps: int) -> list[float]:
-        """Seconds of each of `steps` steps, after one that is not counted."""
+        """Return the seconds of each of `steps` steps, after an untimed one."""
         ...
 
 
 @dataclass
 class Step:
-    """A compiled training step and what was measured of it.
+    """A compiled training step, with its measurements.
 
     Attributes:
-      bytes: device memory of the compiled step: arguments, results and what lies between, per
-        device; None where the compiler does not tell.
-      peak: bytes in use at most on the first device, where it tells and this step set the mark.
-      dispatch: seconds until the host was free again, of each timed step.
+        init: returns a fresh state.
+        run: (state, batch) -> (state, metrics).
+        bytes: memory per device of the compiled step, arguments and results included; None if the
+            compiler does not report it.
+        peak: peak of allocated bytes on the first device; None if the device does not report it,
+            or if an earlier program had a higher peak.
+        host_seconds: host overhead of each timed step, seconds from the call until it returns.
     """
 
     init: Callable[[], TrainState]
     run: Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, jax.Array]]]
     bytes: int | None
     peak: int | None = None
-    dispatch: list[float] = field(default_factory=list)
+    host_seconds: list[float] = field(default_factory=list)
 
     def time(self, batch: dict[str, Any], steps: int) -> list[float]:
-        """Seconds of `steps` steps from a fresh state, after one that is not counted."""
+        """Return the seconds of `steps` steps from a fresh state, after an untimed one."""
         state, _ = self.run(self.init(), batch)
         jax.block_until_ready(state)
         seconds = []
         for _ in range(steps):
             start = time.perf_counter()
             state, metrics = self.run(state, batch)
-            self.dispatch.append(time.perf_counter() - start)
+            self.host_seconds.append(time.perf_counter() - start)
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - start)
         return seconds
 
-    def mark_peak(self, batch: dict[str, Any]) -> None:
-        """Run once and see whether it took more memory than anything before it.
+    def record_peak(self, batch: dict[str, Any]) -> None:
+        """Run the step once and record the peak of allocated memory.
 
-        A device only tells the highest mark ever: take steps in the order of their `bytes`.
+        A device reports only its peak so far, so run steps in the order of their `bytes`.
         """
-        before = _highest_mark()
+        before = _peak_bytes()
         self.time(batch, 1)
-        after = _highest_mark()
+        after = _peak_bytes()
         self.peak = after if after > before else None
 
 
 def take_turns(
-    rivals: Mapping[Name, Timed], batches: Mapping[Name, Any], *, rounds: int, steps: int
+    candidates: Mapping[Name, Timed], batches: Mapping[Name, Any], *, rounds: int, steps: int
 ) -> dict[Name, list[list[float]]]:
-    """Seconds of the steps of every turn, by rival: a slow minute of the machine hits all alike.
+    """Time steps in turn, so that machine noise affects all alike.
 
     Args:
-        rivals: name -> what is timed.
-        batches: name -> what it is given.
-        rounds: turns of each.
-        steps: of a turn.
+        candidates: name -> step to time.
+        batches: name -> its batch.
+        rounds: turns per candidate.
+        steps: timed steps per turn.
+
+    Returns:
+        Name -> seconds of each step, by turn.
     """
-    seconds: dict[Name, list[list[float]]] = {name: [] for name in rivals}
-    turns = [name for _ in range(rounds) for name in rivals]
+    seconds: dict[Name, list[list[float]]] = {name: [] for name in candidates}
+    turns = [name for _ in range(rounds) for name in candidates]
     quiet = not is_main_process()
     for name in tqdm(turns, desc="timing", unit=" turns", leave=False, disable=quiet):
-        seconds[name].append(rivals[name].time(batches.get(name), steps))
+        seconds[name].append(candidates[name].time(batches.get(name), steps))
     return seconds
 
 
@@ -108,13 +114,19 @@ def compile_step(program: Program) -> Step:
 
 
 def one_batch(config: ConfigDict, dataset: ShardDataset, mesh: Mesh) -> dict[str, Any]:
-    """The first batch of a training, on the devices."""
+    """Load the first batch of a training onto the devices.
+
+    Args:
+        config: config of the training.
+        dataset: its train split.
+        mesh: its devices.
+    """
     with _batches(config, dataset, mesh) as batches:
         return next(batches)
 
 
 def noise(program: Program) -> dict[str, Any]:
-    """A batch of random pixels with every field present, on the devices."""
+    """Make a batch of random pixels with every metadata field present, on the devices."""
     rng = np.random.default_rng(0)
 
     def draw(x: jax.ShapeDtypeStruct) -> jax.Array:
@@ -129,38 +141,38 @@ def noise(program: Program) -> dict[str, Any]:
 
 
 def bench(
-    recipes: Mapping[str, ConfigDict],
+    configs: Mapping[str, ConfigDict],
     *,
     rounds: int,
     steps: int,
     peers: Mapping[str, Callable[[ConfigDict], Timed]] | None = None,
 ) -> list[Measurement]:
-    """Measure the steps of some methods, the first of them the reference of the others.
+    """Measure the training steps of methods; the first is the reference of the others.
 
     Args:
-        recipes: method -> config, all of one batch size.
-        rounds: how often all take their turn.
-        steps: timed steps of a turn.
-        peers: name -> what makes a rival of the first method's step, in another library.
+        configs: method -> config, all of one batch size.
+        rounds: turns per method.
+        steps: timed steps per turn.
+        peers: name -> constructor of the first method's step in another library.
     """
     mesh = make_mesh()
-    first = next(iter(recipes.values()))
+    first = next(iter(configs.values()))
     dataset = open_split(first, first.data.train_split) if first.data.dir else None
     programs, timed = {}, {}
-    for name, config in tqdm(recipes.items(), desc="compiling", unit=" steps", leave=False):
+    for name, config in tqdm(configs.items(), desc="compiling", unit=" steps", leave=False):
         schema, examples = memory.schema_of(config, dataset)
         programs[name] = build_program(config, schema, examples, mesh)
         timed[name] = compile_step(programs[name])
     batch = one_batch(first, dataset, mesh) if dataset else noise(next(iter(programs.values())))
     for name in sorted(timed, key=lambda name: timed[name].bytes or 0):
-        timed[name].mark_peak(batch)
-        timed[name].dispatch.clear()
+        timed[name].record_peak(batch)
+        timed[name].host_seconds.clear()
 
-    rivals: dict[str, Timed] = dict(timed) | {"matmul": _Matmul(jnp.dtype(first.dtype))}
-    rivals |= {name: make(first) for name, make in (peers or {}).items()}
-    seconds = take_turns(rivals, dict.fromkeys(timed, batch), rounds=rounds, steps=steps)
-    found = _results(programs, timed, seconds)
-    return found + _stalls(programs, timed, dataset) if dataset else found
+    candidates: dict[str, Timed] = dict(timed) | {"matmul": _Matmul(jnp.dtype(first.dtype))}
+    candidates |= {name: make(first) for name, make in (peers or {}).items()}
+    seconds = take_turns(candidates, dict.fromkeys(timed, batch), rounds=rounds, steps=steps)
+    measurements = _results(programs, timed, seconds)
+    return measurements + _stalls(programs, timed, dataset) if dataset else measurements
 
 
 def _results(
@@ -170,8 +182,8 @@ def _results(
 ) -> list[Measurement]:
     reference = next(iter(programs))
     ceiling = [_Matmul.flops / s for turn in seconds["matmul"] for s in turn]
-    best = spread([flops / 1e12 for flops in ceiling])
-    found = [Measurement("step", "matmul", "achieved", unit="TFLOP/s", **best)]
+    achieved = over_rounds([flops / 1e12 for flops in ceiling])
+    measurements = [Measurement("step", "matmul", "achieved", unit="TFLOP/s", **achieved)]
     for name, turns in seconds.items():
         if name == "matmul":
             continue
@@ -187,56 +199,58 @@ def _results(
             name: str = name,
             facts: Mapping[str, Any] = facts,
         ) -> None:
-            found.append(
-                Measurement("step", name, metric, unit=unit, facts=facts, **spread(values))
+            summary = over_rounds(values)
+            measurements.append(
+                Measurement("step", name, metric, unit=unit, facts=facts, **summary)
             )
 
-        every = [s for turn in turns for s in turn]
+        times = [s for turn in turns for s in turn]
         images = config.optimizer.batch_size
         flops = sum(n for part, n in step_flops(program).items() if part != "views")
-        row("step", "s", every)
-        row("images", "images/s", [images / s for s in every])
-        row("views", "views/s", [images * program.method.views / s for s in every])
-        row("model FLOPs", "TFLOP/s", [flops / s / 1e12 for s in every])
-        row("of a matmul's FLOP/s", "%", [100 * flops / s / np.median(ceiling) for s in every])
+        row("step time", "s", times)
+        row("image throughput", "images/s", [images / s for s in times])
+        row("view throughput", "views/s", [images * program.method.views / s for s in times])
+        row("model FLOP/s", "TFLOP/s", [flops / s / 1e12 for s in times])
+        row("relative to matmul", "%", [100 * flops / s / np.median(ceiling) for s in times])
         if peak := peak_flops(jax.devices()[0].device_kind, config.dtype):
-            row("MFU", "%", [100 * flops / s / peak / jax.device_count() for s in every])
-        mine, theirs = ([float(np.median(t)) for t in all] for all in (turns, seconds[reference]))
+            row("MFU", "%", [100 * flops / s / peak / jax.device_count() for s in times])
+        own, base = ([float(np.median(t)) for t in all] for all in (turns, seconds[reference]))
         if name != reference:
-            row(f"time / {reference}", "", [a / b for a, b in zip(mine, theirs, strict=True)])
+            row(f"step time / {reference}", "", [a / b for a, b in zip(own, base, strict=True)])
         if name not in timed:
             continue
         step, other = timed[name], timed[reference]
-        row("host, until free", "ms", [1e3 * s for s in step.dispatch])
+        row("host overhead", "ms", [1e3 * s for s in step.host_seconds])
         for metric in ("bytes", "peak"):
             label = "compiled memory" if metric == "bytes" else "allocated memory"
             if (size := getattr(step, metric)) is None:
                 continue
             row(label, "MiB/device", [size / 2**20])
-            if name != reference and (base := getattr(other, metric)):
-                row(f"{label} / {reference}", "", [size / base])
-    return found
+            if name != reference and (reference_size := getattr(other, metric)):
+                row(f"{label} / {reference}", "", [size / reference_size])
+    return measurements
 
 
 def _stalls(
     programs: Mapping[str, Program], timed: Mapping[str, Step], dataset: ShardDataset
 ) -> list[Measurement]:
-    """Share of the time that the loop of a training waits for its next batch."""
-    found, steps = [], 10
+    """Measure the share of time that a training loop waits for its next batch."""
+    measurements, steps = [], 10
     for name, program in programs.items():
         with _batches(program.config, dataset, program.mesh) as batches:
             state, _ = timed[name].run(program.init(), next(batches))
             jax.block_until_ready(state)
             waited, start = 0.0, time.perf_counter()
             for _ in range(steps):
-                asked = time.perf_counter()
+                requested = time.perf_counter()
                 batch = next(batches)
-                waited += time.perf_counter() - asked
+                waited += time.perf_counter() - requested
                 state, _ = timed[name].run(state, batch)
             jax.block_until_ready(state)
             share = 100 * waited / (time.perf_counter() - start)
-        found.append(Measurement("step", name, "input stall", share, "% of time", rounds=steps))
-    return found
+        stall = Measurement("step", name, "input stall", share, "% of time", rounds=steps)
+        measurements.append(stall)
+    return measurements
 
 
 def _batches(config: ConfigDict, dataset: ShardDataset, mesh: Mesh) -> TrainBatches:
@@ -250,12 +264,12 @@ def _batches(config: ConfigDict, dataset: ShardDataset, mesh: Mesh) -> TrainBatc
     )
 
 
-def _highest_mark() -> int:
+def _peak_bytes() -> int:
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
 class _Matmul:
-    """A square matrix product: what this device does at best, where no data sheet says it."""
+    """A square matrix product, as the upper bound of FLOP/s for devices without a known peak."""
 
     flops = 2 * MATMUL**3
 
@@ -265,7 +279,7 @@ class _Matmul:
         self.x = x
 
     def time(self, batch: Any, steps: int) -> list[float]:
-        """Seconds of each of `steps` products."""
+        """Return the seconds of each of `steps` products."""
         del batch
         jax.block_until_ready(self.run(self.x))
         seconds = []

@@ -1,4 +1,4 @@
-"""Synthetic pictures for the benchmarks that are given no data."""
+"""Synthetic images for benchmarks that run without prepared data."""
 
 from __future__ import annotations
 
@@ -14,24 +14,37 @@ from satmip_jax.sources.base import Source
 from satmip_jax.sources.registry import open_source
 
 
-def draw(folder: Path, images: int, size: int) -> Source:
-    """So many scenes, whose shorter side is `size` pixels or a little more."""
+def draw_scenes(folder: Path, images: int, size: int) -> Source:
+    """Draw synthetic scenes.
+
+    Args:
+        folder: where to write them.
+        images: number of scenes.
+        size: shorter side of a scene, pixels, at least.
+    """
     return open_source("synthetic", [folder / "scenes"], train=images, val=0, size=size)
 
 
 def draw_shards(folder: Path, images: int, size: int, copies: int = 1) -> ShardDataset:
-    """Shards of squares of `size` pixels: `images` scenes, each `copies` times.
+    """Draw scenes and prepare them as shards.
 
-    A data set of under some thousand records takes longer to shuffle than a real one (grain draws
-    numbers up to 2^16 until one is small enough).
+    Small data sets, below a few thousand records, shuffle slower than real ones (grain draws
+    numbers up to 2^16 until one is small enough). Copies make a data set larger.
+
+    Args:
+        folder: where to write.
+        images: number of scenes.
+        size: side of the squares, pixels.
+        copies: number of copies of each scene.
     """
     drawn, linked = folder / "drawn", folder / "shards"
-    prepare(draw(folder, images, size), drawn, image_size=size, shard_size=images, name="pictures")
+    scenes = draw_scenes(folder, images, size)
+    prepare(scenes, drawn, image_size=size, shard_size=images, name="scenes")
     linked.mkdir()
     for copy in range(copies):
         os.link(
-            drawn / shard_file("pictures", "train", 0, 1),
-            linked / shard_file("pictures", "train", copy, copies),
+            drawn / shard_file("scenes", "train", 0, 1),
+            linked / shard_file("scenes", "train", copy, copies),
         )
     schema = Schema.load(drawn / SCHEMA_FILE)
     replace(schema, splits={"train": images * copies}).save(linked / SCHEMA_FILE)

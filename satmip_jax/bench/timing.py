@@ -1,4 +1,4 @@
-"""Timing in turn, and the lines and the table that come of it."""
+"""Timing of alternatives in turn, and the table and JSON Lines of the measurements."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ class Measurement:
     """One number of a benchmark.
 
     Attributes:
-        bench, variant, metric, unit: what was measured, of what, in what.
-        value: the median, where there were several rounds.
-        low, high: the least and the greatest of the rounds.
-        rounds: how many there were.
-        facts: what it depends on, such as {"rows": 4096}; beside the other names on its line.
+        bench: name of the benchmark.
+        variant: the alternative that was measured.
+        metric: name of the metric.
+        value: the value, the median over the rounds.
+        unit: unit of the value.
+        low: smallest value over the rounds; None for a single value.
+        high: largest value over the rounds; None for a single value.
+        rounds: number of rounds.
+        facts: parameters of the measurement, such as {"rows": 4096}; keys of the line of JSON.
 
     Raises:
-        ValueError: a fact has the name of one of the others.
+        ValueError: a fact has the name of another attribute.
     """
 
     bench: str
@@ -46,27 +50,46 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if taken := self.facts.keys() & {f.name for f in fields(self)}:
-            raise ValueError(f"facts named as measurements are: {', '.join(sorted(taken))}")
+            raise ValueError(f"facts must not be named {', '.join(sorted(taken))}")
 
 
-def in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each function, `rounds` times round all of them: a slow minute hits all alike.
+def time_in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Time functions in turn, round by round, so that machine noise affects all alike.
 
-    Each runs once before, uncounted. What they return is waited for.
+    Each function runs once before, untimed. A call ends when its arrays are ready.
+
+    Args:
+        functions: name -> function to time.
+        rounds: timed calls per function.
+
+    Returns:
+        Name -> seconds of each call.
+
+    Example:
+        >>> from satmip_jax.bench.timing import time_in_turn
+        >>> seconds = time_in_turn({"sum": lambda: jnp.arange(8).sum()}, rounds=3)
+        >>> len(seconds["sum"])
+        3
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     turns = [(name, False) for name in functions]
     turns += [(name, True) for _ in range(rounds) for name in functions]
-    for name, counts in tqdm(turns, desc="timing", unit=" turns", leave=False):
+    for name, timed in tqdm(turns, desc="timing", unit=" turns", leave=False):
         start = time.perf_counter()
         jax.block_until_ready(functions[name]())
-        if counts:
+        if timed:
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """The fields of a `Measurement` that several rounds give."""
+def over_rounds(values: Sequence[float]) -> dict[str, Any]:
+    """Return the fields of a `Measurement` that summarize several rounds.
+
+    Example:
+        >>> from satmip_jax.bench.timing import over_rounds
+        >>> over_rounds([3.0, 1.0, 2.0])
+        {'value': 2.0, 'low': 1.0, 'high': 3.0, 'rounds': 3}
+    """
     return {
         "value": statistics.median(values),
         "low": min(values),
@@ -75,52 +98,60 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def write(
+def write_measurements(
     measurements: Iterable[Measurement], path: Path | None, console: Console
 ) -> list[Measurement]:
-    """Append each to a JSON Lines file, with device and versions, and print a table of all.
+    """Append measurements to a JSON Lines file, with device and versions, and print a table.
 
-    Measurements that are made as they are asked for are written at once: of a long benchmark that
-    is stopped the lines are there, and the table of them.
+    A generator's measurements are written one by one: an interrupted benchmark keeps its lines,
+    and prints a table of them.
+
+    Args:
+        measurements: the measurements, or a generator that measures.
+        path: file to append to; None writes no file.
+        console: where to print the table.
+
+    Returns:
+        All measurements.
     """
-    machine = {
+    environment = {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "jax": jax.__version__,
         "python": platform.python_version(),
         "satmip_jax": satmip_jax.__version__,
     }
-    found: list[Measurement] = []
+    done: list[Measurement] = []
     try:
-        for m in measurements:
-            found.append(m)
+        for measurement in measurements:
+            done.append(measurement)
             if path is not None:
-                row = asdict(m)
+                row = asdict(measurement)
                 facts = row.pop("facts")
                 with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row | facts | machine) + "\n")
+                    file.write(json.dumps(row | facts | environment) + "\n")
     finally:
-        console.print(_table(found, machine))
-    return found
+        console.print(_table(done, environment))
+    return done
 
 
-def _table(found: Sequence[Measurement], machine: Mapping[str, Any]) -> Table:
-    """What all have in common is said in the title, once."""
-    names = list(dict.fromkeys(name for m in found for name in m.facts))
-    values = {name: {str(m.facts[name]) for m in found if name in m.facts} for name in names}
+def _table(measurements: Sequence[Measurement], environment: Mapping[str, Any]) -> Table:
+    """Build the table; facts that all measurements share go into its title."""
+    names = list(dict.fromkeys(name for m in measurements for name in m.facts))
+    values = {name: {str(m.facts[name]) for m in measurements if name in m.facts} for name in names}
     varying = [name for name in names if len(values[name]) > 1]
-    same = {name: next(iter(values[name])) for name in names if name not in varying}
-    title = ", ".join(f"{name} {value}" for name, value in {**machine, **same}.items())
+    shared = {name: next(iter(values[name])) for name in names if name not in varying}
+    title = ", ".join(f"{name} {value}" for name, value in {**environment, **shared}.items())
     table = Table(title=title, box=None)
     for name in ("variant", *varying, "metric"):
         table.add_column(name, overflow="fold")
-    for name in ("median", "lowest to highest", "unit"):
+    for name in ("median", "min to max", "unit"):
         table.add_column(name, justify="left" if name == "unit" else "right", no_wrap=True)
-    before = None
-    for m in found:
-        what = (m.variant, *(str(m.facts.get(name, "")) for name in varying))
+    previous = None
+    for m in measurements:
+        key = (m.variant, *(str(m.facts.get(name, "")) for name in varying))
         span = "" if m.low is None or m.high is None else f"{m.low:.4g} to {m.high:.4g}"
-        shown = what if what != before else ("",) * len(what)  # said once
-        table.add_row(*shown, m.metric, f"{m.value:.4g}", span, m.unit)
-        before = what
+        cells = key if key != previous else ("",) * len(key)  # not repeated
+        table.add_row(*cells, m.metric, f"{m.value:.4g}", span, m.unit)
+        previous = key
     return table

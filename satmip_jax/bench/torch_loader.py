@@ -1,6 +1,6 @@
-"""What PyTorch users have instead: its DataLoader, and torchvision's views made on the host.
+"""The PyTorch alternative: its DataLoader, with torchvision's augmentations on the host.
 
-torch and torchvision are imported late: only benchmarks use them, and they need not be there.
+torch and torchvision are optional, and imported only when used.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 def installed() -> bool:
-    """Whether PyTorch and torchvision are there."""
+    """Whether PyTorch and torchvision are installed."""
     return all(find_spec(name) is not None for name in ("torch", "torchvision"))
 
 
 class Records:
-    """A map-style data set that decodes with `satmip_jax.data.images`, one record at a time."""
+    """A map-style data set that decodes with `satmip_jax.data.images`, one record at a time.
+
+    Args:
+        dataset: the records.
+    """
 
     def __init__(self, dataset: ShardDataset) -> None:
         self.dataset = dataset
@@ -47,7 +51,12 @@ class Records:
 
 
 class TwoViews:
-    """The usual data set of self-supervised learning: PIL decodes, torchvision makes two views."""
+    """A map-style data set of self-supervised learning: PIL decodes, torchvision augments.
+
+    Args:
+        dataset: the records.
+        view: side of the two views, pixels.
+    """
 
     def __init__(self, dataset: ShardDataset, view: int) -> None:
         self.dataset, self.transform = dataset, simclr(view)
@@ -61,7 +70,11 @@ class TwoViews:
 
 
 def simclr(size: int) -> Any:
-    """SimCLR's views by torchvision, in the strength of `augment.AugmentConfig`."""
+    """Return SimCLR's augmentation by torchvision, with the strength of `AugmentConfig`.
+
+    Args:
+        size: side of the views, pixels.
+    """
     from torchvision import transforms
 
     return transforms.Compose(
@@ -79,7 +92,13 @@ def simclr(size: int) -> Any:
 
 @contextmanager
 def loader(data: Any, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Any]:
-    """The batches of a data set from a DataLoader of worker processes, as numpy arrays."""
+    """Load batches with a DataLoader, as numpy arrays.
+
+    Args:
+        data: a map-style data set.
+        batches: record numbers of each batch.
+        workers: number of worker processes.
+    """
     from torch.utils.data import DataLoader
 
     iterator: Any = iter(
@@ -88,13 +107,13 @@ def loader(data: Any, batches: Sequence[Sequence[int]], workers: int) -> Iterato
             batch_sampler=batches,
             num_workers=workers,
             worker_init_fn=_start_worker,
-            multiprocessing_context="spawn",  # a fork would copy the locks of jax's threads
+            multiprocessing_context="spawn",  # a fork would copy locks held by JAX's threads
         )
     )
     try:
         yield map(_to_numpy, iterator)
     finally:
-        with suppress(RuntimeError):  # that a worker was slow to end, and had to be killed
+        with suppress(RuntimeError):  # a slow worker that had to be killed
             iterator._shutdown_workers()
 
 

@@ -1,7 +1,7 @@
-"""SimCLR's training step in PyTorch and timm: a rival of ours, timed beside it.
+"""SimCLR's training step in PyTorch and timm, to compare with.
 
-The same encoder, projector, loss and optimiser. Its views are ready noise, where ours are cut and
-coloured within the step: what is left out is in PyTorch's favour.
+Encoder, projector, loss and optimizer are the same. Its views are precomputed noise, while the JAX
+step includes the augmentation, so the comparison favours PyTorch.
 """
 
 from __future__ import annotations
@@ -18,24 +18,21 @@ from satmip_jax.models.vit import parse_vit, shape_of
 
 
 class TorchStep:
-    """One training step of SimCLR, on the GPU where there is one.
+    """A training step of SimCLR, on the GPU if there is one.
 
     Args:
-        config: of the method "simclr".
-        compiled: by `torch.compile(mode="max-autotune")` on a GPU, in its default mode elsewhere.
+        config: config of the method "simclr".
+        compiled: use `torch.compile`, on a GPU with mode="max-autotune".
 
     Raises:
         ValueError: the config is of another method.
-
-    Example:
-        >>> TorchStep(load_config("configs/fmow.py:simclr,s16")).time(None, steps=3)
     """
 
     def __init__(self, config: ConfigDict, *, compiled: bool) -> None:
         if config.method.name != "simclr":
             raise ValueError(
-                f"PyTorch's step is one of simclr, not of {config.method.name}: name it first, as "
-                "--methods simclr,..."
+                f"--torch compares with simclr, but the first method is {config.method.name}: put "
+                "simclr first, as in --methods simclr,..."
             )
         torch.manual_seed(config.seed)
         self.config = config
@@ -74,7 +71,7 @@ class TorchStep:
         self._loss: Any = torch.compile(self.loss, mode=mode) if compiled else self.loss
 
     def loss(self, views: torch.Tensor) -> torch.Tensor:
-        """NT-Xent of views (2 B, 3, s, s), the first of every image before the second ones."""
+        """Return NT-Xent of views (2 B, 3, s, s); all first views come before all second ones."""
         with torch.autocast(self.device.type, torch.bfloat16, self.config.dtype == "bfloat16"):
             embeddings = self.projector(self.encoder(views))
         z = functional.normalize(embeddings.float(), dim=1)
@@ -85,7 +82,7 @@ class TorchStep:
         return functional.cross_entropy(scores, partner)
 
     def step(self, views: torch.Tensor) -> torch.Tensor:
-        """Loss, gradients and update."""
+        """Make one training step on views (2 B, 3, s, s); return its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(views)
         loss.backward()
@@ -93,7 +90,12 @@ class TorchStep:
         return loss
 
     def time(self, batch: Any, steps: int) -> list[float]:
-        """Seconds of each of `steps` steps on noise, after one that is not counted."""
+        """Return the seconds of each of `steps` steps on noise, after an untimed one.
+
+        Args:
+            batch: ignored.
+            steps: number of timed steps.
+        """
         del batch
         side, images = self.config.image.size, self.config.optimizer.batch_size
         views = torch.randn(2 * images, 3, side, side, device=self.device)

@@ -41,6 +41,11 @@ class Sample:
     indices: np.ndarray
     features: Features
 
+    @property
+    def complete(self) -> bool:
+        """Whether these are all records of the split."""
+        return len(self.indices) == len(self.dataset)
+
     def class_name(self, row: int) -> str:
         """Return the readable name of the class of a row."""
         label = int(self.features.labels[row])
@@ -48,9 +53,8 @@ class Sample:
 
     def describe(self) -> str:
         """Return the number of images and the split, such as "2,000 of 4,050 val images"."""
-        count, total = len(self.indices), len(self.dataset)
-        of = f" of {total:,}" if count < total else ""
-        return f"{count:,}{of} {self.dataset.split} images"
+        of = "" if self.complete else f" of {len(self.dataset):,}"
+        return f"{len(self.indices):,}{of} {self.dataset.split} images"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def measure(tracker: StudyTracker) -> None:
     ):
         step = steps.pop(run.name)
         with tracker.attempt(run):
-            step.mark_peak(inputs[run.name])
+            step.record_peak(inputs[run.name])
             steps[run.name] = step
     seconds = take_turns(steps, inputs, rounds=ROUNDS, steps=STEPS)
     reference = tracker.runs[0].name
