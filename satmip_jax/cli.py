@@ -1,6 +1,6 @@
-"""The `satmip` command. Each subcommand is a few lines that call the library.
+"""The `satmip` command: each subcommand is a few lines that call the library.
 
-Nothing heavy is imported before a subcommand runs, so that `satmip --help` answers at once.
+Nothing heavy is imported before a subcommand runs, so that `satmip --help` appears at once.
 """
 
 from __future__ import annotations
@@ -30,21 +30,28 @@ from satmip_jax.studies.cli import study
     default="info",
     show_default=True,
     show_envvar=True,
-    help="Least level of the messages on stderr.",
+    help="Minimum level of the messages on stderr.",
 )
 def cli(log_level: str) -> None:
     """Learn representations of satellite images from their metadata (SatMIP, in JAX)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up notes of XLA
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up messages of XLA
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     console.setup_logging(log_level)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
-@click.option("--data", type=click.Path(exists=True, file_okay=False), help="Prepared real data.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False),
+    help="Your data, prepared or as published.  [default: synthetic scenes]",
+)
 @click.option("--out", default="runs/quickstart", show_default=True, help="Folder for the results.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
-    """Synthetic data, training, scores and a page of pictures, in a few minutes on a CPU."""
+    """Prepare data, train, evaluate and write a report, in a few minutes on a CPU.
+
+    Change values of the config with --config.key=value.
+    """
     from satmip_jax.quickstart import quickstart
 
     quickstart(Path(out), data, overrides)
@@ -54,17 +61,25 @@ cli.add_command(prepare)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
-@click.option("--workdir", required=True, help="Checkpoints and metrics; resumes what is there.")
-@click.option("--coordinator", metavar="HOST:PORT", help="Several hosts: process 0's address.")
-@click.option("--processes", "count", type=click.IntRange(1), help="Several hosts: how many.")
-@click.option("--process", type=click.IntRange(0), help="Several hosts: which this is, from 0.")
+@click.option(
+    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
+)
+@click.option(
+    "--workdir", required=True, help="Folder for checkpoints and metrics; an existing run resumes."
+)
+@click.option("--coordinator", metavar="HOST:PORT", help="Several hosts: address of process 0.")
+@click.option(
+    "--processes", "count", type=click.IntRange(1), help="Several hosts: number of processes."
+)
+@click.option(
+    "--process", type=click.IntRange(0), help="Several hosts: number of this process, from 0."
+)
 @click.option(
     "--heartbeat",
     type=click.IntRange(5),
     default=multihost.HEARTBEAT,
     show_default=True,
-    help="Several hosts: seconds of silence after which one counts as dead.",
+    help="Several hosts: seconds without a heartbeat after which a process counts as dead.",
 )
 @click.option(
     "--profile",
@@ -82,10 +97,11 @@ def train(
     profile: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train; the same command resumes. Options of the config: --config.key=value.
+    """Train a model. The same command resumes an interrupted run.
 
-    On several hosts give each the same command. Cloud TPU, SLURM, Open MPI and Kubernetes are
-    recognised; elsewhere --coordinator, --processes and --process say it.
+    Change values of the config with --config.key=value. On several hosts, run the same command on
+    each. Cloud TPU, SLURM, Open MPI and Kubernetes are detected; elsewhere give --coordinator,
+    --processes and --process.
     """
     multihost.start(coordinator, count, process, heartbeat=heartbeat)
 
@@ -98,15 +114,23 @@ def train(
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", required=True, metavar="FILE[:ARG]", help="Such as configs/fmow.py:s16.")
+@click.option(
+    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
+)
 @click.option(
     "--devices",
     type=click.IntRange(1),
-    help="Plan for so many, compiled on virtual CPU devices.  [default: those there are]",
+    help="Number of devices, simulated on the CPU.  [default: the devices of this machine]",
 )
-@click.option("--hosts", type=click.IntRange(1), help="[default: one for every 8 devices]")
-@click.option("--device-memory", type=float, help="Of one device, GiB.  [default: as it tells]")
-@click.option("--workdir", default=".", show_default=True, help="Where checkpoints would go.")
+@click.option(
+    "--hosts", type=click.IntRange(1), help="Number of hosts.  [default: one per 8 devices]"
+)
+@click.option(
+    "--device-memory",
+    type=float,
+    help="Memory per device, GiB.  [default: as reported by the device]",
+)
+@click.option("--workdir", default=".", show_default=True, help="Folder for the checkpoints.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def doctor(
     config: str,
@@ -116,7 +140,10 @@ def doctor(
     workdir: str,
     overrides: tuple[str, ...],
 ) -> None:
-    """Say what a training needs and what is wrong with it, without running it."""
+    """Report the needs and problems of a training run, without running it.
+
+    Change values of the config with --config.key=value. The exit status is 1 if there are problems.
+    """
     from rich.console import Console
 
     from satmip_jax.config.loading import load_config
@@ -134,39 +161,53 @@ def doctor(
 
 
 @cli.command()
-@click.option("--workdir", required=True, help="Run whose checkpoint is scored; results go there.")
+@click.option(
+    "--workdir", required=True, help="Run to evaluate; scores are added to its evaluation.json."
+)
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
-@click.option("--split", default="val", show_default=True, help="Examples to classify.")
-@click.option("--bank", default="train", show_default=True, help="Examples whose labels are known.")
+@click.option("--split", default="val", show_default=True, help="Split to classify.")
+@click.option("--bank", default="train", show_default=True, help="Split with the known labels.")
 @click.option(
     "--tune",
-    help="Split to choose weights and strengths on; it joins the bank.  [default: of the bank]",
+    help="Split for the choice of weights and regularization; it also joins the bank.  "
+    "[default: a fifth of the bank]",
 )
 @click.option(
-    "--features", default="image,metadata,both", show_default=True, help="What to classify by."
+    "--features",
+    default="image,metadata,both",
+    show_default=True,
+    help="Features to classify by, separated by commas.",
 )
-@click.option("--fields", default="all", show_default=True, help="Shown: GSD+Time, all-leak, ...")
 @click.option(
-    "--protocols", default="knn5,knn20-weighted,linear", show_default=True, help="How to classify."
+    "--fields",
+    default="all",
+    show_default=True,
+    help="Metadata fields that the encoder sees, such as GSD+Time or all-leak.",
+)
+@click.option(
+    "--protocols",
+    default="knn5,knn20-weighted,linear",
+    show_default=True,
+    help="Classifiers, separated by commas.",
 )
 @click.option(
     "--block",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Cells of the spatially blocked scores, degrees; 0 for none.",
+    help="Cell size of spatially blocked cross-validation, degrees; 0 for no blocked scores.",
 )
 @click.option(
     "--init",
     type=click.Choice(["trained", "random"]),
     default="trained",
     show_default=True,
-    help="random: the encoders as they were before training.",
+    help="Encoders after training, or as they were initialized.",
 )
 @click.option(
     "--baseline",
     type=click.Choice(["colour", "patches", "fields"]),
-    help="Score features that need no training instead.",
+    help="Evaluate features that need no training instead.",
 )
 def evaluate(
     workdir: str,
@@ -177,7 +218,7 @@ def evaluate(
     baseline: str | None,
     **options: Any,
 ) -> None:
-    """Score representations by kNN and linear probe into evaluation.json."""
+    """Evaluate representations by kNN and linear probe."""
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
     from satmip_jax.evaluation.results import print_scores, write_scores
 
@@ -196,26 +237,28 @@ cli.add_command(bench)
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="RUN_OR_STUDY...")
-@click.option("--out", default="report.html", show_default=True, help="The page.")
-@click.option("--data", help="Prepared data to take pictures from.  [default: each run's own]")
+@click.option("--out", default="report.html", show_default=True, help="HTML file to write.")
+@click.option(
+    "--data", help="Prepared data to show images of.  [default: the training data of each run]"
+)
 def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
-    """One page on runs and studies: scores, curves, neighbours, maps; several are compared."""
+    """Write an HTML page on runs and studies: scores, curves, neighbours, maps."""
     from satmip_jax.report.page import write_report
 
     click.echo(f"Open {write_report(folders, out, data=data)} in a browser.")
 
 
 def main() -> None:
-    """Run the command; what a user can mend is one message, not a traceback."""
+    """Run the command; print errors that a user can fix as one message, without traceback."""
     code: Any = 1
     try:
         cli(standalone_mode=True)
-    except SystemExit as leaving:  # click ends so, also when all went well
+    except SystemExit as leaving:  # how click ends, also without errors
         code = leaving.code
     except Exception as error:
         if isinstance(error, SatmipError):
             code = error.exit_code
-        if isinstance(error, SatmipError | MemoryError | OSError):  # a full disk, a foreign folder
+        if isinstance(error, SatmipError | MemoryError | OSError):  # also a full disk
             click.echo(f"satmip: {error}", err=True)
         else:
             traceback.print_exc()

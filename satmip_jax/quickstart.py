@@ -1,4 +1,4 @@
-"""From nothing to results: data, shards, training, scores and the page that shows them."""
+"""The full pipeline in one call: data, shards, training, scores and a report."""
 
 from __future__ import annotations
 
@@ -22,19 +22,26 @@ TRAIN, VAL = 3000, 800  # synthetic scenes
 
 
 def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()) -> Path:
-    """Run the whole way and return the path of the page.
+    """Prepare data, train, evaluate and write a report.
 
     Args:
-        out: folder for shards, run and page; what is done is not done again.
-        overrides: options of the config, such as "--config.optimizer.images=2000".
-        data: a prepared folder, or a data set as published (fMoW-RGB's folders, EuroSAT's zips
-            with a table of coordinates); synthetic scenes by default.
+        out: Folder for shards, run and report; finished steps are not repeated.
+        data: A prepared folder, or a data set as published (folders of fMoW-RGB, zips of EuroSAT
+            with a table of locations); synthetic scenes by default.
+        overrides: Values of the config, such as "--config.optimizer.images=2000".
+
+    Returns:
+        The path of the HTML report.
+
+    Raises:
+        SourceError: `data` is none of these.
+        SatmipError: Another step failed; the message says what to do.
     """
     console = Console()
     shards = Path(data) if data and (Path(data) / SCHEMA_FILE).exists() else out / "shards"
     if shards == out / "shards":
         console.rule("1/4  data")
-        source = recognise(Path(data)) if data else synthetic(out / "scenes")
+        source = detect_source(Path(data)) if data else synthetic(out / "scenes")
         prepare(source, shards, image_size=64).show(console)
 
     console.rule("2/4  training")
@@ -44,7 +51,10 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
     train(config, run)
 
     console.rule("3/4  scores")
-    quick: dict[str, Any] = {"protocols": ["knn5"], "block": 0}  # seconds; the rest takes minutes
+    quick: dict[str, Any] = {
+        "protocols": ["knn5"],
+        "block": 0,
+    }  # seconds instead of minutes
     rows = evaluate(run, str(shards), **quick)
     rows += evaluate(run, str(shards), init="random", **quick)
     rows += evaluate_baseline("colour", str(shards), **quick)
@@ -59,15 +69,15 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
 
 
 def synthetic(folder: Path) -> Source:
-    """The synthetic data set of the quickstart, written to `folder` where it is not there yet."""
+    """Open the synthetic data set of the quickstart; generate it if it does not exist."""
     return open_source("synthetic", [folder], train=TRAIN, val=VAL, size=96)
 
 
-def recognise(folder: Path) -> Source:
-    """Open a folder of published data as what it looks like.
+def detect_source(folder: Path) -> Source:
+    """Open a folder of fMoW-RGB or EuroSAT, as published.
 
     Raises:
-        SourceError: it looks like neither of them.
+        SourceError: The folder looks like neither.
     """
     if next(folder.glob("*/*/*/*_rgb.json"), None):
         return open_source("fmow", [folder], classes="folders")
@@ -75,6 +85,6 @@ def recognise(folder: Path) -> Source:
     if csv_and_zips or next(folder.glob("EuroSAT*.zip"), None):
         return open_source("eurosat", [folder])
     raise SourceError(
-        f"{folder} holds neither {SCHEMA_FILE} (prepared data), nor fMoW-RGB's folders, nor "
-        "EuroSAT's zips: convert it with `satmip prepare` and give the result as --data"
+        f"{folder} holds neither {SCHEMA_FILE} (prepared data), nor folders of fMoW-RGB, nor zips "
+        "of EuroSAT: convert it with `satmip prepare` and give the result as --data"
     )

@@ -37,9 +37,20 @@ class _Sources(click.Group):
 
 
 class _SourceCommand(click.Command):
-    """A command whose errors list the options of its source."""
+    """A command with a section of help for the options of its source, listed in errors, too."""
 
-    own: str = ""
+    flags: tuple[str, ...] = ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        of_source: list[tuple[str, str]] = []
+        common: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                (of_source if parameter.opts[0] in self.flags else common).append(record)
+        for title, records in (("Options", common), (f"Options of {self.name}", of_source)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -47,12 +58,13 @@ class _SourceCommand(click.Command):
         except click.MissingParameter:
             raise
         except (click.NoSuchOption, click.BadParameter) as error:
-            text = error.format_message().rstrip(".")
-            raise click.UsageError(f"{text} (options of {self.name}: {self.own})", ctx) from error
+            text, flags = error.format_message().rstrip("."), ", ".join(self.flags) or "none"
+            raise click.UsageError(f"{text} (options of {self.name}: {flags})", ctx) from error
 
 
 @click.group(
     cls=_Sources,
+    options_metavar="",
     subcommand_metavar="SOURCE --source PATH --out FOLDER [OPTIONS]",
     no_args_is_help=True,
 )
@@ -81,9 +93,9 @@ def _command(name: str) -> click.Command:
         callback=run,
         params=[*_common(cls, shares), *map(_flag, options.values())],
         help=f"{SOURCES[name].title}.",
-        epilog=f"License: {cls.license}. {cls.homepage}",
+        epilog=f"License: {cls.license}. {cls.homepage if '://' in cls.homepage else ''}",
     )
-    command.own = ", ".join(option.flag for option in options.values()) or "none"
+    command.flags = tuple(option.flag for option in options.values())
     return command
 
 
@@ -113,14 +125,15 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
     """Options of every source."""
     paths = argument_help(cls).get("paths", "Files and folders of the data set.")
     tfds = f" Or {TFDS}NAME, prepared by TensorFlow Datasets." if cls.tfds_name else ""
-    wanted = "Splits to convert, such as train,val.  [default: all]"
+    splits = "Splits to convert, such as train,val"
+    splits += f"; or {shares.help[0].lower()}{shares.help[1:]}" if shares else "."
     parameters: list[click.Parameter] = [
         click.Option(
             ["--source", "paths"],
             multiple=True,
             required=not cls.generates,
             type=click.Path(),
-            help=f"{paths}{tfds} May be repeated.",
+            help=f"{paths}{tfds}{'' if cls.generates else ' May be repeated.'}",
         ),
         click.Option(["--out"], required=True, type=click.Path(), help="Folder for the shards."),
         click.Option(
@@ -132,9 +145,7 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
             type=click.IntRange(8),
             help=f"Side of the stored squares, pixels.  [default: {cls.image_size}]",
         ),
-        click.Option(
-            ["--splits"], help=f"{wanted} Or shares to draw: {shares.help}" if shares else wanted
-        ),
+        click.Option(["--splits"], help=f"{splits}  [default: all]"),
         click.Option(
             ["--limit"],
             type=click.IntRange(1),

@@ -50,8 +50,8 @@ class Folder(Source):
             "path=file,label=class,location=lon+lat,gsd=resolution". Left of "=" is a metadata
             field, or path, label, split or id; right of it a column, or one per component. A path
             is relative to a folder or zip; its leading folders may be omitted if one image
-            matches. Columns with our names are found by themselves; "gsd=" ignores one.
-        splits: Shares, as in "train=0.8,val=0.2", instead of a column.
+            matches. Columns with these names are found automatically; "gsd=" ignores one.
+        splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of a split column.
         seed: Seed of the shares.
 
     Raises:

@@ -15,23 +15,20 @@ from satmip_jax.sources.options import options_of
 class Entry(NamedTuple):
     """A line of `SOURCES`."""
 
-    location: str  # "module:Class", imported on first use
+    location: str  # "module:Class", imported on first use; a module of this folder is ".name"
     title: str  # shown by `satmip prepare --help`, which imports no source
 
 
 SOURCES: dict[str, Entry] = {
-    "fmow": Entry("satmip_jax.sources.fmow:FMoW", "fMoW-RGB, or folders in its layout"),
-    "eurosat": Entry("satmip_jax.sources.eurosat:EuroSAT", "EuroSAT, with locations"),
-    "resisc45": Entry("satmip_jax.sources.resisc45:RESISC45", "NWPU-RESISC45"),
-    "optimal31": Entry("satmip_jax.sources.optimal31:Optimal31", "OPTIMAL-31"),
-    "ucmerced": Entry("satmip_jax.sources.ucmerced:UCMerced", "UC Merced Land Use"),
-    "fgsc23": Entry("satmip_jax.sources.fgsc23:FGSC23", "FGSC-23, ships"),
-    "so2sat": Entry("satmip_jax.sources.so2sat:So2Sat", "So2Sat LCZ42, local climate zones"),
-    "folder": Entry("satmip_jax.sources.folder:Folder", "Any images with a table of metadata"),
-    "synthetic": Entry(
-        "satmip_jax.sources.synthetic.dataset:Synthetic",
-        "Generated scenes, no download needed",
-    ),
+    "fmow": Entry(".fmow:FMoW", "fMoW-RGB: 62 classes, or data in its layout"),
+    "eurosat": Entry(".eurosat:EuroSAT", "EuroSAT: Sentinel-2 chips in 10 classes"),
+    "resisc45": Entry(".resisc45:RESISC45", "NWPU-RESISC45: scenes in 45 classes"),
+    "optimal31": Entry(".optimal31:Optimal31", "OPTIMAL-31: scenes in 31 classes"),
+    "ucmerced": Entry(".ucmerced:UCMerced", "UC Merced Land Use: aerial images in 21 classes"),
+    "fgsc23": Entry(".fgsc23:FGSC23", "FGSC-23: ships in 23 classes"),
+    "so2sat": Entry(".so2sat:So2Sat", "So2Sat LCZ42: 17 local climate zones"),
+    "folder": Entry(".folder:Folder", "Your images, with a table of metadata"),
+    "synthetic": Entry(".synthetic.dataset:Synthetic", "Synthetic scenes, without a download"),
 }
 
 
@@ -40,7 +37,7 @@ def source_class(name: str) -> type[Source]:
     if name not in SOURCES:
         raise SourceError(f"unknown source {name!r}: choose one of {', '.join(SOURCES)}")
     module, _, attribute = SOURCES[name].location.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(module, "satmip_jax.sources"), attribute)
 
 
 def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Source:

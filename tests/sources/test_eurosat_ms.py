@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
-from satmip_jax.quickstart import recognise
+from satmip_jax.quickstart import detect_source
 from satmip_jax.sources import geotiff
 from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.eurosat import MAX_TIF_BYTES, EuroSAT
@@ -282,7 +282,7 @@ def test_any_bytes_are_a_place_or_unreadable(changes):
 
 
 def test_the_quickstart_knows_the_two_releases(rgb, ms):
-    assert isinstance(recognise(rgb.parent), EuroSAT)
+    assert isinstance(detect_source(rgb.parent), EuroSAT)
 
 
 def test_georeferenced_release_alone(ms):
