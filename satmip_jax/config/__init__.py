@@ -1,4 +1,4 @@
-"""What a run is told: every option with its default, loading, overrides and validation."""
+"""Configuration of a run: defaults, loading, overrides and validation."""
 
 from satmip_jax.config.defaults import default_config
 from satmip_jax.config.loading import load_config, parse_arg

@@ -1,4 +1,4 @@
-"""Configs as JSON and back, compared, and varied."""
+"""Conversion of configs to and from JSON, their differences, and changed copies."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from satmip_jax.errors import ConfigError
 
 
 def to_json(config: ConfigDict) -> str:
-    """Return the config as indented JSON, stable across runs."""
+    """Return the config as indented JSON with sorted keys, stable across runs."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> ConfigDict:
-    """Rebuild a config written by `to_json`; keys unknown to this version are refused.
+    """Rebuild a config written by `to_json`; options that it lacks have their defaults.
 
     Raises:
-        ConfigError: not JSON, unknown keys, or values of another type.
+        ConfigError: not JSON, an unknown key, or a value of another type.
+
+    Example:
+        >>> from satmip_jax.config.conversion import from_json
+        >>> from_json('{"seed": 7}').seed
+        7
     """
     config = default_config()
     try:
         stored = json.loads(text)
-        for key, value in stored.items():  # a list is how JSON keeps a tuple
+        for key, value in stored.items():
             if isinstance(value, dict):
-                for name, entry in value.items():
+                for name, entry in value.items():  # JSON has lists, not tuples
                     config[key][name] = tuple(entry) if isinstance(entry, list) else entry
             else:
                 config[key] = value
@@ -38,7 +43,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """List `key: old -> new` for every value in which two configs differ."""
+    """Return a line `key: old -> new` for every value in which two configs differ."""
 
     def flat(config: ConfigDict) -> dict[str, Any]:
         return {
@@ -52,11 +57,16 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def vary(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """A copy of a config with some values changed.
+    """Return a copy of a config with some values changed.
+
+    Args:
+        config: stays as it is.
+        changes: "section.option" -> new value.
 
     Example:
-      >>> vary(config, {"method.name": "satmip"}).method.name
-      'satmip'
+        >>> from satmip_jax.config.conversion import vary
+        >>> vary(config, {"method.name": "satmip"}).method.name
+        'satmip'
     """
     new = config.copy_and_resolve_references()
     new.update_from_flattened_dict(dict(changes))

@@ -1,12 +1,15 @@
-"""Experiment configuration: every option with its default, in one place.
+"""Default configuration: every option with its default value.
 
-A file in `configs/` starts from `default_config()` and changes what it needs; unknown keys and
-values of another type are refused by ml_collections before anything is compiled.
+A file in `configs/` starts from `default_config()` and changes what it needs. ml_collections
+refuses unknown keys and values of another type. Each method declares its own options, see
+`objectives.options`; together they are the section `method`.
 """
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
+
+from satmip_jax.objectives import method_options
 
 
 def default_config() -> ConfigDict:
@@ -25,42 +28,33 @@ def default_config() -> ConfigDict:
             "seed": 0,
             "method": {
                 "name": "satmips",  # see objectives.METHODS
-                "coupled": True,  # satmips: SatMIP reuses one of SimCLR's two views
-                "temperature": 0.1,  # NT-Xent
-                "loss": "info_nce",  # of satmip: or "sigmoid", SigLIP's (logit_scale_init 10)
-                "logit_scale_init": 1 / 0.07,  # learned from here
-                "logit_bias_init": -10.0,  # of the sigmoid loss, learned from here
-                "metadata_weight": 1.0,  # weight of the SatMIP loss in satmips
-                "ssl_hidden": 4096,  # SimCLR projector: 3 layers
-                "ssl_dim": 256,
-                "embed_dim": 512,  # SatMIP: the space shared by images and metadata
-                "geo_clusters": 100,  # metapred: clusters of places, one of which is to be told
+                **{name: option.default for name, option in method_options().items()},
             },
             "data": {
                 "dir": "",  # written by `satmip prepare`
                 "train_split": "train",
                 "val_split": "val",
-                "in_memory": False,  # hold the decoded train split in device memory
-                "workers": 2,  # decoding processes; 0 decodes in threads
-                "bad_records": 100,  # more than so many that cannot be read end the run
+                "in_memory": False,  # keep the decoded train split in device memory
+                "workers": 2,  # worker processes that decode; 0: threads of this process
+                "bad_records": 100,  # abort after more unreadable records than this
             },
             "image": {
-                "encoder": "S/16",  # or 256x8x4/16: width, depth, heads; see models.vit
+                "encoder": "S/16",  # or WIDTHxDEPTHxHEADS/PATCH, "256x8x4/16"; see models.vit
                 "size": 224,  # side of a view, pixels
-                "pool": "cls",
-                "remat": False,
+                "pool": "cls",  # or "mean"
+                "remat": False,  # recompute blocks in the backward pass, to save memory
             },
             "metadata": {
                 "encoder": "tabular",  # or "text"; see models.towers.METADATA_ENCODERS
-                "fields": "all",  # "all", a group, "GSD+Time+Location", names joined by "+"
+                "fields": "all",  # or groups and fields joined by "+", "GSD+Time+Location"
                 "width": 192,
                 "depth": 3,
                 "heads": 8,
-                "frequencies": 6,  # of the location on the sphere
-                "field_dropout": 0.1,  # chance that a field goes missing in training
+                "frequencies": 6,  # of the Fourier features of the location
+                "field_dropout": 0.1,  # probability of dropping a field in training
                 "attention_dropout": 0.2,
                 "ffn_dropout": 0.1,
-                "follow_crop": True,  # gsd, pixel_size and location of the view, not of the image
+                "follow_crop": True,  # gsd, pixel_size and location are those of the view
                 "caption_length": 400,  # tokens (bytes), text encoder
             },
             "augment": {
@@ -75,10 +69,10 @@ def default_config() -> ConfigDict:
             },
             "optimizer": {
                 "learning_rate": 3e-3,
-                "batch_size": 4096,  # global, images
-                "images": 0,  # length of training in images seen; or:
-                "epochs": 100.0,  # used where images is 0
-                "warmup_epochs": 1.0,  # at most a tenth of the training
+                "batch_size": 4096,  # images, over all devices
+                "images": 0,  # length of training, in images seen; 0: use epochs
+                "epochs": 100.0,  # length of training if images is 0
+                "warmup_epochs": 1.0,  # limited to a tenth of the training
                 "weight_decay": 0.1,
                 "b1": 0.9,
                 "b2": 0.98,
@@ -86,14 +80,21 @@ def default_config() -> ConfigDict:
                 "clip_norm": 0.0,  # 0: no clipping
             },
             "parallel": {
-                "fsdp": 1,  # devices among which parameters and optimiser state are cut up
-                "exchange": "gather",  # of embeddings, or "ring"; see objectives.contrastive
-                "micro_batch": 0,  # images per device encoded at once; 0: all (see Forward.encode)
+                "fsdp": 1,  # devices over which parameters and optimizer state are sharded
+                "exchange": "gather",  # of embeddings; or "ring", see losses.contrastive
+                "micro_batch": 0,  # images per device encoded at once, see Forward.encode; 0: all
             },
-            "dtype": "bfloat16",  # of the encoders' arithmetic; parameters stay float32
+            "dtype": "bfloat16",  # of the encoders' computation; parameters are float32
             "log_every": 10,  # steps
-            "eval": {"every": 0, "batch_size": 512, "max_bank": 50_000},
-            "checkpoint": {"every": 1000, "keep": 2},
+            "eval": {
+                "every": 0,  # steps between kNN evaluations; 0: none
+                "batch_size": 512,  # images, over all devices
+                "max_bank": 50_000,  # labelled images of the kNN
+            },
+            "checkpoint": {
+                "every": 1000,  # steps
+                "keep": 2,  # newest checkpoints, beside the best
+            },
         }
     )
     return config.lock()

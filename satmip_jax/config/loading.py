@@ -1,4 +1,4 @@
-"""Loading of config files: FILE:ARG, overrides, and the recipe of each method."""
+"""Loading of config files: FILE:ARG, command-line overrides, and the config of each method."""
 
 from __future__ import annotations
 
@@ -11,14 +11,28 @@ from ml_collections import ConfigDict, config_flags
 
 from satmip_jax.config.validation import validate
 from satmip_jax.errors import ConfigError
+from satmip_jax.objectives import METHODS
+
+SWITCHES = ("text", "runlocal")  # other names in the argument of a config
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """Load `configs/X.py[:arg]` and apply `--config.key=value` overrides.
 
+    Args:
+        spec: path of the file, and after ":" the argument of its `get_config`. The file is
+            executed: load only files that you trust.
+        overrides: as on the command line.
+
     Raises:
-        ConfigError: no such file, an unknown key, a value of the wrong type, or a config whose
-            values cannot work together.
+        ConfigError: no such file, an unknown key, a value of the wrong type, or values that cannot
+            work.
+
+    Example:
+        >>> from satmip_jax.config.loading import config_folder, load_config
+        >>> path = config_folder() / "fmow.py"
+        >>> load_config(f"{path}:simclr,b16", ["--config.seed=7"]).image.encoder
+        'B/16'
     """
     from absl import flags
 
@@ -46,31 +60,37 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 def load_method_configs(
     spec: str, overrides: Sequence[str], methods: Sequence[str]
 ) -> dict[str, ConfigDict]:
-    """What a config file makes of each method, all else as in `spec` and `overrides`.
+    """Load the config of each method from one file, with the same size, switches and overrides.
+
+    Args:
+        spec: as for `load_config`.
+        overrides: as for `load_config`.
+        methods: names of methods.
 
     Returns:
-        Method -> config, of those that the file takes as an argument, as the ones of satmip do.
+        Method -> config, for the methods that the file accepts as its argument.
 
     Example:
-        >>> recipes = load_method_configs("configs/eurosat.py:satmips,cpu", [], ["satmip"])
-        >>> recipes["satmip"].augment.jitter_p
+        >>> from satmip_jax.config.loading import config_folder, load_method_configs
+        >>> spec = f"{config_folder() / 'eurosat.py'}:satmips,cpu"
+        >>> load_method_configs(spec, [], ["satmip"])["satmip"].augment.jitter_p
         0.0
     """
-    recipes = {}
+    configs = {}
     for method in methods:
         try:
             config = load_config(f"{spec}{',' if ':' in spec else ':'}{method}", overrides)
         except (ValueError, TypeError, KeyError):
-            continue  # its argument means something else
+            continue  # its argument has another meaning
         if config.method.name == method:
-            recipes[method] = config
-    return recipes
+            configs[method] = config
+    return configs
 
 
 def _get_config(path: str) -> Callable[..., ConfigDict]:
-    """The `get_config` of a config file. The file is a program: run only those you trust."""
+    """Execute a config file and return its `get_config`."""
     if not Path(path).is_file():
-        raise ConfigError(f"no config file {path!r}; the ones that come with satmip: {known()}")
+        raise ConfigError(f"no config file {path!r}; satmip comes with {_shipped()}")
     module_spec = importlib.util.spec_from_file_location("satmip_config", path)
     if module_spec is None or module_spec.loader is None:
         raise ConfigError(f"{path} is not a Python file")
@@ -82,12 +102,12 @@ def _get_config(path: str) -> Callable[..., ConfigDict]:
 
 
 def config_folder() -> Path:
-    """Folder of the configs that come with the package (checkout or installed wheel)."""
-    here = Path(__file__).resolve().parents[1]
-    return next(p for p in (here / "configs", here.parent / "configs") if p.is_dir())
+    """Return the folder of the configs that come with the package, in a checkout or a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    return next(p for p in (package / "configs", package.parent / "configs") if p.is_dir())
 
 
-def known() -> str:
+def _shipped() -> str:
     """Names of the configs that come with the package, for messages."""
     return ", ".join(sorted(f"{p.parent.name}/{p.name}" for p in config_folder().glob("*.py")))
 
@@ -95,36 +115,36 @@ def known() -> str:
 def parse_arg(
     arg: str | None, *, method: str, size: str, sizes: Sequence[str]
 ) -> tuple[str, str, set[str]]:
-    """Split the text after `:` of a config into method, size and switches.
+    """Parse the text after ":" of a config into method, size and switches.
 
     Args:
-        arg: names joined by ",", in any order; the last method and the last size named count.
-        method, size: used where `arg` names none.
-        sizes: what the config offers.
+        arg: names joined by ",", in any order; of several methods or sizes the last counts.
+        method: used if `arg` names none.
+        size: used if `arg` names none.
+        sizes: those that the config offers.
 
     Returns:
-        The method, the size, and those of {"text", "runlocal"} that were named.
+        The method, the size, and the switches, out of SWITCHES.
 
     Raises:
-        ConfigError: a name that is none of these; the message lists what there is.
+        ConfigError: an unknown name; the message lists the valid ones.
 
     Example:
+        >>> from satmip_jax.config import parse_arg
         >>> parse_arg("simclr,b16", method="satmips", size="s16", sizes=["s16", "b16"])
         ('simclr', 'b16', set())
     """
-    methods = ("simclr", "satmip", "satmips", "supervised", "metapred")
-    switches = ("text", "runlocal")
-    chosen: set[str] = set()
+    switches: set[str] = set()
     for name in (arg or "").split(","):
-        if name in methods:
+        if name in METHODS:
             method = name
         elif name in sizes:
             size = name
-        elif name in switches:
-            chosen.add(name)
+        elif name in SWITCHES:
+            switches.add(name)
         elif name:
             raise ConfigError(
-                f"unknown config argument {name!r}: choose a method ({', '.join(methods)}), a "
-                f"size ({', '.join(sizes)}), and any of {', '.join(switches)}"
+                f"unknown config argument {name!r}: choose a method ({', '.join(METHODS)}), a "
+                f"size ({', '.join(sizes)}), and any of {', '.join(SWITCHES)}"
             )
-    return method, size, chosen
+    return method, size, switches

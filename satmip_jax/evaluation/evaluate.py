@@ -199,7 +199,7 @@ def load_model(
     init: str = "trained",
 ) -> tuple[Towers, TrainState]:
     """Towers of a config with the newest checkpoint, or ("random") as they were at the start."""
-    towers = build_towers(config, schema, build_method(config).heads(schema))
+    towers = build_towers(config, schema, build_method(config))
     tx, _ = make_optimizer(config, schema.splits[config.data.train_split])
     abstract, fresh = init_state(config, towers, tx, schema, mesh)
     return towers, fresh() if init == "random" else checkpoints.restore(abstract)

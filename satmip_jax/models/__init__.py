@@ -1,13 +1,17 @@
-"""Networks. The only folder that knows flax; everything else calls `init` and `apply`."""
+"""Networks. The only folder that imports flax; everything else calls `init` and `apply`."""
 
-from satmip_jax.models.towers import METADATA_ENCODERS, Towers, build_towers, decays, example_batch
+from satmip_jax.models.heads import Head
+from satmip_jax.models.parameter_roles import parameter_role, parameter_roles
+from satmip_jax.models.towers import METADATA_ENCODERS, Towers, build_towers, example_batch
 from satmip_jax.models.vit import parse_vit
 
 __all__ = [
     "METADATA_ENCODERS",
+    "Head",
     "Towers",
     "build_towers",
-    "decays",
     "example_batch",
+    "parameter_role",
+    "parameter_roles",
     "parse_vit",
 ]

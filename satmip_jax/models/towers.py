@@ -1,16 +1,16 @@
-"""The towers of a method: image encoder, metadata encoder, heads, and how they are built."""
+"""The towers that a pretraining method trains: image encoder, metadata encoder and heads."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Shaped
 from ml_collections import ConfigDict
 
 from satmip_jax.metadata import caption, tabular
@@ -18,23 +18,34 @@ from satmip_jax.metadata.fields import FIELDS, field
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models.ft_transformer import FTTransformer
-from satmip_jax.models.projectors import LinearProjector, MLPProjector
+from satmip_jax.models.heads import Head, build_head
 from satmip_jax.models.text_transformer import TextTransformer
 from satmip_jax.models.vit import vit
 
-Array = jax.Array
+MetadataArrays = Mapping[str, Shaped[Array, "batch ..."]]  # see `tabular.encode`, and "caption"
+
 MAX_LOG_SCALE = math.log(100.0)  # Radford et al. 2021
 
 
 class TabularTower(nn.Module):
-    """FT-Transformer over the fields: metadata arrays -> (b, width) float32."""
+    """FT-Transformer over the fields.
+
+    Attributes:
+        schema: of the data.
+        fields: names of the fields it takes in.
+        frequencies: of the location on the sphere.
+        transformer: the encoder of the fields' features.
+    """
 
     schema: Schema
     fields: tuple[str, ...]
     frequencies: int
     transformer: FTTransformer
 
-    def __call__(self, metadata: Mapping[str, Array], train: bool = False) -> Array:
+    def __call__(
+        self, metadata: MetadataArrays, train: bool = False
+    ) -> Float32[Array, "batch width"]:
+        """Encode the metadata of a batch."""
         fields = tuple(map(field, self.fields))
         arrays = dict(metadata)
         features = tabular.featurize(arrays, self.schema, fields, self.frequencies)
@@ -50,9 +61,13 @@ class TabularTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Transformer over the caption: metadata arrays with "caption" -> (b, width) float32.
+    """Transformer over the caption. In training, fields are shuffled and some are dropped.
 
-    In training the fields come in random order and some are dropped.
+    Attributes:
+        fields: names of the fields it takes in.
+        length: of the caption, in tokens.
+        field_dropout: probability that a field is dropped.
+        transformer: the encoder of the tokens.
     """
 
     fields: tuple[str, ...]
@@ -60,7 +75,10 @@ class TextTower(nn.Module):
     field_dropout: float
     transformer: TextTransformer
 
-    def __call__(self, metadata: Mapping[str, Array], train: bool = False) -> Array:
+    def __call__(
+        self, metadata: MetadataArrays, train: bool = False
+    ) -> Float32[Array, "batch width"]:
+        """Encode the metadata of a batch."""
         position = tabular.field_index()
         chosen = [position[name] for name in self.fields]
         fragments = metadata["caption"][:, np.array(chosen, np.int32)]
@@ -97,7 +115,7 @@ def _tabular(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
 
 def _text(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
     names = tuple(field.name for field in schema.select_fields(config.fields))
-    # no longer than the chosen fields' phrases can be: padding costs as much as text
+    # no longer than the longest caption of the selected fields: padding costs as much as text
     length = min(config.caption_length, caption.max_length(len(names)))
     transformer = TextTransformer(
         width=config.width,
@@ -115,87 +133,143 @@ METADATA_ENCODERS = {"tabular": _tabular, "text": _text}
 
 
 class Towers(nn.Module):
-    """What a method trains; see `objectives.Method.heads` for the names of the heads."""
+    """Image encoder, metadata encoder and heads, and the learned scale and bias of logits.
+
+    Attributes:
+        image_encoder: (b, s, s, 3) -> (b, D).
+        metadata_encoder: metadata arrays -> (b, M); None if no head takes its output.
+        heads: name -> projection.
+        head_inputs: name -> the encoder whose output the head takes, "image" or "metadata".
+        logit_scale_init: initial inverse temperature; None: not learned.
+        logit_bias_init: initial bias; None: not learned.
+    """
 
     image_encoder: nn.Module
     metadata_encoder: nn.Module | None
     heads: Mapping[str, nn.Module]
-    logit_scale_init: float
-    logit_bias_init: float | None = None  # of the sigmoid loss; None: no bias
+    head_inputs: Mapping[str, str]
+    logit_scale_init: float | None = None
+    logit_bias_init: float | None = None
 
     @property
     def has_metadata(self) -> bool:
+        """Whether there is a metadata encoder."""
         return self.metadata_encoder is not None
 
     def setup(self) -> None:
-        if self.metadata_encoder is not None:
+        """Create the parameters that belong to no encoder or head."""
+        if self.logit_scale_init is not None:
             start = nn.initializers.constant(math.log(self.logit_scale_init))
             self.log_scale = self.param("log_scale", start, (), jnp.float32)
-            if self.logit_bias_init is not None:
-                constant = nn.initializers.constant(self.logit_bias_init)
-                self.bias = self.param("logit_bias", constant, (), jnp.float32)
+        if self.logit_bias_init is not None:
+            constant = nn.initializers.constant(self.logit_bias_init)
+            self.bias = self.param("logit_bias", constant, (), jnp.float32)
 
-    def encode_image(self, images: Array, train: bool = False) -> Array:
-        """(b, s, s, 3) normalised -> (b, D) float32."""
+    def encode_image(
+        self, images: Float[Array, "batch height width 3"], train: bool = False
+    ) -> Float32[Array, "batch features"]:
+        """Encode normalized images."""
         del train  # the ViT has nothing that only training does
         return self.image_encoder(images)
 
-    def encode_metadata(self, metadata: Mapping[str, Array], train: bool = False) -> Array:
-        """Arrays of `tabular.encode` (and "caption") -> (b, M) float32."""
+    def encode_metadata(
+        self, metadata: MetadataArrays, train: bool = False
+    ) -> Float32[Array, "batch features"]:
+        """Encode metadata.
+
+        Args:
+            metadata: the arrays of `tabular.encode`, and "caption" for a text encoder.
+            train: whether to drop fields and activations.
+
+        Raises:
+            ValueError: there is no metadata encoder.
+        """
         if self.metadata_encoder is None:
             raise ValueError("this method has no metadata encoder")
         return self.metadata_encoder(metadata, train=train)
 
-    def head(self, name: str, features: Array) -> Array:
-        """(b, D) -> (b, d) float32."""
+    def head(
+        self, name: str, features: Float[Array, "batch features"]
+    ) -> Float32[Array, "batch out"]:
+        """Project features with one head."""
         return self.heads[name](features)
 
-    def logit_scale(self) -> Array:
-        """The learned inverse temperature of the loss between images and metadata."""
+    def logit_scale(self) -> Float32[Array, ""]:
+        """Return the learned inverse temperature."""
         return jnp.exp(self.log_scale)
 
-    def logit_bias(self) -> Array:
-        """The learned bias of the sigmoid loss."""
+    def logit_bias(self) -> Float32[Array, ""]:
+        """Return the learned bias of the logits."""
         return self.bias
 
-    def __call__(self, images: Array, metadata: Mapping[str, Array]) -> None:
-        """Touch every parameter, to initialise them."""
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], metadata: MetadataArrays
+    ) -> None:
+        """Touch every parameter, to initialize them."""
         image = self.encode_image(images)
-        for name in self.heads:
-            self.head(name, self.encode_metadata(metadata) if name == "metadata" else image)
+        for name, encoder in self.head_inputs.items():
+            self.head(name, self.encode_metadata(metadata) if encoder == "metadata" else image)
 
     @staticmethod
     def constrain(params: dict[str, Any]) -> dict[str, Any]:
         """Clamp the logit scale to [1, 100] after an update.
 
-        Clamped here rather than in the forward, where the gradient would vanish at the bound.
+        Clamped here, not in the forward pass, where the gradient would vanish at the bound.
         """
         if "log_scale" not in params:
             return params
         return {**params, "log_scale": jnp.clip(params["log_scale"], 0.0, MAX_LOG_SCALE)}
 
 
-def build_towers(
-    config: ConfigDict, schema: Schema, heads: Mapping[str, tuple[Any, ...]]
-) -> Towers:
-    """Build the towers for a config, a data set and the heads that its method asks for."""
-    dtype = jnp.dtype(config.dtype)
-    affine = functools.partial(MLPProjector, 0, layers=1)  # no hidden layer: one, with a bias
-    kinds: dict[str, Any] = {"mlp": MLPProjector, "linear": LinearProjector, "affine": affine}
-    image = config.image
+@runtime_checkable
+class TowersSpec(Protocol):
+    """The part of a pretraining method, `objectives.Method`, that determines its towers."""
+
+    logit_scale_init: float | None
+    logit_bias_init: float | None
+
+    def heads(self, schema: Schema) -> Mapping[str, Head]:
+        """Return the heads by name."""
+        ...
+
+
+def build_towers(config: ConfigDict, schema: Schema, method: TowersSpec) -> Towers:
+    """Build the towers of a method for a config and a data set.
+
+    Args:
+        config: selects the encoders and their dtype.
+        schema: of the data.
+        method: the method of the config, `objectives.build_method(config)`.
+
+    Raises:
+        ConfigError: the method cannot be trained on this data.
+
+    Example:
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.models import build_towers
+        >>> from satmip_jax.objectives import build_method
+        >>> schema = ShardDataset(shards, "train").schema
+        >>> sorted(build_towers(config, schema, build_method(config)).heads)
+        ['image', 'image_ssl', 'metadata']
+    """
+    dtype, image, heads = jnp.dtype(config.dtype), config.image, method.heads(schema)
+    inputs = {name: head.input for name, head in heads.items()}
     return Towers(
         image_encoder=vit(image.encoder, pool=image.pool, remat=image.remat, dtype=dtype),
         metadata_encoder=METADATA_ENCODERS[config.metadata.encoder](config.metadata, schema, dtype)
-        if "metadata" in heads
+        if "metadata" in inputs.values()
         else None,
-        heads={name: kinds[kind](*sizes, dtype=dtype) for name, (kind, *sizes) in heads.items()},
-        logit_scale_init=config.method.logit_scale_init,
-        logit_bias_init=config.method.logit_bias_init if config.method.loss == "sigmoid" else None,
+        heads={name: build_head(head, dtype) for name, head in heads.items()},
+        head_inputs=inputs,
+        logit_scale_init=method.logit_scale_init,
+        logit_bias_init=method.logit_bias_init,
     )
 
 
-def example_batch(config: ConfigDict, schema: Schema) -> tuple[Array, dict[str, Array]]:
-    """Inputs of the right shapes, two rows of zeros, to initialise the towers with."""
+def example_batch(
+    config: ConfigDict, schema: Schema
+) -> tuple[Float32[Array, "batch height width 3"], dict[str, Shaped[Array, "batch ..."]]]:
+    """Return inputs of the right shapes, two rows of zeros, to initialize towers with."""
     side = config.image.size
     metadata = {name: jnp.asarray(x) for name, x in tabular.encode([_EMPTY] * 2, schema).items()}
     metadata["caption"] = jnp.zeros((2, len(FIELDS), caption.FRAGMENT), jnp.uint8)
@@ -203,16 +277,3 @@ def example_batch(config: ConfigDict, schema: Schema) -> tuple[Array, dict[str, 
 
 
 _EMPTY = Metadata({})
-
-
-def decays(params: Any) -> Any:
-    """Which parameters weight decay applies to: matrices of the blocks and the projectors.
-
-    Not to norms, biases, tokens, embeddings and the tokenizer (Gorishniy et al. 2021; SLIP).
-    """
-
-    def decayed(path: tuple[Any, ...], _: Any) -> bool:
-        names = [str(getattr(key, "key", key)) for key in path]
-        return names[-1] == "kernel" and not any("token" in name for name in names)
-
-    return jax.tree_util.tree_map_with_path(decayed, params)

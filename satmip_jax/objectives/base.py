@@ -1,62 +1,81 @@
-"""What a pretraining method is: how many views it wants, its heads, and its losses."""
+"""Base class of pretraining methods, and the forward pass that their losses call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float32, Key, PyTree, Shaped
 
 from satmip_jax.distributed.sharding import BATCH
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.models import Head
+from satmip_jax.objectives.options import MethodOptions
+from satmip_jax.objectives.scores import Scores
 
-Array = jax.Array
+Scalars = dict[str, Float[Array, ""]]
 
 
 @dataclass(frozen=True)
 class Forward:
-    """The towers with their parameters and one step's randomness: what a loss may call.
+    """The towers with their parameters and the randomness of one step.
 
     Attributes:
-        keys: (B,) a key for each example of the global batch; all that is drawn for an example
-            depends on its own key, so that neither devices nor `micro_batch` change a result.
+        towers: the `models.Towers`.
+        params: their parameters.
+        keys: one key per example of the global batch. Everything random about an example is drawn
+            from its key, so neither the number of devices nor `micro_batch` changes a result.
         draw: (stored images (b, ...), keys (b,), number of the view) -> that view of each image,
-            (b, s, s, 3), normalised.
+            (b, s, s, 3) float32, normalized.
+        mesh: devices over which the batch is sharded.
         schema: of the data that the towers were built for.
-        exchange: how losses meet the embeddings of other devices, see `contrastive.EXCHANGES`.
+        exchange: how losses exchange embeddings between devices, a key of `EXCHANGES`.
         micro_batch: examples per device that are encoded at once, see `encode`; 0 for all.
     """
 
-    towers: Any  # models.Towers
-    params: Any
-    keys: Array
+    towers: Any
+    params: PyTree
+    keys: Key[Array, " batch"]
     draw: Callable[[Array, Array, int], Array]
     mesh: Mesh
     schema: Schema
     exchange: str = "gather"
     micro_batch: int = 0
 
-    def images(self, images: Array, views: Sequence[int]) -> list[Array]:
-        """Draw and encode views of the stored images, all in one forward: each (B, D) float32.
+    def images(
+        self, images: Shaped[Array, "batch ..."], views: Iterable[int]
+    ) -> list[Float32[Array, "batch width"]]:
+        """Draw views of the stored images and encode all of them in one forward pass.
 
-        The views are interleaved, image by image, so that rows stay on their device.
+        Args:
+            images: as stored.
+            views: numbers of the views.
+
+        Returns:
+            The features of each view.
         """
+        numbers = tuple(views)
 
         def encode(images: Array, keys: Array) -> Array:
-            drawn = [self.draw(images, keys, view) for view in views]
+            drawn = [self.draw(images, keys, view) for view in numbers]
+            # interleaved, image by image: rows stay on their device
             stacked = jnp.stack(drawn, axis=1).reshape(-1, *drawn[0].shape[1:])
             features = self.apply("encode_image", stacked, train=True)
             return features.reshape(images.shape[0], len(drawn), -1)
 
         features = self.encode(encode, images)
-        return [features[:, i] for i in range(len(views))]
+        return [features[:, i] for i in range(len(numbers))]
 
-    def metadata(self, metadata: dict[str, Array]) -> Array:
-        """Encode a batch of metadata: (B, M) float32."""
+    def metadata(
+        self, metadata: dict[str, Shaped[Array, "batch ..."]]
+    ) -> Float32[Array, "batch width"]:
+        """Encode the metadata of a batch, see `metadata.tabular.encode` for the arrays."""
 
         def one(metadata: dict[str, Array], key: Array) -> Array:
             rows = jax.tree.map(lambda x: x[None], metadata)
@@ -65,14 +84,18 @@ class Forward:
 
         return self.encode(jax.vmap(one), metadata)
 
-    def encode(self, function: Callable[[Any, Array], Array], inputs: Any) -> Array:
+    def encode(
+        self,
+        function: Callable[[Any, Array], Array],
+        inputs: PyTree[Shaped[Array, "batch ..."]],
+    ) -> Shaped[Array, "batch ..."]:
         """Apply `function(inputs, keys)` to the batch, `micro_batch` rows per device at a time.
 
-        In micro-batches nothing but the features is kept of the forward pass; the backward pass,
-        which comes with the gradient of the whole batch's loss by the features, encodes each
-        micro-batch again. Memory is that of one micro-batch, time a third more, and the gradient
-        exactly that of the whole batch: unlike accumulated gradients, which have the negatives of
-        a micro-batch only.
+        With micro-batches, the forward pass keeps only the features. The loss and its gradient by
+        the features are those of the global batch; the backward pass then encodes each micro-batch
+        again. This needs the memory of one micro-batch, takes a third more time, and gives exactly
+        the gradient of the global batch. Accumulated gradients, in contrast, have only the
+        negatives of a micro-batch.
 
         Source: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
         Setup" (gradient caching), here as recomputation in a loop.
@@ -82,8 +105,8 @@ class Forward:
         if parts <= 1:
             return function(inputs, self.keys)
 
-        def cut(x: Array) -> Array:
-            # (B, ...) -> (parts, B / parts, ...) with every device's rows cut in `parts`
+        def split(x: Array) -> Array:
+            # (B, ...) -> (parts, B / parts, ...), the rows of every device split in `parts`
             x = x.reshape(devices, parts, -1, *x.shape[1:])
             return jnp.swapaxes(x, 0, 1).reshape(parts, -1, *x.shape[3:])
 
@@ -91,20 +114,29 @@ class Forward:
             x = jnp.swapaxes(x.reshape(parts, devices, -1, *x.shape[2:]), 0, 1)
             return x.reshape(batch, *x.shape[3:])
 
-        spread = NamedSharding(self.mesh, P(None, BATCH))
+        sharding = NamedSharding(self.mesh, P(None, BATCH))
 
         def place(x: Array) -> Array:
-            return jax.lax.with_sharding_constraint(x, spread)
+            return jax.lax.with_sharding_constraint(x, sharding)
 
-        pieces = jax.tree.map(lambda x: place(cut(x)), (inputs, self.keys))
+        pieces = jax.tree.map(lambda x: place(split(x)), (inputs, self.keys))
         # inside a loop nothing can undo the recomputation: it needs no barrier
-        again = jax.checkpoint(function, prevent_cse=False)
-        return join(place(jax.lax.map(lambda piece: again(*piece), pieces)))
+        recomputed = jax.checkpoint(function, prevent_cse=False)
+        return join(place(jax.lax.map(lambda piece: recomputed(*piece), pieces)))
 
-    def head(self, name: str, features: Sequence[Array]) -> list[Array]:
-        """Project the features of n views with one head, batch statistics over all of them.
+    def head(
+        self, name: str, features: Sequence[Float[Array, "batch width"]]
+    ) -> list[Float32[Array, "batch out"]]:
+        """Project the features of each view with one head.
 
-        NOTE[DIFF] SLIP takes the statistics of each view apart; SimCLR, as here, of both.
+        Args:
+            name: a key of `Method.heads`.
+            features: one array per view.
+
+        Returns:
+            The projections of each view. Batch statistics are those of all views together.
+
+        NOTE[DIFF] SLIP takes the statistics of each view separately; SimCLR, as here, of both.
         """
         batch = features[0].shape[0]
         stacked = jnp.stack(list(features), axis=1).reshape(batch * len(features), -1)
@@ -116,43 +148,100 @@ class Forward:
         return self.towers.apply({"params": self.params}, *args, **kwargs, method=method)
 
 
-@runtime_checkable
-class Method(Protocol):
-    """A pretraining method, made from a config: `Method(config)`.
+class Method(ABC):
+    """A pretraining method: its views, heads, losses and options.
+
+    A new method is a subclass in a file of its own, and one line in `METHODS`. It implements
+    `heads` and `losses`, and overrides what differs from the defaults here.
+
+    Args:
+        options: the method's options, of the type `options_class`.
+        fields: the metadata fields of the run, as in `config.metadata.fields`.
 
     Attributes:
+        title: its name in reports.
+        options_class: declares its options; they become keys of `config.method`.
         views: image views that a step draws.
-        metadata_view: the view whose crop the metadata follows; None where metadata is not used.
+        metadata_view: number of the view whose crop the metadata follows; None if the method does
+            not use metadata.
+        logit_scale_init: initial value of the learned inverse temperature, `Towers.logit_scale`;
+            None if the method learns none.
+        logit_bias_init: initial value of the learned bias, `Towers.logit_bias`; None if the method
+            learns none.
+
+    Example:
+        A method of two views with one head and one contrastive loss::
+
+            class TwoViews(Method):
+                title = "TwoViews"
+                views = 2
+
+                def heads(self, schema):
+                    return {"projector": Head("image", "linear", out=128, views=2)}
+
+                def scores(self, batch_size):
+                    return {"two_views": Scores.among_views(batch_size, width=128)}
+
+                def losses(self, forward, batch):
+                    features = forward.images(batch["image"], [0, 1])
+                    first, second = forward.head("projector", features)
+                    loss, metrics = nt_xent(first, second, 0.1, forward.mesh, forward.exchange)
+                    return {"two_views": loss}, {"two_views_accuracy": metrics["accuracy"]}
     """
 
-    @property
-    def views(self) -> int: ...
+    title: ClassVar[str]
+    options_class: ClassVar[type[MethodOptions]] = MethodOptions
 
-    @property
-    def metadata_view(self) -> int | None: ...
+    views: int = 1
+    metadata_view: int | None = None
+    logit_scale_init: float | None = None
+    logit_bias_init: float | None = None
 
-    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
-        """Name of each head -> ("mlp", hidden, out), ("linear", out), or with bias ("affine", out).
+    def __init__(self, options: MethodOptions, fields: str = "all") -> None:
+        self.options, self.fields = options, fields
 
-        Heads named "metadata" take the metadata encoder's output, all others the image encoder's.
+    @abstractmethod
+    def heads(self, schema: Schema) -> dict[str, Head]:
+        """Return the heads by name, for data of this schema.
+
+        Raises:
+            ConfigError: the method cannot be trained on this data.
         """
-        ...
 
-    def negatives(self, batch_size: int) -> dict[str, int]:
-        """True number of negatives of each contrastive loss, per anchor, for the log.
-
-        Empty where heads predict something instead; the log then says what.
-        """
-        ...
-
-    def losses(
-        self, forward: Forward, batch: dict[str, Any]
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return the losses to be summed, by name, and other metrics to be logged.
+    @abstractmethod
+    def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
+        """Compute the losses of a batch.
 
         Args:
             forward: the towers.
-            batch: "image", stored images, uint8 (B, S, S, 3); "label" (B,); and "metadata", a dict
-                of arrays that already follow the crop of `metadata_view`.
+            batch: "image", the stored images, uint8 (B, S, S, 3); "label", int32 (B,), -1 if
+                unknown; and "metadata", a dict of arrays that already follow the crop of
+                `metadata_view`.
+
+        Returns:
+            The losses, whose sum is minimized, by name; and other metrics to be logged.
         """
-        ...
+
+    def scores(self, batch_size: int) -> dict[str, Scores]:
+        """Return the score matrix of each contrastive loss, by the name of the loss.
+
+        The log, FLOPs and memory are computed from it. Empty if all heads predict something.
+
+        Args:
+            batch_size: of the global batch, in images.
+        """
+        del batch_size
+        return {}
+
+    @property
+    def needs_geo_clusters(self) -> bool:
+        """Whether the method needs `Schema.geo_centres` for its fields."""
+        return False
+
+    def negatives(self, batch_size: int) -> dict[str, int]:
+        """Return the true number of negatives per anchor of each contrastive loss."""
+        return {name: scores.negatives for name, scores in self.scores(batch_size).items()}
+
+    def encodes_metadata(self, schema: Schema) -> bool:
+        """Whether a head takes the output of a metadata encoder."""
+        return any(head.input == "metadata" for head in self.heads(schema).values())

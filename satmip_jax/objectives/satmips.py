@@ -1,43 +1,58 @@
-"""SatMIPS: SimCLR and SatMIP at once, coupled through one shared view."""
+"""SatMIPS: SimCLR and SatMIP together, coupled through one shared view."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.objectives.base import Array, Forward
-from satmip_jax.objectives.satmip import SatMIP
-from satmip_jax.objectives.simclr import SimCLR
+from satmip_jax.models import Head
+from satmip_jax.objectives.base import Forward, Method, Scalars
+from satmip_jax.objectives.options import option
+from satmip_jax.objectives.satmip import SatMIP, SatMIPOptions
+from satmip_jax.objectives.scores import Scores
+from satmip_jax.objectives.simclr import SimCLR, SimCLROptions
 
 
-class SatMIPS:
-    """Sum of both losses on one shared image encoder (Bourcier et al. 2024).
+@dataclass(frozen=True)
+class SatMIPSOptions(SimCLROptions, SatMIPOptions):
+    """Options of `SatMIPS`: those of `SimCLR` and `SatMIP`, and its own."""
 
-    Coupled, SatMIP reuses the first of SimCLR's two views: two image forwards a step.
-    `config.method.coupled = False` gives SatMIP a view of its own: three, as in SLIP
-    (Mu et al. 2022).
+    coupled: bool = option(True, "SatMIP shares one of SimCLR's two views")
+    metadata_weight: float = option(1.0, "weight of the SatMIP loss in the sum", at_least=0)
+
+
+class SatMIPS(Method):
+    """Sum of both losses on one shared image encoder.
+
+    Coupled, SatMIP reuses the first of SimCLR's two views: two image forwards per step.
+    With `config.method.coupled = False`, SatMIP has its own view: three forwards, as in SLIP.
+
+    Source: Bourcier et al. 2024 (SatMIPS); Mu et al. 2022 (SLIP).
     """
 
-    def __init__(self, config: ConfigDict) -> None:
-        self.simclr, self.satmip = SimCLR(config), SatMIP(config)
-        self.views = 2 if config.method.coupled else 3
-        self.metadata_view = 0 if config.method.coupled else 2
-        self.weight = config.method.metadata_weight
+    title = "SatMIPS"
+    options_class = SatMIPSOptions
+    options: SatMIPSOptions
 
-    def heads(self, schema: Schema) -> dict[str, tuple[Any, ...]]:
+    def __init__(self, options: SatMIPSOptions, fields: str = "all") -> None:
+        super().__init__(options, fields)
+        self.simclr, self.satmip = SimCLR(options, fields), SatMIP(options, fields)
+        self.views = 2 if options.coupled else 3
+        self.metadata_view: int = 0 if options.coupled else 2
+        self.logit_scale_init = self.satmip.logit_scale_init
+        self.logit_bias_init = self.satmip.logit_bias_init
+
+    def heads(self, schema: Schema) -> dict[str, Head]:
         return self.simclr.heads(schema) | self.satmip.heads(schema)
 
-    def negatives(self, batch_size: int) -> dict[str, int]:
-        return self.simclr.negatives(batch_size) | self.satmip.negatives(batch_size)
+    def scores(self, batch_size: int) -> dict[str, Scores]:
+        return self.simclr.scores(batch_size) | self.satmip.scores(batch_size)
 
-    def losses(
-        self, forward: Forward, batch: dict[str, Any]
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
+    def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
         features = forward.images(batch["image"], range(self.views))
         metadata = forward.metadata(batch["metadata"])
         simclr, simclr_metrics = self.simclr.loss(forward, features[:2])
         satmip, satmip_metrics = self.satmip.loss(forward, features[self.metadata_view], metadata)
-        weighted = {name: self.weight * loss for name, loss in satmip.items()}
+        weighted = {name: self.options.metadata_weight * loss for name, loss in satmip.items()}
         return simclr | weighted, simclr_metrics | satmip_metrics

@@ -77,35 +77,21 @@ def step_flops(program: Program) -> dict[str, int]:
         parts["metadata encoder"] = apply("encode_metadata", metadata)
         width["metadata"] = _width(towers, params, "encode_metadata", metadata)
     heads = 0
-    for name in method.heads(program.schema):
+    for name, described in method.heads(program.schema).items():
         # statistics of a batch norm need two rows; products are counted for one
-        rows = jax.ShapeDtypeStruct(
-            (2, width["metadata" if name == "metadata" else "image"]), jnp.float32
-        )
+        rows = jax.ShapeDtypeStruct((2, width[described.input]), jnp.float32)
 
         def head(params: Any, rows: Any, name: str = name) -> Any:
             return towers.apply({"params": params}, name, rows, method="head")
 
-        views = 2 if name == "image_ssl" else 1
-        heads += BACKWARD * batch * views * matmul_flops(head, params, rows) // 2
+        heads += BACKWARD * batch * described.views * matmul_flops(head, params, rows) // 2
     parts["heads"] = heads
-    parts["loss"] = _loss(program)
+    parts["loss"] = BACKWARD * sum(scores.flops for scores in method.scores(batch).values())
     stored = jax.ShapeDtypeStruct((1, stored_side, stored_side, 3), jnp.uint8)
     drawn = augmentation(config)
     draw = matmul_flops(lambda key, x: augment(key, x, drawn), jax.random.key(0), stored)
     parts["views"] = method.views * batch * draw  # not differentiated
     return parts
-
-
-def _loss(program: Program) -> int:
-    """The scores of all pairs of a contrastive loss, forward and backward."""
-    config = program.config
-    batch, total = config.optimizer.batch_size, 0
-    for name in program.method.negatives(batch):
-        simclr = name == "simclr"
-        rows, d = (2 * batch, config.method.ssl_dim) if simclr else (batch, config.method.embed_dim)
-        total += BACKWARD * 2 * rows * rows * d
-    return total
 
 
 def _width(towers: Any, params: Any, method: str, inputs: Any) -> int:

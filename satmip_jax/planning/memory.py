@@ -118,13 +118,18 @@ def fit(
 
 
 def score_bytes(program: Program) -> int:
-    """Bytes of the scores that a device holds at once in the losses, about: three matrices each."""
+    """Return about how many bytes of scores the losses hold at once on one device.
+
+    In float32, three arrays of each: the scores, their exponentials, and their gradient. With the
+    exchange `gather` they are this device's rows of the matrix, in each direction; with `ring`, a
+    tile of it.
+    """
     batch, devices = program.config.optimizer.batch_size, program.mesh.size
     total = 0
-    for name in program.method.negatives(batch):
-        rows = 2 * batch if name == "simclr" else batch
+    for scores in program.method.scores(batch).values():
+        local = scores.rows // devices
         if program.config.parallel.exchange == "ring":
-            total += 3 * 4 * TILE**2
+            total += 3 * 4 * min(TILE, local) ** 2
         else:
-            total += 3 * 4 * rows * (rows // devices) * (1 if name == "simclr" else 2)
+            total += 3 * 4 * scores.directions * local * scores.columns
     return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from satmip_jax.config.conversion import differences, from_json, to_json
 from satmip_jax.errors import ConfigError
 from satmip_jax.evaluation.results import Score, read_scores
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.objectives import build_method
+from satmip_jax.objectives import build_method, method_title
 from satmip_jax.report.figures import Line, Picture, curves
 from satmip_jax.report.files import ReportError, read_text
 from satmip_jax.report.hardware import history as machines
@@ -25,7 +26,6 @@ from satmip_jax.training.metrics_log import read_rows as read_log
 from satmip_jax.training.optimizer import total_steps
 
 CONFIG_FILE = "config.json"
-NAMES = {"simclr": "SimCLR", "satmip": "SatMIP", "satmips": "SatMIPS"}
 FOUND, TOLD = "partner found in the batch", "told right in training"  # what accuracies count
 MAX_LINES = 40  # curves of one drawing
 
@@ -53,9 +53,14 @@ class Run:
     @property
     def title(self) -> str:
         """Method, encoder and data set."""
-        method = NAMES.get(self.config.method.name, self.config.method.name)
+        method = method_title(self.config.method.name)
         data = self.schema.name if self.schema else Path(self.config.data.dir).name
         return f"{method} {self.config.image.encoder} on {data}"
+
+    @property
+    def contrastive(self) -> frozenset[str]:
+        """Names of the method's contrastive losses."""
+        return frozenset(build_method(self.config).scores(self.config.optimizer.batch_size))
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -68,6 +73,7 @@ def read_run(folder: Path, name: str) -> Run:
     path = folder / CONFIG_FILE
     try:
         config = from_json(read_text(path))
+        build_method(config)  # a known method with valid options
     except (ConfigError, RecursionError) as error:
         raise ReportError(f"{path}: {error}") from None
     schema, scores = folder / "schema.json", folder / "evaluation.json"
@@ -104,7 +110,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     if run.schema:
         method = build_method(config)
         negatives = method.negatives(batch)
-        if "metadata" in method.heads(run.schema):
+        if method.encodes_metadata(run.schema):
             fields = len(run.schema.select_fields(config.metadata.fields))
             encoder = f"{config.metadata.encoder}, {config.metadata.fields} ({fields} fields)"
             rows.append(("metadata encoder", encoder))
@@ -123,7 +129,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         rate = statistics.median(rate for _, rate in rates)
         rows.append(("throughput", f"{rate:,.0f} images/s (median)"))
     if negatives:
-        counts = ", ".join(f"{NAMES.get(name, name)} {n:,}" for name, n in negatives.items())
+        counts = ", ".join(f"{method_title(name)} {n:,}" for name, n in negatives.items())
         rows.append(("negatives per anchor", counts))
     rows.append(("seed", str(config.seed)))
     return rows + machines(run.starts)
@@ -150,7 +156,7 @@ def configuration(run: Run) -> Part:
 def training(run: Run) -> Part | None:
     """Curves of losses, accuracies, learning rate and scores during training."""
     pictures = []
-    for keys, y, alt, percent in _drawings(run.history):
+    for keys, y, alt, percent in _drawings(run.history, run.contrastive):
         lines = [Line(_label(key), points) for key in keys if (points := _points(run, key))]
         if not lines:
             continue
@@ -160,10 +166,11 @@ def training(run: Run) -> Part | None:
 
 def compared_training(runs: Sequence[Run]) -> list[Picture]:
     """A drawing for each loss and score during training that several runs have, a line a run."""
+    contrastive = frozenset(name for run in runs for name in run.contrastive)
     keys = dict.fromkeys(
         key
         for run in runs
-        for names, y, _, _ in _drawings(run.history)
+        for names, y, _, _ in _drawings(run.history, contrastive)
         for key in names
         if y != "learning rate" and key != "loss"  # sums of different losses do not compare
     )
@@ -174,22 +181,24 @@ def compared_training(runs: Sequence[Run]) -> list[Picture]:
             continue
         picture = curves(
             lines[:MAX_LINES],
-            y=_plain(key),
+            y=_plain(key, contrastive),
             alt=f"{_label(key)} of the runs over the images seen",
             percent=not key.endswith("loss"),
         )
-        pictures.append(replace(picture, caption=f"{_label(key)}: {_plain(key)}"))
+        pictures.append(replace(picture, caption=f"{_label(key)}: {_plain(key, contrastive)}"))
     return pictures
 
 
-def _drawings(history: Sequence[dict[str, Any]]) -> list[tuple[list[str], str, str, bool]]:
+def _drawings(
+    history: Sequence[dict[str, Any]], contrastive: AbstractSet[str]
+) -> list[tuple[list[str], str, str, bool]]:
     """(keys, label of the axis, what it shows, fractions as percent) of each drawing."""
     keys = sorted({key for row in history for key in row})
     losses = [key for key in keys if key.endswith("_loss")]
     if "loss" in keys and len(losses) != 1:  # the sum of one loss is that loss
         losses.append("loss")
     right = [key for key in keys if key.endswith("_accuracy") and not key.startswith("knn_")]
-    found = [key for key in right if key.removesuffix("_accuracy") in NAMES]
+    found = [key for key in right if key.removesuffix("_accuracy") in contrastive]
     told = [key for key in right if key not in found]
     knn = [key for key in keys if key.startswith("knn_")]
     drawings = [
@@ -202,20 +211,20 @@ def _drawings(history: Sequence[dict[str, Any]]) -> list[tuple[list[str], str, s
     return [(names[:MAX_LINES], *rest) for names, *rest in drawings if names]  # type: ignore[misc]
 
 
-def _plain(key: str) -> str:
+def _plain(key: str, contrastive: AbstractSet[str]) -> str:
     """What a key of metrics counts, in words of ours: a drawing takes none of a stranger's."""
     if key.endswith("loss"):
         return "loss"
     if key.startswith("knn_"):
         return "kNN accuracy"
-    return FOUND if key.removesuffix("_accuracy") in NAMES else TOLD
+    return FOUND if key.removesuffix("_accuracy") in contrastive else TOLD
 
 
 def _label(key: str) -> str:
     words = key.removesuffix("_loss").removesuffix("_accuracy")
     if key.startswith("knn_"):
         return f"features: {key.removeprefix('knn_')}"
-    return NAMES.get(words, "sum" if key == "loss" else words.replace("_", " "))
+    return "sum" if key == "loss" else method_title(words).replace("_", " ")
 
 
 def _points(run: Run, key: str) -> list[tuple[float, float]]:

@@ -26,7 +26,7 @@ def plan(configs: MethodConfigs, schema: Schema) -> Plan:
     """
     config = configs.config
     fields_with_values(schema)
-    if "metadata" not in build_method(config).heads(schema):
+    if not build_method(config).encodes_metadata(schema):
         raise StudyError(
             f"config.method.name is {config.method.name!r}, which has no metadata encoder: "
             "set it to satmip or satmips"

@@ -1,26 +1,46 @@
-"""AdamW with warm-up and cosine decay, and which parameters weight decay applies to."""
+"""AdamW with warm-up, cosine schedule and weight decay of matrices."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
-from satmip_jax.models import decays
+from satmip_jax.models import parameter_roles
 
 
 def total_steps(config: ConfigDict, examples: int) -> int:
-    """Number of steps that `config.optimizer` asks for on `examples` training images."""
+    """Return the number of steps that `config.optimizer` sets for `examples` training images."""
     optimizer = config.optimizer
     images = optimizer.images or optimizer.epochs * examples
     return max(1, math.ceil(images / optimizer.batch_size))
 
 
+def decays(params: Any) -> Any:
+    """Return which parameters weight decay applies to, as a tree of bools: matrices only.
+
+    Not to norms, biases, tokens, embeddings and the tokenizer.
+
+    Source: Gorishniy et al. 2021 (FT-Transformer); Mu et al. 2022 (SLIP).
+
+    Raises:
+        ValueError: a parameter without a role, see `models.parameter_roles`.
+    """
+    return jax.tree.map(lambda role: role == "matrix", parameter_roles(params))
+
+
 def make_optimizer(
     config: ConfigDict, examples: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW with warm-up and cosine; norms, biases, tokens and embeddings are not decayed."""
+    """Return AdamW and its learning-rate schedule, step -> rate.
+
+    Args:
+        config: of the run.
+        examples: images in the train split, which give the length of an epoch.
+    """
     optimizer, steps = config.optimizer, total_steps(config, examples)
     # NOTE[DIFF] SLIP warms up for one epoch; a short run for at most a tenth of its length.
     warmup = int(min(optimizer.warmup_epochs * examples / optimizer.batch_size, steps / 10))

@@ -25,7 +25,7 @@ from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.geo_clusters import fit_centres
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.objectives.metapred import predicts_places
+from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import MAX_JSON_BYTES, read_bounded, write_atomically
 from satmip_jax.training.step import Program, TrainState
 
@@ -133,7 +133,7 @@ def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Sche
     the centres are in the run's `schema.json` and checkpoints, so that a resumed run and an
     evaluation use the same ones.
     """
-    if not predicts_places(config):
+    if not build_method(config).needs_geo_clusters:
         return dataset.schema
     path = workdir / "schema.json"
     stored = Schema.load(path).geo_centres if path.is_file() else ()
@@ -200,7 +200,7 @@ def describe(program: Program, state: TrainState) -> str:
     config, method, mesh = program.config, program.method, program.mesh
     parameters = sum(x.size for x in jax.tree.leaves(state.params))
     negatives = method.negatives(config.optimizer.batch_size)
-    outputs = {name: head[-1] for name, head in method.heads(program.schema).items()}
+    outputs = {name: head.out for name, head in method.heads(program.schema).items()}
     task = "negatives per anchor" if negatives else "targets and their outputs"
     numbers = ", ".join(f"{name} {n:,}" for name, n in (negatives or outputs).items())
     return (

@@ -187,7 +187,7 @@ def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh)
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
     check_batch_size(batch_size, mesh.size, micro_batch)
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
+    towers = build_towers(config, schema, method)
     tx, schedule = make_optimizer(config, examples)
     abstract, init = init_state(config, towers, tx, schema, mesh)
     step = make_train_step(config, towers, method, schema, tx, schedule, mesh, abstract)

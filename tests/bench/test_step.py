@@ -93,7 +93,7 @@ def test_pytorch_step_has_the_same_model_and_loss(tiny_config):
     params = {"image_encoder": from_timm(peer.encoder.state_dict(), 1), "heads_image_ssl": head}
     schema, _ = schema_of(config, None)
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
+    towers = build_towers(config, schema, method)
     batch = {"image": jnp.asarray(views.swapaxes(0, 1))}
     forward = forward_of_views(towers, params, make_mesh(), schema, 16)
     losses, _ = jax.jit(lambda batch: method.losses(forward, batch))(batch)

@@ -68,7 +68,7 @@ def test_overrides_keep_their_types():
         (["--config.optimizer.images=0", "--config.optimizer.epochs=0"], "no length"),
         (["--config.checkpoint.every=0"], "config.checkpoint.every is 0"),
         (["--config.dtype=float16"], "'float16'; choose one of float32, bfloat16"),
-        (["--config.image.pool=max"], "'max'; choose cls or mean"),
+        (["--config.image.pool=max"], "'max'; choose one of cls, mean"),
         (["--config.metadata.heads=7"], "96, not a multiple of config.metadata.heads, 7"),
         (["--config.metadata.heads=0"], "config.metadata.heads is 0; it must be at least 1"),
         (["--config.metadata.field_dropout=1.5"], "1.5; it must be from 0 to below 1"),

@@ -23,9 +23,9 @@ from satmip_jax.metadata.kinds import Angle, Location, Timestamp
 from satmip_jax.metadata.kinds.location import nearest_centre
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema, SchemaError
-from satmip_jax.models import build_towers, example_batch
+from satmip_jax.models import Head, build_towers, example_batch
 from satmip_jax.objectives import build_method
-from satmip_jax.training import loop
+from satmip_jax.training import loop, setup
 from satmip_jax.training.setup import run_schema
 from tests.conftest import forward_of_views, use_one_device
 
@@ -134,7 +134,7 @@ def model(schema, tiny_config):
     """Config, method, towers, parameters, a view, and arrays of metadata with much missing."""
     config = tiny_config("metapred", "--config.metadata.fields=all")
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
+    towers = build_towers(config, schema, method)
     params = jax.jit(towers.init)(jax.random.key(0), *example_batch(config, schema))["params"]
     rng = np.random.default_rng(0)
     view = rng.normal(size=(B, 32, 32, 3)).astype(np.float32)
@@ -252,8 +252,9 @@ def test_what_the_train_split_tells_nothing_of_is_no_target(model, schema, tiny_
     _, method, *_ = model
     assert (method.views, method.metadata_view) == (1, 0)  # the targets follow its crop
     heads = method.heads(schema)
-    assert heads["geo_cluster"] == ("affine", 6)
-    assert (heads["gsd"][1], heads["timestamp"][1], heads["sun_azimuth_angle"][1]) == (2, 5, 2)
+    assert heads["geo_cluster"] == Head("image", "affine", out=6)
+    widths = [heads[name].out for name in ("gsd", "timestamp", "sun_azimuth_angle")]
+    assert widths == [2, 5, 2]
     assert "scan_direction" not in heads  # has one value only
     bare = dataclasses.replace(schema, geo_centres=())
     assert "geo_cluster" not in method.heads(bare)
@@ -292,13 +293,18 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory, one_device):
-    """Workdir of a finished run of 90 steps, and what its log said."""
+    """Workdir of a finished run of 90 steps, and the descriptions that it logged."""
     workdir = tmp_path_factory.mktemp("metapred")
+    described = []
+
+    def describe(*args):
+        described.append(setup.describe(*args))
+        return described[-1]
+
     with pytest.MonkeyPatch.context() as patch:
-        said = []
-        patch.setattr(loop.Logbook, "say", lambda self, message: said.append(message))
+        patch.setattr(loop, "describe", describe)
         loop.train(tiny_config(*RUN), workdir)
-    return workdir, said
+    return workdir, described
 
 
 def load(workdir):
@@ -314,7 +320,7 @@ def rows_of(workdir):
 
 
 def test_a_run_learns_where_its_images_are(run, tiny_shards):
-    workdir, said = run
+    workdir, described = run
     rows = rows_of(workdir)
 
     def mean(key, part):
@@ -328,7 +334,7 @@ def test_a_run_learns_where_its_images_are(run, tiny_shards):
     clusters = np.bincount((points @ np.array(schema.geo_centres).T).argmax(axis=1))
     chance = clusters.max() / clusters.sum()  # always to say the largest
     assert mean("geo_cluster_accuracy", last) > chance + 0.1
-    assert "targets and their outputs: gsd 2, geo_cluster 8" in said[0]
+    assert "targets and their outputs: gsd 2, geo_cluster 8" in described[0]
 
 
 def test_a_resumed_run_keeps_its_centres_and_ends_bit_for_bit(
@@ -337,7 +343,7 @@ def test_a_resumed_run_keeps_its_centres_and_ends_bit_for_bit(
     workdir = tmp_path / "cut"
     shutil.copytree(run[0], workdir)
     shutil.rmtree(workdir / "checkpoints" / "90")
-    monkeypatch.setattr(loop, "fit_centres", None)  # not fitted again
+    monkeypatch.setattr(setup, "fit_centres", None)  # not fitted again
     loop.train(tiny_config(*RUN), workdir)
     (schema, state), (want_schema, want_state) = load(workdir), load(run[0])
     assert schema.geo_centres == want_schema.geo_centres

@@ -12,7 +12,7 @@ from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.errors import ConfigError
 from satmip_jax.losses.contrastive import info_nce, nt_xent
 from satmip_jax.models import Towers, build_towers, example_batch
-from satmip_jax.objectives import METHODS, build_method
+from satmip_jax.objectives import build_method
 from tests.conftest import forward_of_views
 
 SIZE, B = 16, 8
@@ -39,7 +39,7 @@ def setting(schema, method_name, *overrides):
     """Config, method, forward and inputs of a tiny model of a method."""
     config = tiny_config(method_name, *overrides)
     method = build_method(config)
-    towers = build_towers(config, schema, method.heads(schema))
+    towers = build_towers(config, schema, method)
     inputs = example_batch(config, schema)
     params = jax.jit(towers.init)(jax.random.key(0), *inputs)["params"]
     rng = np.random.default_rng(0)
@@ -143,9 +143,7 @@ def test_supervised_is_cross_entropy_over_known_labels(tiny_shards):
 
 def test_supervised_without_labels_is_refused(tiny_shards):
     with pytest.raises(ConfigError, match="0 classes"):
-        METHODS["supervised"](tiny_config("supervised")).heads(
-            replace(tiny_shards.schema, classes=())
-        )
+        build_method(tiny_config("supervised")).heads(replace(tiny_shards.schema, classes=()))
 
 
 def test_the_logit_scale_is_clamped_after_the_update():
@@ -156,5 +154,5 @@ def test_the_logit_scale_is_clamped_after_the_update():
 
 
 def test_the_number_of_negatives_is_the_true_one():
-    assert METHODS["simclr"](tiny_config("simclr")).negatives(256) == {"simclr": 510}
-    assert METHODS["satmips"](tiny_config("satmips")).negatives(256)["satmip"] == 255
+    assert build_method(tiny_config("simclr")).negatives(256) == {"simclr": 510}
+    assert build_method(tiny_config("satmips")).negatives(256)["satmip"] == 255
