@@ -6,10 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 
-from satmip_jax.cli import cli
-from satmip_jax.metadata.schema import Schema
 from tests.conftest import REPOSITORY, TINY
 
 
@@ -55,20 +52,6 @@ def test_mistakes_are_one_message(arguments, message):
     printed = satmip(*arguments, code=1)
     assert message in printed
     assert "Traceback" not in printed
-
-
-def test_names_of_splits(tmp_path):
-    def prepare(splits):
-        arguments = ["prepare", "synthetic", "--source", tmp_path / "scenes", "--size", 32]
-        arguments += ["--train", 2, "--val", 2, "--workers", 0, "--image-size", 32]
-        arguments += ["--out", tmp_path / "out", "--splits", splits]
-        return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-    for wrong in ("train,train", "train,", "train,,val", ""):
-        run = prepare(wrong)
-        assert f"--splits {wrong!r}: name each split once, as in train,val" in str(run.exception)
-    assert prepare("val, train").exit_code == 0
-    assert Schema.load(tmp_path / "out" / "schema.json").splits == {"train": 2, "val": 2}
 
 
 @pytest.mark.slow

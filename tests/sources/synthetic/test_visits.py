@@ -1,0 +1,86 @@
+"""Places and records of the synthetic data set."""
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from satmip_jax.sources.fmow import CLASSES as FMOW_CLASSES
+from satmip_jax.sources.synthetic.visits import (
+    CLASSES,
+    PLATFORMS,
+    REGIONS,
+    draw,
+    place,
+    solar_position,
+)
+
+
+@pytest.mark.parametrize(
+    ("longitude", "latitude", "when", "azimuth", "elevation"),
+    [  # from real records: fMoW's fountain_514_1, and the paper's example
+        (8.5831, 47.4490, datetime(2012, 4, 2, 10, 32, 22, tzinfo=UTC), 159.21, 46.18),
+        (-73.310776, -3.785814, datetime(2015, 9, 21, 15, 30, 8, tzinfo=UTC), 77.28, 70.44),
+    ],
+)
+def test_the_sun_stands_where_it_stood(longitude, latitude, when, azimuth, elevation):
+    found = solar_position(longitude, latitude, when)
+    assert found[1] == pytest.approx(elevation, abs=0.5)
+    # azimuth lines draw together towards the zenith
+    assert (found[0] - azimuth) * np.cos(np.radians(elevation)) == pytest.approx(0, abs=0.5)
+
+
+def test_classes_are_fmow_classes_and_regions_lie_in_one_hemisphere_each():
+    assert set(CLASSES) <= set(FMOW_CLASSES)
+    for region in REGIONS:
+        assert region.west < region.east
+        assert region.south < region.north
+
+
+def test_records_agree_with_themselves_and_with_the_scene():
+    for index in range(150):
+        scene, record = draw(3, "train", index, 0, 96)
+        spot = place(3, "train", index)
+        when = datetime.fromisoformat(record["timestamp"])
+        sun = solar_position(spot.longitude, spot.latitude, when)
+        assert sun == pytest.approx(
+            (record["sun_azimuth_dbl"], record["sun_elevation_dbl"]), abs=1e-6
+        )
+        assert record["sun_elevation_dbl"] >= 18
+        local = (when.hour + when.minute / 60 + spot.longitude / 15) % 24
+        assert 9 < local < 12
+        assert record["gsd"] == pytest.approx(record["mean_pixel_height"] * 111_320)
+        assert int(record["utm"][:-1]) == int((spot.longitude + 180) // 6) + 1
+        assert (record["utm"][-1] >= "N") == (spot.latitude >= 0)
+        native, first, last, *_ = PLATFORMS[record["sensor_platform_name"]]
+        assert first <= when.year <= last + 1
+        assert record["gsd"] > native
+        for name in ("off_nadir_angle", "target_azimuth", "multi_resolution"):
+            low, value, high = (record[f"{name}{k}_dbl"] for k in ("_min", "", "_max"))
+            assert low <= value <= high
+        x, y, w, h = record["bounding_boxes"][1]["box"]
+        assert min(x, y) >= 0
+        assert x + w <= record["img_width"] == scene.width
+        assert y + h <= record["img_height"] == scene.height
+
+
+def test_metadata_says_little_of_the_class_but_not_nothing():
+    counts = np.zeros((len(CLASSES), len(REGIONS)))
+    for index in range(4000):
+        spot = place(0, "train", index)
+        counts[CLASSES.index(spot.category), REGIONS.index(spot.region)] += 1
+    best_guess = counts.max(axis=0).sum() / counts.sum()
+    assert 0.2 < best_guess < 0.35
+    assert counts.sum(axis=1).min() > 330  # classes are even
+
+
+def test_real_records_have_the_same_keys(real_data):
+    real = json.loads((real_data / "fmow" / "fountain_514_1_rgb.json").read_text())
+    _, record = draw(0, "train", 0, 0, 96)
+    record["img_filename"] = ""
+    assert record.keys() == real.keys()
+    for key, value in real.items():
+        assert type(record[key]) is type(value), key
+    for ours, theirs in zip(record["bounding_boxes"], real["bounding_boxes"], strict=True):
+        assert ours.keys() | {"crowd_rank"} == theirs.keys() | {"crowd_rank"}
