@@ -21,6 +21,7 @@ from satmip_jax.report.run import CONFIG_FILE, Run, read_run
 from satmip_jax.report.scores import scores
 from satmip_jax.report.section import Part, Section
 from satmip_jax.report.study import STUDY_FILE, read_study
+from satmip_jax.report.training import compared_training, training
 from satmip_jax.runtime.files import write_atomically
 
 
@@ -96,7 +97,7 @@ def _compare(trained: Sequence[Run]) -> Section:
     if any(run.scores for run in trained):
         tables = scores([(run.name, run.scores) for run in trained])
         parts.append(Part("Scores", "scores", tables))
-    if pictures := runs.compared_training(trained):
+    if pictures := compared_training(trained):
         parts.append(Part("Training", "pictures", pictures))
     return Section(f"{len(trained)} runs compared", parts=parts)
 
@@ -112,7 +113,7 @@ def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
         parts.append(Part("Scores", "scores", tables))
     else:
         notes.append("No scores yet: run `satmip evaluate` for this workdir.")
-    if part := runs.training(run):
+    if part := training(run):
         parts.append(part)
     folder = str(data or run.config.data.dir)
     if (encoded := _encode(run, folder, notes, explicit=data is not None)) is not None:

@@ -31,7 +31,7 @@ def test_page_holds_all_its_parts(page):
     ):
         assert title in contents
         assert f">{title}</h3>" in page.source
-    assert "64 (4 steps of 16, global)" in page.text
+    assert "64 (4 steps of 16)" in page.text
     assert "optimizer.batch_size" in page.text
     assert page.source.count("data:image/jpeg") >= 8 * 7  # queries and their neighbours
 
