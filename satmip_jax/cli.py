@@ -185,10 +185,7 @@ def doctor(
     help="Metadata fields that the encoder sees, such as GSD+Time or all-leak.",
 )
 @click.option(
-    "--protocols",
-    default="knn5,knn20-weighted,linear",
-    show_default=True,
-    help="Classifiers, separated by commas.",
+    "--protocols", help="Classifiers, separated by commas, such as knn5,linear.  [default: all]"
 )
 @click.option(
     "--block",
@@ -206,14 +203,14 @@ def doctor(
 )
 @click.option(
     "--baseline",
-    type=click.Choice(["colour", "patches", "fields"]),
-    help="Evaluate features that need no training instead.",
+    metavar="NAME",
+    help="Evaluate features that need no training instead: colour, patches or fields.",
 )
 def evaluate(
     workdir: str,
     data: str,
     features: str,
-    protocols: str,
+    protocols: str | None,
     init: str,
     baseline: str | None,
     **options: Any,
@@ -222,7 +219,7 @@ def evaluate(
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
     from satmip_jax.evaluation.results import print_scores, write_scores
 
-    options["protocols"] = protocols.split(",")
+    options["protocols"] = protocols.split(",") if protocols else None
     if baseline:
         rows = evaluate_baseline(baseline, data, **options)
     else:

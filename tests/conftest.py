@@ -54,6 +54,19 @@ def forward_of_views(towers, params, mesh, schema, batch):
     return Forward(towers, params, keys, lambda images, _, view: images[:, view], mesh, schema)
 
 
+def load_state(workdir: Path):
+    """The whole training state in the newest checkpoint of a run, on the host."""
+    from satmip_jax.checkpoints.manager import Checkpoints
+    from satmip_jax.distributed.sharding import make_mesh
+    from satmip_jax.training.step import build_program
+
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        config, schema = checkpoints.run()
+        examples = schema.splits[config.data.train_split]
+        program = build_program(config, schema, examples, make_mesh(jax.devices()[:1]))
+        return jax.device_get(checkpoints.restore(program.abstract))
+
+
 @contextlib.contextmanager
 def full_disk(size):
     """No file may grow beyond `size` bytes: like a full disk, without being root."""

@@ -291,7 +291,7 @@ class Drill:
         return left
 
     def note_damage(self, damaged: str, run: Run) -> None:
-        seen = "is not whole" in run.printed()
+        seen = "is damaged" in run.printed()
         self.damages[damaged.split(":")[0] + (", noticed" if seen else ", not noticed")] += 1
         if not seen:
             print(f"not noticed (harmless if the result is the same): {damaged}", flush=True)

@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy():
     [
         (("train", "--config", "nope.py", "--workdir", "x"), "no config file 'nope.py'"),
         (("prepare", "eurosat", "--source", "nowhere", "--out", "x"), "no file or folder"),
-        (("evaluate", "--workdir", "nowhere", "--data", "x"), "holds no checkpoints"),
+        (("evaluate", "--workdir", "nowhere", "--data", "x"), "has no checkpoints"),
         (
             ("evaluate", "--workdir", "x", "--data", "x", "--fields", "Weather"),
             "unknown field or group 'Weather'",

@@ -1,10 +1,10 @@
-"""Checkpoints: the training state and all that is needed to go on from it or to evaluate it.
+"""Checkpoints: the training state, and all that is needed to resume or evaluate it.
 
 A checkpoint holds two items: `state` (parameters, optimiser state, step; the step is also the
 position in the data) and `run` (config, schema, version, and a record of every leaf). Orbax writes
-it under a temporary name and renames it when it is whole; then it is read back and compared with
-the record, while training goes on. Older ones are deleted only after that. What is not whole is
-not restored: it is moved to `<workdir>/damaged`, and the newest whole one is taken.
+it under a temporary name and renames it when it is complete. It is then read back and compared with
+the record while training continues, and older checkpoints are deleted only after that. A damaged
+checkpoint is never restored: it is moved to `<workdir>/damaged`, and the newest intact one is used.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,13 @@ PyTree = Any
 
 log = logging.getLogger(__name__)
 
-# What orbax trips over in damaged files; not RuntimeError, which is a device's want of memory.
+# Errors of orbax on damaged files. Not RuntimeError: that is a device out of memory.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
+MAX_LISTED = 20  # leaves in a message
 
 
 class CheckpointError(SatmipError, ValueError):
-    """A checkpoint that does not fit; the message names each missing or misshapen leaf."""
+    """A missing or unsuitable checkpoint; the message names each missing or misshapen leaf."""
 
 
 class SaveError(SatmipError, OSError):
@@ -50,18 +51,28 @@ class SaveError(SatmipError, OSError):
 class Checkpoints:
     """The checkpoints of one run, in `<workdir>/checkpoints`.
 
+    Saving is asynchronous. The usual order of calls is `save`, then `poll` while training
+    continues, and `wait` at the end; `close` (or the `with` block) releases files and threads. On
+    several processes every process makes the same calls, except for `poll`, which does nothing.
+
     Args:
         workdir: folder of the run.
-        keep: how many of the newest stay, beside the best by `scores`.
-        read_only: nothing is written, moved or deleted.
+        keep: number of newest checkpoints to keep, besides the best by `scores`.
+        read_only: write, move and delete nothing; the folder must exist.
 
     Attributes:
-        scores: step -> score, higher is better; filled by whoever evaluates.
+        folder: absolute path of the checkpoints, one folder per step.
+        scores: step -> score, higher is better; filled by the caller.
+
+    Raises:
+        CheckpointError: `read_only`, and there are no checkpoints.
 
     Example:
-        >>> with Checkpoints(workdir, keep=2) as checkpoints:
-        ...     checkpoints.save(step, state, config, schema)
-        ...     state = checkpoints.restore(abstract_state)
+        >>> from satmip_jax.checkpoints.manager import Checkpoints
+        >>> with Checkpoints(workdir, read_only=True) as checkpoints:
+        ...     config, schema = checkpoints.run()
+        ...     checkpoints.latest
+        4
     """
 
     def __init__(self, workdir: str | Path, *, keep: int = 2, read_only: bool = False) -> None:
@@ -69,10 +80,10 @@ class Checkpoints:
         self.keep, self.read_only = keep, read_only
         self.scores: dict[int, float] = {}
         self._reading_back: ReadBack | None = None
-        self._failure = ""  # why the last save came to nothing
+        self._failure = ""  # why the last save failed
         if read_only and not self.folder.is_dir():
             raise CheckpointError(
-                f"{workdir} holds no checkpoints: train first, `satmip train --workdir {workdir}`"
+                f"{workdir} has no checkpoints: train first, `satmip train --workdir {workdir}`"
             )
         self._manager = self._open()
 
@@ -98,7 +109,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest score, or None."""
+        """Step of the checkpoint with the highest score (of equals the newest), or None."""
         scored = [step for step in self._manager.all_steps() if step in self.scores]
         return max(scored, key=lambda step: (self.scores[step], step), default=None)
 
@@ -107,15 +118,20 @@ class Checkpoints:
     def save(
         self, step: int, state: PyTree, config: ConfigDict, schema: Schema, *, hurry: bool = False
     ) -> None:
-        """Start writing a checkpoint; returns as soon as `state` may be donated again.
+        """Start writing a checkpoint; return as soon as `state` may be donated again.
 
-        What goes wrong in writing, for want of space say, is told when it is known; `wait` raises.
+        Write errors (such as a full disk) are logged as soon as they are detected, and training
+        may continue; `wait` raises them.
 
         Args:
-            hurry: do not wait for the checkpoint before to be read back.
+            step: number of training steps done.
+            state: pytree of `jax.Array`, such as a `TrainState`.
+            config: of the run.
+            schema: of the data that the model was built for.
+            hurry: do not wait until the previous checkpoint has been read back.
 
         Raises:
-            CheckpointError: the state holds what is not finite: nothing is written.
+            CheckpointError: the state holds values that are not finite. Nothing is written.
         """
         self.settle(read_back=not hurry)
         try:
@@ -134,28 +150,40 @@ class Checkpoints:
         try:
             self._manager.save(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
-            pending.written = error
+            pending.write_error = error
             self.settle()
         else:
             pending.start()
 
     def poll(self) -> None:
-        """Tell what became of the last save, if that is known by now."""
+        """Settle the last save if it is finished; return at once if it is not.
+
+        Call it between steps, so that write errors are logged early. With several processes it
+        does nothing, as they would have to agree on the result; the next `save` or `wait` does.
+        """
         pending = self._reading_back
         if pending is not None and jax.process_count() == 1 and pending.done():
             self.settle()
 
     def settle(self, *, read_back: bool = True) -> None:
-        """Wait until the last save is on disk and read back (or not); tell what went wrong."""
+        """Wait for the last save, and act on its result.
+
+        An intact checkpoint makes older ones obsolete: they are deleted. A failed or damaged one is
+        logged and moved aside, and training may continue.
+
+        Args:
+            read_back: wait until it has been compared with its record; False only waits until it
+                is written.
+        """
         pending, self._reading_back = self._reading_back, None
         if pending is None:
             return
-        written, damage = pending.finish(read_back)
-        reason = f"could not be written: {short_reason(written)}" if written else damage
+        write_error, damage = pending.finish(read_back)
+        reason = f"could not be written: {short_reason(write_error)}" if write_error else damage
         if jax.process_count() > 1 and read_back:
             reasons = multihost_utils.process_allgather(np.array([bool(reason)]))
             if reasons.any() and not reason:
-                reason = "is not whole on another process"
+                reason = "is damaged on another process"
         self._failure = f"checkpoint {pending.step} {reason}" if reason else ""
         if not reason:
             if read_back:
@@ -164,29 +192,29 @@ class Checkpoints:
         kept = ", ".join(str(step) for step in self._steps() if step != pending.step) or "none yet"
         log.warning(
             f"{self._failure}\n"
-            f"  Checkpoints kept: {kept}. Training goes on; the next save tries anew."
+            f"  Checkpoints kept: {kept}. Training continues; the next save is another attempt."
         )
         self._reopen(damaged=[pending.step])
 
     def wait(self, *, read_back: bool = True) -> None:
-        """Block until everything that was saved is whole on disk.
+        """Block until the last checkpoint is on disk and intact.
 
         Args:
-            read_back: False where time is short; then a restore is the first to read it.
+            read_back: False where time is short; the checkpoint is then only checked by a restore.
 
         Raises:
-            SaveError: the last save came to nothing.
+            SaveError: the last save failed.
         """
         self.settle(read_back=read_back)
         if self._failure:
             raise SaveError(
                 f"{self._failure}\n  The last state is lost; the newest checkpoint in "
-                f"{self.folder} is {self.latest or 'none'}. Mend what is wrong (make room, say); "
-                "the same command goes on from there."
+                f"{self.folder} is {self.latest or 'none'}. Fix the problem (for example, free "
+                "disk space) and run the same command again to resume."
             )
 
     def _delete_old(self) -> None:
-        """Keep the newest and the best; called when the newest one is known to be whole."""
+        """Keep the newest and the best; called when the newest one is known to be intact."""
         steps = self._steps()
         for step in steps[: -self.keep]:
             if step != self.best:
@@ -196,12 +224,15 @@ class Checkpoints:
                     log.warning(f"checkpoint {step} could not be deleted: {error}")
 
     def _reopen(self, damaged: list[int]) -> None:
-        """Set damaged checkpoints aside, remove what failed saves left, and start afresh.
+        """Replace the Orbax manager after a failure.
 
-        Orbax raises the error of a failed save again in the next one.
+        Orbax raises the error of a failed save again in the next one, so its manager cannot be used
+        any more. It is closed, the `damaged` steps are moved to `<workdir>/damaged`, the temporary
+        folders of failed saves are deleted (they hold disk space), and a new manager is opened,
+        which knows the remaining checkpoints.
         """
         for _ in range(5):  # each part of orbax that failed raises once before the rest is closed
-            with suppress(OSError, ValueError):  # told already
+            with suppress(OSError, ValueError):  # already logged
                 self._manager.close()
                 break
         if is_main_process():
@@ -211,7 +242,7 @@ class Checkpoints:
                     aside.parent.mkdir(exist_ok=True)
                     shutil.rmtree(aside, ignore_errors=True)
                     (self.folder / str(step)).rename(aside)
-            for _ in range(50):  # writers that have not failed may go on for a moment
+            for _ in range(50):  # writers that have not failed may continue for a moment
                 if not (left := list(self.folder.glob("*.orbax-checkpoint-tmp*"))):
                     break
                 for unfinished in left:
@@ -224,29 +255,65 @@ class Checkpoints:
     # --- restoring --------------------------------------------------------------------------------
 
     def restore(self, abstract: PyTree, step: int | None = None) -> PyTree:
-        """Return the state saved at `step` with the shardings of `abstract`.
+        """Return a saved state, placed by the shardings of `abstract`.
 
-        By default it is that of the newest whole checkpoint; those that are not are named.
+        Every leaf is compared with its record first. Without `step`, damaged checkpoints are
+        logged and moved aside (skipped if `read_only`), and the newest intact one is restored.
 
         Args:
-            abstract: pytree of `jax.ShapeDtypeStruct` with shardings.
+            abstract: pytree of `jax.ShapeDtypeStruct` with shardings, as the state was saved.
+            step: of the checkpoint; the newest intact one by default.
+
+        Returns:
+            The pytree of `abstract`, of `jax.Array`.
 
         Raises:
-            CheckpointError: there is none, none is whole, or leaves are missing, unexpected or
-                misshapen.
+            CheckpointError: there is no such checkpoint, none is intact, or leaves are missing,
+                unexpected or misshapen; the message names them.
         """
+        return self._restore_intact(abstract, step, partial=False)
+
+    def restore_params(self, abstract_params: PyTree, step: int | None = None) -> PyTree:
+        """Return only the parameters of a saved state; the optimiser state is not read.
+
+        Checks and fallback are those of `restore`, for the leaves of the parameters.
+
+        Args:
+            abstract_params: pytree of `jax.ShapeDtypeStruct` with shardings, as from
+                `models.abstract_params`.
+            step: of the checkpoint; the newest one with intact parameters by default.
+
+        Returns:
+            The pytree of `abstract_params`, of `jax.Array`.
+
+        Raises:
+            CheckpointError: as for `restore`.
+
+        Example:
+            >>> from satmip_jax.checkpoints.manager import Checkpoints
+            >>> from satmip_jax.metadata.schema import Schema
+            >>> state = {"step": jnp.int32(7), "params": {"kernel": jnp.ones((2, 3))}}
+            >>> with Checkpoints("run") as checkpoints:
+            ...     checkpoints.save(7, state, config, Schema.load(shards / "schema.json"))
+            ...     checkpoints.wait()
+            ...     params = checkpoints.restore_params(jax.eval_shape(lambda: state["params"]))
+            >>> params["kernel"].shape
+            (2, 3)
+        """
+        return self._restore_intact({"params": abstract_params}, step, partial=True)["params"]
+
+    def _restore_intact(self, abstract: PyTree, step: int | None, *, partial: bool) -> PyTree:
+        """Restore `step`, or the newest intact checkpoint."""
         damaged = {}
         for candidate in self._choose(step):
             try:
-                state = self._restore(abstract, candidate)
+                state = self._restore(abstract, candidate, partial=partial)
             except integrity.DamagedError as error:
                 damaged[candidate] = str(error)
                 continue
             for bad, reason in damaged.items():
-                aside = (
-                    "passed over" if self.read_only else f"moved to {self.folder.parent}/damaged"
-                )
-                log.warning(f"checkpoint {bad} is not whole and {aside}: {reason}")
+                aside = "skipped" if self.read_only else f"moved to {self.folder.parent}/damaged"
+                log.warning(f"checkpoint {bad} is damaged and {aside}: {reason}")
             if damaged:
                 log.warning(f"going back to checkpoint {candidate}")
                 if not self.read_only:
@@ -254,68 +321,91 @@ class Checkpoints:
             return state
         reasons = "\n  ".join(f"{bad}: {reason}" for bad, reason in damaged.items())
         raise CheckpointError(
-            f"no checkpoint in {self.folder} is whole:\n  {reasons}\n"
-            "Put a whole one there, or train into another workdir."
+            f"no checkpoint in {self.folder} is intact:\n  {reasons}\n"
+            "Copy an intact one there, or train in another workdir."
         )
 
-    def _restore(self, abstract: PyTree, step: int) -> PyTree:
-        """The state of a checkpoint that has been read and compared with its record before."""
+    def _restore(self, abstract: PyTree, step: int, *, partial: bool) -> PyTree:
+        """Restore a checkpoint after its leaves were read and compared with its record.
+
+        Args:
+            abstract: the state, or a part of it.
+            step: of the checkpoint.
+            partial: neither check nor read leaves that are not in `abstract`.
+
+        Raises:
+            DamagedError: it is damaged, on this or on another process.
+            CheckpointError: it is of another model.
+        """
         folder = self.folder / str(step)
         problem = ""
-        expected: integrity.Record = {}
         try:
-            expected = self._record(folder, step)
+            stored = integrity.checked_record(integrity.read_run(folder))
         except integrity.DamagedError as error:
             problem = str(error)
-        if not problem:
-            self._compare(integrity.leaves(abstract), expected, step)
-            # sizes are known to be the model's from here on, whoever wrote the checkpoint
-            problem = integrity.problem(folder / "state", expected)
+        else:
+            wanted = integrity.named_leaves(abstract)
+            if partial:
+                tops = {name.split(".")[0] for name in wanted}
+                stored = {n: entry for n, entry in stored.items() if n.split(".")[0] in tops}
+            self._compare(wanted, stored, step)
+            # from here on, sizes are known to be the model's, even in an untrusted checkpoint
+            problem = integrity.find_problem(folder / "state", stored)
         if jax.process_count() > 1:
             problems = multihost_utils.process_allgather(np.array([bool(problem)]))
             if problems.any() and not problem:
-                problem = "not whole on another process"
+                problem = "damaged on another process"
         if problem:
             raise integrity.DamagedError(problem)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         try:
-            return self._manager.restore(step, args=args)["state"]
+            return self._read(abstract, step, partial=partial)
         except UNREADABLE as error:  # files beside the leaves are damaged
             raise integrity.DamagedError(f"cannot be restored: {short_reason(error)}") from error
 
-    def _record(self, folder: Path, step: int) -> integrity.Record:
-        """What the leaves of a checkpoint should be."""
-        run = integrity.read_json(folder / "run" / "metadata")
-        if isinstance(run, dict) and "leaves" not in run:  # written by satmip before 0.2
-            try:
-                stored = integrity.leaves(self._manager.item_metadata(step)["state"])
-            except UNREADABLE as error:
-                raise integrity.DamagedError(f"cannot be read: {short_reason(error)}") from error
-            return {name: [str(x.dtype), [*x.shape], ""] for name, x in stored.items()}
-        return integrity.checked_record(run)
+    def _read(self, abstract: PyTree, step: int, *, partial: bool) -> PyTree:
+        if not partial:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            return self._manager.restore(step, args=args)["state"]
+        # StandardRestore has no partial restore
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            return reader.restore(
+                self.folder / str(step) / "state",
+                args=ocp.args.PyTreeRestore(
+                    abstract,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                    partial_restore=True,
+                ),
+            )
 
-    def _compare(self, wanted: dict[str, Any], stored: integrity.Record, step: int) -> None:
-        """Name each leaf that differs in presence, shape or dtype."""
+    def _compare(self, wanted: Mapping[str, Any], stored: integrity.Record, step: int) -> None:
+        """Raise CheckpointError with each leaf that differs in presence, shape or dtype."""
         problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
         problems += [f"unexpected {name}" for name in sorted(stored.keys() - wanted.keys())]
         for name in sorted(wanted.keys() & stored.keys()):
-            (dtype, shape, _), b = stored[name], wanted[name]
-            if (dtype, shape) != (str(b.dtype), [*b.shape]):
-                problems.append(f"{name} is {dtype}{shape}, expected {b.dtype}{[*b.shape]}")
+            (dtype, shape, _), leaf = stored[name], wanted[name]
+            if (dtype, shape) != (str(leaf.dtype), [*leaf.shape]):
+                problems.append(f"{name} is {dtype}{shape}, expected {leaf.dtype}{[*leaf.shape]}")
         if problems:
-            shown = "\n  ".join(problems[:20]) + ("\n  ..." if len(problems) > 20 else "")
+            listed = "\n  ".join(problems[:MAX_LISTED])
+            listed += "\n  ..." if len(problems) > MAX_LISTED else ""
             raise CheckpointError(
                 f"checkpoint {step} in {self.folder} is of another model; {len(problems)} leaves "
-                f"differ:\n  {shown}\nUse the config it was trained with, or another workdir."
+                f"differ:\n  {listed}\nUse the config it was trained with, or another workdir."
             )
 
     def run(self, step: int | None = None) -> tuple[ConfigDict, Schema]:
-        """Return the config and the schema saved at `step` (newest that can be read by default)."""
+        """Return the config and the schema that were saved with a checkpoint.
+
+        Args:
+            step: of the checkpoint; the newest one that can be read by default.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or none can be read.
+        """
         problem: Exception | None = None
         for candidate in self._choose(step):
-            path = self.folder / str(candidate) / "run" / "metadata"
             try:
-                run = integrity.read_json(path)
+                run = integrity.read_run(self.folder / str(candidate))
                 return from_json(run["config"]), Schema.from_json(run["schema"])
             except (
                 integrity.DamagedError,
@@ -323,24 +413,31 @@ class Checkpoints:
                 SchemaError,
                 KeyError,
                 TypeError,
-            ) as e:
-                problem = problem or e
+            ) as error:
+                problem = problem or error
         raise CheckpointError(f"{self.folder}: {problem}") from problem
 
     def _steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
 
     def _choose(self, step: int | None) -> Iterator[int]:
-        """The step that is asked for, or all from the newest on."""
+        """Yield the given step, or all steps from the newest to the oldest."""
         steps = self._steps()
         if step in steps:
             return iter([step])
         if step is None and steps:
             return reversed(steps)
-        have = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(f"{self.folder} holds no checkpoint {step or ''} (there are: {have})")
+        available = ", ".join(map(str, steps)) or "none"
+        raise CheckpointError(
+            f"{self.folder} has no checkpoint {step or ''} (available: {available})"
+        )
 
     def close(self) -> None:
+        """Wait until the last save is written, and release the files and threads of Orbax.
+
+        Reading back is cancelled, and a write error is logged, not raised: call `wait` before to be
+        sure of the last checkpoint. The object cannot be used afterwards.
+        """
         if self._reading_back is not None:
             self._reading_back.finish(read_back=False)
         try:

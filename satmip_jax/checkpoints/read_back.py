@@ -10,21 +10,34 @@ import orbax.checkpoint as ocp
 
 from satmip_jax.checkpoints import integrity
 
+MAX_REASON = 500  # characters
+
 
 class ReadBack:
-    """A thread that waits for a save to be committed, and compares what is on disk."""
+    """A thread that waits until a save is committed, and compares the files with its record.
+
+    Args:
+        manager: the manager that saves.
+        step: of the checkpoint.
+        folder: of the checkpoint, once it is committed.
+        leaves: the record, from `integrity.record`.
+
+    Attributes:
+        write_error: set by the caller if the save failed at once, or by `finish`.
+    """
 
     def __init__(
         self, manager: ocp.CheckpointManager, step: int, folder: Path, leaves: integrity.Record
     ) -> None:
         self.step = step
-        self.written: Exception | None = None
+        self.write_error: Exception | None = None
         self._manager, self._folder, self._leaves = manager, folder, leaves
         self._problem = ""
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-back", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -32,37 +45,50 @@ class ReadBack:
             if self._cancelled.wait(0.05):
                 return
             if not self._manager.is_saving_in_progress() and not self._folder.is_dir():
-                return  # it failed
+                return  # the save failed
         try:
-            self._problem = integrity.problem(
+            self._problem = integrity.find_problem(
                 self._folder / "state", self._leaves, self._cancelled.is_set
             )
         except Exception as error:
             self._problem = f"cannot be read back: {short_reason(error)}"
 
     def done(self) -> bool:
+        """Whether the thread has ended."""
         return not self._thread.is_alive()
 
     def finish(self, read_back: bool) -> tuple[Exception | None, str]:
-        """Wait; return the error of writing, or else what reading back found."""
+        """Wait until the save has ended, and for the thread.
+
+        Args:
+            read_back: False cancels the comparison; the leaves checked by then count.
+
+        Returns:
+            The error of the save, and the damage found in its files ("" if none).
+        """
         if not read_back:
             self._cancelled.set()
-        if self.written is None:
+        if self.write_error is None:
             try:
                 self._manager.wait_until_finished()
             except (OSError, ValueError) as error:
-                self.written = error
-        if self.written is not None:
+                self.write_error = error
+        if self.write_error is not None:
             self._cancelled.set()
         if self._thread.ident is not None:
             self._thread.join()
-        return self.written, self._problem and f"is damaged: {self._problem}"
+        return self.write_error, self._problem and f"is damaged: {self._problem}"
 
 
 def short_reason(error: Exception) -> str:
-    """The message of an error on one line, without tensorstore's specifications.
+    """Return the message of an error on one line, without tensorstore's specifications.
 
-    The middle of a long one is left out: the system's reason stands at its end.
+    A long message is cut in the middle: the reason of the operating system stands at its end.
+
+    Example:
+        >>> from satmip_jax.checkpoints.read_back import short_reason
+        >>> short_reason(OSError("File too large [spec='{...}']"))
+        'File too large'
     """
     text = re.sub(r" \[\w+='.*", "", " ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:150]} ... {text[-345:]}"
+    return text if len(text) <= MAX_REASON else f"{text[:150]} ... {text[-345:]}"

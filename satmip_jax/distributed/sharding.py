@@ -110,6 +110,23 @@ def state_sharding(
     return shardings, notes
 
 
+def shapes_with_shardings(shapes: Any, mesh: Mesh) -> Any:
+    """Attach the shardings of `RULES` to the shapes of a training state or of a part of it.
+
+    Args:
+        shapes: pytree of `jax.ShapeDtypeStruct`, as from `jax.eval_shape`.
+        mesh: from `make_mesh`.
+
+    Returns:
+        The same pytree, each leaf with its `NamedSharding`.
+    """
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        state_sharding(shapes, mesh)[0],
+    )
+
+
 def leaf_name(path: Sequence[Any]) -> str:
     """Dotted name of a leaf: "params.image_encoder.norm.scale"."""
 

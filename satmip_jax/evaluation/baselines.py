@@ -1,35 +1,124 @@
-"""Features that need no training: what a learned representation has to beat.
+"""Baselines: features that need no training, which a learned representation has to beat.
 
-On EuroSAT (RGB, 64 pixels, standardised, kNN of k = 5 by cosine, percent), val of the random
-split | of the spatial split: colour statistics 73.8 | 68.9, patch projections 80.5 | 73.9.
+On EuroSAT (RGB, 64 pixels, standardised, kNN with k = 5 by cosine), accuracy in percent on val of
+the random split | of the spatial split: colour statistics 73.8 | 68.9, patch projections
+80.5 | 73.9.
+
+A new baseline is one entry in `BASELINES`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from numpy.typing import ArrayLike, NDArray
+from jaxtyping import Float, UInt8
+
+from satmip_jax.data.batch_reader import Batch, ReadBatch, read_in_order
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.evaluation.features import Features, select_readable
+from satmip_jax.metadata import tabular
+from satmip_jax.metadata.schema import Schema
 
 PATCH = 8  # pixels
 FILTERS = 256
-CHUNK = 512  # images on the device at a time
+CHUNK = 512  # images decoded and described at a time
 
 
-def colour_statistics(images: ArrayLike) -> NDArray[np.float32]:
-    """Mean and standard deviation of each channel: uint8 (n, s, s, 3) -> (n, 6), in [0, 1]."""
+@dataclass(frozen=True)
+class Baseline:
+    """A way to describe records without training.
+
+    Attributes:
+        kinds: of `features.KINDS`, those that are scored.
+        describe: `(batch, schema, fields)` -> features by kind, float32 (b, d) each. The batch is
+            that of `ReadBatch`; `fields` is a selection for `Schema.select_fields`.
+    """
+
+    kinds: tuple[str, ...]
+    describe: Callable[[Batch, Schema, str], dict[str, np.ndarray]]
+
+
+def extract_baseline(baseline: Baseline, dataset: ShardDataset, *, fields: str = "all") -> Features:
+    """Describe a split, in the order of its records; unreadable records are left out.
+
+    Images are decoded and described `CHUNK` at a time, so host memory is bounded whatever the size
+    of the split.
+
+    Args:
+        baseline: one of `BASELINES`.
+        dataset: the split.
+        fields: metadata fields that may be used, see `Schema.select_fields`.
+
+    Raises:
+        BadRecordsError: more than 100 records are unreadable.
+
+    Example:
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
+        >>> features = extract_baseline(BASELINES["colour"], ShardDataset(shards, "val"))
+        >>> features.by_kind["image"].shape
+        (24, 6)
+    """
+    numbers = np.arange(len(dataset))
+    size = min(CHUNK, len(dataset))
+    reader = ReadBatch(dataset, dataset.schema)
+    parts = []
+    for batch in read_in_order(reader, numbers.tolist(), size=size):
+        rows = len(batch["index"])
+        part = baseline.describe(
+            jax.tree.map(lambda x: _pad_rows(x, size), batch), dataset.schema, fields
+        )
+        part |= {"label": batch["label"], "index": batch["index"]}
+        part |= {"location": tabular.locations(batch["metadata"])}
+        parts.append({name: column[:rows] for name, column in part.items()})
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return select_readable(table, numbers)
+
+
+def _pad_rows(x: np.ndarray, rows: int) -> np.ndarray:
+    """Append rows of zeros, so that every batch has one shape and one shape is compiled."""
+    return np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+# --- descriptions of images -----------------------------------------------------------------------
+
+
+def colour_statistics(images: UInt8[np.ndarray, "n side side 3"]) -> Float[np.ndarray, "n 6"]:
+    """Return mean and standard deviation of each channel, in [0, 1], as float32.
+
+    Example:
+        >>> from satmip_jax.evaluation.baselines import colour_statistics
+        >>> colour_statistics(np.full((1, 8, 8, 3), 51, np.uint8)).round(2)
+        array([[0.2, 0.2, 0.2, 0. , 0. , 0. ]], dtype=float32)
+    """
     return _in_chunks(_colour_statistics, images)
 
 
-def patch_projections(images: ArrayLike, seed: int = 0) -> NDArray[np.float32]:
-    """Random projections of 8x8 patches with ReLU, pooled: a random one-layer network.
+def patch_projections(
+    images: UInt8[np.ndarray, "n side side 3"], seed: int = 0
+) -> Float[np.ndarray, "n 512"]:
+    """Return pooled random projections of 8x8 patches with ReLU: a random one-layer network.
 
-    uint8 (n, s, s, 3) -> float32 (n, 512): the mean over the patches of 256 projections, then
-    their standard deviations. Patches do not overlap; what is left at the border is not seen.
+    Patches do not overlap, and pixels left over at the border are ignored.
+
+    Args:
+        images: of 8 pixels or more a side.
+        seed: of the 256 random filters.
+
+    Returns:
+        float32: the mean over the patches of the 256 projections, then their standard deviations.
+
+    Example:
+        >>> from satmip_jax.evaluation.baselines import patch_projections
+        >>> patch_projections(np.zeros((2, 16, 16, 3), np.uint8)).shape
+        (2, 512)
     """
     shape = (PATCH, PATCH, 3, FILTERS)
     filters = jax.random.normal(jax.random.key(seed), shape, jnp.float32) / np.sqrt(PATCH**2 * 3)
@@ -44,10 +133,10 @@ def _colour_statistics(images: Array) -> Array:
 
 @jax.jit
 def _patch_projections(filters: Array, images: Array) -> Array:
-    # Centred pixels, by no statistics of the data: a plain patch then has answers of both signs.
+    # Centred by no statistics of the data: a plain patch then has projections of both signs.
     pixels = images.astype(jnp.float32) / 255 - 0.5
     # (b, s, s, 3) . (8, 8, 3, f) -> (b, s/8, s/8, f)
-    answers = lax.conv_general_dilated(
+    projections = lax.conv_general_dilated(
         pixels,
         filters,
         window_strides=(PATCH, PATCH),
@@ -55,7 +144,7 @@ def _patch_projections(filters: Array, images: Array) -> Array:
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=lax.Precision.HIGHEST,
     )
-    return _pool(jax.nn.relu(answers))
+    return _pool(jax.nn.relu(projections))
 
 
 def _pool(values: Array) -> Array:
@@ -63,8 +152,7 @@ def _pool(values: Array) -> Array:
     return jnp.concatenate([jnp.mean(values, axis=(1, 2)), jnp.std(values, axis=(1, 2))], axis=1)
 
 
-def _in_chunks(function: Callable[[Array], Array], images: ArrayLike) -> NDArray[np.float32]:
-    images = np.asarray(images)
+def _in_chunks(function: Callable[[Array], Array], images: np.ndarray) -> np.ndarray:
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images are {images.dtype} {images.shape}: expected uint8 (n, s, s, 3)")
     if min(images.shape[1:3]) < PATCH:
@@ -73,7 +161,32 @@ def _in_chunks(function: Callable[[Array], Array], images: ArrayLike) -> NDArray
     parts = []
     for start in range(0, max(len(images), 1), size):
         chunk = images[start : start + size]
-        short = size - len(chunk)  # filled up, so that one shape is compiled
-        chunk = np.pad(chunk, ((0, short), (0, 0), (0, 0), (0, 0)))
-        parts.append(np.asarray(function(jnp.asarray(chunk)))[: size - short])
+        described = function(jnp.asarray(_pad_rows(chunk, size)))
+        parts.append(np.asarray(described)[: len(chunk)])
     return np.concatenate(parts)
+
+
+# --- the baselines --------------------------------------------------------------------------------
+
+
+def _colour(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
+    """Mean and standard deviation of each channel."""
+    return {"image": colour_statistics(batch["image"])}
+
+
+def _patches(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
+    """Pooled random projections of patches."""
+    return {"image": patch_projections(batch["image"])}
+
+
+def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
+    """The metadata fields themselves; for "both", beside colour statistics."""
+    raw = tabular.raw_features(batch["metadata"], schema, schema.select_fields(fields))
+    return _colour(batch, schema, fields) | {"metadata": np.asarray(raw)}
+
+
+BASELINES: dict[str, Baseline] = {
+    "colour": Baseline(("image",), _colour),
+    "patches": Baseline(("image",), _patches),
+    "fields": Baseline(("metadata", "both"), _fields),
+}

@@ -4,95 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from satmip_jax.checkpoints.manager import Checkpoints
-from satmip_jax.data.batch_reader import Batch, read_all
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import make_mesh
-from satmip_jax.evaluation import baselines
+from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import KINDS, Features, extract
-from satmip_jax.evaluation.protocols import BLOCK, PROTOCOLS, EvaluationError, score
+from satmip_jax.evaluation.model import Model, load_model
+from satmip_jax.evaluation.protocols import BLOCK, EvaluationError, score
 from satmip_jax.evaluation.results import Score
-from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.models import Towers, build_towers
-from satmip_jax.objectives import build_method
-from satmip_jax.training.optimizer import make_optimizer
-from satmip_jax.training.step import TrainState, init_state
+from satmip_jax.models import Towers
 
-BANK = "train"  # the split whose labels are known, unless asked otherwise
+BANK = "train"  # default split of the labelled examples
+TRAINING_PROTOCOL = "knn5"  # scored during training
 
 
 def evaluate(
     workdir: str | Path,
-    data: str,
+    data: str | Path,
     *,
     split: str = "val",
     bank: str = BANK,
     tune: str | None = None,
     features: Sequence[str] = KINDS,
     fields: str = "all",
-    protocols: Sequence[str] = tuple(PROTOCOLS),
+    protocols: Sequence[str] | None = None,
     block: float = BLOCK,
     init: str = "trained",
 ) -> list[Score]:
     """Score the checkpoint in `workdir` on prepared data.
 
     Args:
-        data: folder that `satmip prepare` wrote.
-        split, bank: examples to be classified, and those whose labels are known.
+        workdir: folder of the run.
+        data: folder written by `satmip prepare`.
+        split: examples to classify.
+        bank: split of the labelled examples that classify them.
         tune: split on which weights and strengths are chosen, and which then joins the bank; a
-            fifth of the bank where it is not given.
-        features: of "image", "metadata" and "both"; what the method lacks is left out, and so is
-            metadata where the data have none of `fields`.
-        fields: those that the metadata encoder may see, see `select_fields`.
-        protocols, block: see `protocols.score`. Rows say where `bank` and `tune` are not the
-            default, as in "knn5 (tune val)": such scores stand beside the others.
+            fifth of the bank by default.
+        features: of "image", "metadata" and "both". Those that the method lacks are left out, and
+            so is metadata where the data have none of `fields`.
+        fields: shown to the metadata encoder, see `select_fields`.
+        protocols: names in `PROTOCOLS`; all by default.
+        block: side of the cells of the spatially blocked scores, degrees; 0 for none.
         init: "trained", or "random" for the untrained encoders of the same config.
 
+    Returns:
+        One row per kind of features, protocol and metric. A `bank` or `tune` other than the default
+        is part of the protocol's name, as in "knn5 (tune val)", so that rows do not replace those
+        of other splits.
+
     Raises:
-        EvaluationError: no labels, unknown features, or none that this method has; or one split in
-            two of the three roles.
+        EvaluationError: the data have no labels, features or protocols are unknown, the method has
+            none of the features, or one split has two roles.
         FieldError: unknown fields.
-        CheckpointError: no checkpoint, or one that does not fit.
+        CheckpointError: there is no checkpoint, or it does not fit.
+
+    Example:
+        >>> from satmip_jax.evaluation.evaluate import evaluate
+        >>> rows = evaluate(workdir, shards, features=["image"], protocols=["knn5"], block=0)
+        >>> [(row.protocol, row.metric, row.n) for row in rows]
+        [('knn5', 'accuracy', 24), ('knn5', 'macro_f1', 24)]
     """
     if unknown := set(features) - set(KINDS):
-        raise EvaluationError(f"no features {sorted(unknown)}: choose of {', '.join(KINDS)}")
+        raise EvaluationError(f"no features {sorted(unknown)}: choose from {', '.join(KINDS)}")
     shown = select_fields(fields)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        config, schema = checkpoints.run()
-        mesh = make_mesh()
-        towers, state = load_model(checkpoints, config, schema, mesh, init=init)
+    model = load_model(workdir, init=init)
     queries = ShardDataset(data, split)
-    known = any(queries.schema.fields[field.name].count for field in shown)
-    wanted = [kind for kind in features if kind == "image" or (towers.has_metadata and known)]
-    if not wanted:
+    recorded = any(queries.schema.fields[field.name].count for field in shown)
+    kinds = [
+        kind for kind in features if kind == "image" or (model.towers.has_metadata and recorded)
+    ]
+    if not kinds:
         lacking = f"{data} has no metadata"
-        if known:
-            lacking = f"{config.method.name} has no metadata encoder"
+        if recorded:
+            lacking = f"{model.config.method.name} has no metadata encoder"
         raise EvaluationError(f"{lacking}: evaluate --features image")
-
-    def encode(part: str) -> Features:
-        dataset = ShardDataset(data, part)
-        return extract(config, towers, state.params, schema, dataset, mesh, fields=shown)
-
-    model = f"{config.method.name} {config.image.encoder}"
     return _score_splits(
-        encode,
+        lambda part: extract(model, ShardDataset(data, part), fields=shown),
         queries,
         bank,
         tune,
-        kinds=wanted,
-        model=f"{model} (untrained)" if init == "random" else model,
+        kinds=kinds,
+        model=f"{model.name} (untrained)" if init == "random" else model.name,
         protocols=protocols,
         block=block,
         fields=fields,
@@ -101,38 +100,85 @@ def evaluate(
 
 def evaluate_baseline(
     name: str,
-    data: str,
+    data: str | Path,
     *,
     split: str = "val",
     bank: str = BANK,
     tune: str | None = None,
     fields: str = "all",
-    protocols: Sequence[str] = tuple(PROTOCOLS),
+    protocols: Sequence[str] | None = None,
     block: float = BLOCK,
 ) -> list[Score]:
-    """Score features that need no training: see BASELINES."""
-    kinds, describe = BASELINES[name]
-    queries = ShardDataset(data, split)
+    """Score features that need no training on prepared data.
 
-    def encode(part: str) -> Features:
-        dataset = ShardDataset(data, part)
-        batch = read_all(dataset)
-        own = batch["index"] == np.arange(len(dataset))  # bad records are left out
-        batch = jax.tree.map(lambda x: x[own], batch)
-        by_kind = describe(batch, queries.schema, fields)
-        return Features(by_kind, batch["label"], tabular.locations(batch["metadata"]))
+    Args:
+        name: in `BASELINES`.
+        data: folder written by `satmip prepare`.
+        split: examples to classify.
+        bank: see `evaluate`.
+        tune: see `evaluate`.
+        fields: metadata fields that the baseline may use, see `select_fields`.
+        protocols: names in `PROTOCOLS`; all by default.
+        block: see `evaluate`.
 
+    Raises:
+        EvaluationError: the baseline or a protocol is unknown, the data have no labels, or one
+            split has two roles.
+        FieldError: unknown fields.
+
+    Example:
+        >>> from satmip_jax.evaluation.evaluate import evaluate_baseline
+        >>> rows = evaluate_baseline("colour", shards, protocols=["knn5"], block=0)
+        >>> [(row.model, row.features, row.metric) for row in rows]
+        [('colour', 'image', 'accuracy'), ('colour', 'image', 'macro_f1')]
+    """
+    if name not in BASELINES:
+        raise EvaluationError(f"no baseline {name!r}: choose from {', '.join(BASELINES)}")
+    baseline = BASELINES[name]
     return _score_splits(
-        encode,
-        queries,
+        lambda part: extract_baseline(baseline, ShardDataset(data, part), fields=fields),
+        ShardDataset(data, split),
         bank,
         tune,
-        kinds=kinds,
+        kinds=baseline.kinds,
         model=name,
         protocols=protocols,
         block=block,
         fields=fields,
     )
+
+
+def knn_accuracy(
+    config: ConfigDict, towers: Towers, params: Any, schema: Schema, mesh: Mesh
+) -> dict[str, float]:
+    """Return the kNN accuracy on the validation split, for use during training.
+
+    Args:
+        config: of the run; the bank has at most `config.eval.max_bank` examples.
+        towers: encoders and heads.
+        params: their parameters, placed on `mesh`.
+        schema: of the run.
+        mesh: of the run.
+
+    Returns:
+        "knn_image" and, where there is a metadata encoder, "knn_metadata" and "knn_both": the
+        accuracy of `TRAINING_PROTOCOL`, a fraction.
+    """
+    model = Model(config, schema, towers, params, mesh)
+    bank_data = ShardDataset(config.data.dir, config.data.train_split)
+    query_data = ShardDataset(config.data.dir, config.data.val_split)
+    bank = extract(model, bank_data, limit=config.eval.max_bank)
+    queries = extract(model, query_data)
+    rows = score(
+        bank,
+        queries,
+        kinds=[kind for kind in KINDS if kind == "image" or towers.has_metadata],
+        dataset=query_data,
+        model=model.name,
+        protocols=[TRAINING_PROTOCOL],
+        block=0,
+    )
+    return {f"knn_{row.features}": row.value for row in rows if row.metric == "accuracy"}
 
 
 def _score_splits(
@@ -145,87 +191,28 @@ def _score_splits(
     fields: str,
     **options: Any,
 ) -> list[Score]:
+    """Encode the splits by name, score them, and put options other than the default into names."""
     roles = [queries.split, bank, *([] if tune is None else [tune])]
     if len(set(roles)) < len(roles):
         raise EvaluationError(
             f"split, bank and tune are {', '.join(roles)}: they must differ, or examples would be "
-            f"classified by themselves; there are {', '.join(queries.schema.splits)}"
+            f"classified by themselves; available splits: {', '.join(queries.schema.splits)}"
         )
-    known, held_out = encode(bank), None
+    labelled, held_out = encode(bank), None
     if tune is not None:
-        chosen_on = encode(tune)
-        held_out = np.arange(len(known.labels) + len(chosen_on.labels)) >= len(known.labels)
-        known = known.join(chosen_on)
-    asked = encode(queries.split)
-    rows = score(known, asked, kinds=kinds, dataset=queries, tune=held_out, **options)
-    # What differs from the default is part of a row's key: other splits do not overwrite it.
-    others = {"bank": None if bank == BANK else bank, "tune": tune}
-    if said := ", ".join(f"{role} {part}" for role, part in others.items() if part is not None):
-        rows = [replace(row, protocol=f"{row.protocol} ({said})") for row in rows]
+        tuned_on = encode(tune)
+        size = len(labelled.labels)
+        held_out = np.arange(size + len(tuned_on.labels)) >= size
+        labelled = labelled.join(tuned_on)
+    rows = score(
+        labelled, encode(queries.split), kinds=kinds, dataset=queries, tune=held_out, **options
+    )
+    splits = {"bank": None if bank == BANK else bank, "tune": tune}
+    if suffix := ", ".join(f"{role} {part}" for role, part in splits.items() if part is not None):
+        rows = [replace(row, protocol=f"{row.protocol} ({suffix})") for row in rows]
     if fields == "all":
         return rows
     return [
         row if row.features == "image" else replace(row, features=f"{row.features} ({fields})")
         for row in rows
     ]
-
-
-def knn_accuracy(
-    config: ConfigDict, towers: Towers, params: Any, schema: Schema, mesh: Mesh
-) -> dict[str, float]:
-    """Accuracy of "knn5" on the validation split during training, by kind of features."""
-    bank_data = ShardDataset(config.data.dir, config.data.train_split)
-    query_data = ShardDataset(config.data.dir, config.data.val_split)
-    bank = extract(config, towers, params, schema, bank_data, mesh, limit=config.eval.max_bank)
-    queries = extract(config, towers, params, schema, query_data, mesh)
-    rows = score(
-        bank,
-        queries,
-        kinds=[kind for kind in KINDS if kind == "image" or towers.has_metadata],
-        dataset=query_data,
-        model="",
-        protocols=["knn5"],
-        block=0,
-    )
-    return {f"knn_{row.features}": row.value for row in rows if row.metric == "accuracy"}
-
-
-def load_model(
-    checkpoints: Checkpoints,
-    config: ConfigDict,
-    schema: Schema,
-    mesh: Mesh,
-    *,
-    init: str = "trained",
-) -> tuple[Towers, TrainState]:
-    """Towers of a config with the newest checkpoint, or ("random") as they were at the start."""
-    towers = build_towers(config, schema, build_method(config))
-    tx, _ = make_optimizer(config, schema.splits[config.data.train_split])
-    abstract, fresh = init_state(config, towers, tx, schema, mesh)
-    return towers, fresh() if init == "random" else checkpoints.restore(abstract)
-
-
-# --- features that need no training: (kinds, function of a batch read whole) ----------------------
-
-
-def _colour(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of each channel."""
-    return {"image": baselines.colour_statistics(batch["image"])}
-
-
-def _patches(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
-    """Pooled random projections of patches."""
-    return {"image": baselines.patch_projections(batch["image"])}
-
-
-def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, np.ndarray]:
-    """The metadata fields themselves, for "both" beside colour statistics."""
-    raw = partial(tabular.raw_features, schema=schema, fields=schema.select_fields(fields))
-    return _colour(batch, schema, fields) | {"metadata": np.asarray(raw(batch["metadata"]))}
-
-
-BASELINES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, np.ndarray]]]] = {
-    "colour": (("image",), _colour),
-    "patches": (("image",), _patches),
-    "fields": (("metadata", "both"), _fields),
-}

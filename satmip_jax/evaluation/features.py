@@ -1,15 +1,15 @@
-"""Representations of a data set: the encoders' outputs before the projectors."""
+"""Features of a data set: the outputs of the encoders, before the projection heads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
+from jaxtyping import Float, Int, Int32
 
 from satmip_jax.augmentation.views import center_view, normalize
 from satmip_jax.data.bad_records import BadRecords
@@ -17,93 +17,124 @@ from satmip_jax.data.batch_reader import ReadBatch, read_in_order
 from satmip_jax.data.sampler import process_slice
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
-from satmip_jax.metadata.schema import Schema
-from satmip_jax.models import Towers
 
 KINDS = ("image", "metadata", "both")
 
 
 @dataclass(frozen=True)
 class Features:
-    """What is known of n examples, to classify them by.
+    """Features of n examples, with what is needed to classify them.
 
     Attributes:
-        by_kind: "image" and "metadata", those there are; float32 (n, d) each.
+        by_kind: float32 (n, d) of "image", "metadata" or both.
         labels: int32 (n,), -1 where unknown.
         locations: float32 (n, 2), longitude and latitude in degrees, NaN where unknown.
+        indices: int (n,), the index of each record in its split.
     """
 
-    by_kind: dict[str, np.ndarray]
-    labels: np.ndarray
-    locations: np.ndarray
+    by_kind: dict[str, Float[np.ndarray, "n _"]]
+    labels: Int32[np.ndarray, " n"]
+    locations: Float[np.ndarray, "n 2"]
+    indices: Int[np.ndarray, " n"]
 
     def join(self, other: Features) -> Features:
-        """The examples of both, one after the other."""
+        """Return the examples of both, one after the other."""
         return Features(
             {kind: np.concatenate([x, other.by_kind[kind]]) for kind, x in self.by_kind.items()},
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.locations, other.locations]),
+            np.concatenate([self.indices, other.indices]),
         )
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    """Rows at unit length; a zero row stays zero."""
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-6)
-
-
 def extract(
-    config: ConfigDict,
-    towers: Towers,
-    params: Any,
-    schema: Schema,
+    model: Model,
     dataset: ShardDataset,
-    mesh: Mesh,
     *,
     fields: Sequence[Field] = FIELDS,
     limit: int | None = None,
 ) -> Features:
-    """Encode a split, in the order of its records; those that cannot be read are left out.
+    """Encode a split, in the order of its records; unreadable records are left out.
+
+    Images are decoded and encoded in batches of `config.eval.batch_size`, so host memory is bounded
+    by the batch, whatever the size of the split.
 
     Args:
-        schema: the one the model was trained with: its statistics and vocabularies are used.
-        fields: those that the metadata encoder may see; the others are missing to it.
-        limit: use only so many examples, spread evenly over the split.
+        model: encoders and parameters.
+        dataset: the split.
+        fields: shown to the metadata encoder; the others are missing to it.
+        limit: number of examples to use, spread evenly over the split; all by default.
+
+    Raises:
+        BadRecordsError: more than `config.data.bad_records` records are unreadable.
+
+    Example:
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.evaluation.features import extract
+        >>> from satmip_jax.evaluation.model import load_model
+        >>> features = extract(load_model(workdir), ShardDataset(shards, "val"), limit=10)
+        >>> features.by_kind["image"].shape[0], features.labels.shape
+        (10, (10,))
     """
+    config, mesh = model.config, model.mesh
     size = config.eval.batch_size // mesh.size * mesh.size or mesh.size
-    encode = make_encoder(config, towers, schema, dataset.schema.image_size, mesh)
-    captions = towers.has_metadata and config.metadata.encoder == "text"
+    encode = make_encoder(model, dataset.schema.image_size)
+    captions = model.towers.has_metadata and config.metadata.encoder == "text"
     count = min(limit or len(dataset), len(dataset))
-    numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int).tolist()
-    # each process reads and lays out its rows of each batch; the outputs come back whole
-    batches = [numbers[first : first + size] for first in range(0, count, size)]
-    batches[-1] += numbers[:1] * (size - len(batches[-1]))  # every batch has the same shape
+    numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int)
+    # each process reads and places its rows of each batch; the outputs are replicated
+    batches = [numbers[first : first + size].tolist() for first in range(0, count, size)]
+    batches[-1] += [int(numbers[0])] * (size - len(batches[-1]))  # one shape is compiled
     rows = [number for batch in batches for number in process_slice(batch, mesh)]
-    reader = ReadBatch(dataset, schema, captions)
+    reader = ReadBatch(dataset, model.schema, captions)
     bad = BadRecords(dataset.split, budget=config.data.bad_records)
-    each = size // jax.process_count()
     outputs = []
-    for batch in read_in_order(reader, rows, size=each, bad_records=bad):
-        inputs = {"image": batch["image"], "metadata": tabular.only(batch["metadata"], fields)}
-        known = {name: batch[name] for name in ("label", "index")}
-        known["location"] = tabular.locations(batch["metadata"])
-        laid_out = to_devices(inputs | known, mesh)
-        outputs.append(jax.device_get(encode(params, laid_out)))
+    for batch in read_in_order(reader, rows, size=size // jax.process_count(), bad_records=bad):
+        inputs = {
+            "image": batch["image"],
+            "metadata": tabular.only(batch["metadata"], fields),
+            "label": batch["label"],
+            "index": batch["index"],
+            "location": tabular.locations(batch["metadata"]),
+        }
+        outputs.append(jax.device_get(encode(model.params, to_devices(inputs, mesh))))
     table = {name: np.concatenate([out[name] for out in outputs])[:count] for name in outputs[0]}
-    own = table.pop("index") == numbers  # and no other record that stands in for a bad one
-    table = {name: column[own] for name, column in table.items()}
-    labels, locations = table.pop("label"), table.pop("location")
-    return Features(table, labels, locations)
+    return select_readable(table, numbers)
 
 
-def make_encoder(config: ConfigDict, towers: Towers, schema: Schema, stored_size: int, mesh: Mesh):
-    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`.
+def select_readable(table: dict[str, np.ndarray], numbers: Int[np.ndarray, " n"]) -> Features:
+    """Drop the rows of replacement records.
 
-    "label", "index" and "location" of the batch come along, from all processes.
+    Args:
+        table: columns of n rows: "index" (the record that was read), "label", "location", and the
+            features by kind.
+        numbers: the records that were requested.
     """
+    columns = dict(table)
+    readable = columns.pop("index") == numbers
+    columns = {name: column[readable] for name, column in columns.items()}
+    labels, locations = columns.pop("label"), columns.pop("location")
+    return Features(columns, labels, locations, numbers[readable])
 
-    def encode(params: Any, batch: dict[str, Any]) -> dict[str, Any]:
+
+def make_encoder(
+    model: Model, stored_size: int
+) -> Callable[[Any, dict[str, Any]], dict[str, jax.Array]]:
+    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`, replicated.
+
+    "label", "index" and "location" of the batch are returned too, so that every process has them
+    from all processes.
+
+    Args:
+        model: its parameters, or others of the same shapes and shardings, are the first argument.
+        stored_size: side of the stored images, pixels.
+    """
+    config, schema, towers = model.config, model.schema, model.towers
+
+    def encode(params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
         view = center_view(batch["image"], config.image.size)
         view = normalize(view, schema.image_mean, schema.image_std)
         variables = {"params": params}
@@ -111,17 +142,17 @@ def make_encoder(config: ConfigDict, towers: Towers, schema: Schema, stored_size
         if towers.has_metadata:
             metadata = batch["metadata"]
             if config.metadata.follow_crop:
-                whole = jax.numpy.tile(
-                    jax.numpy.array([[0.0, 0.0, 1.0, 1.0]], jax.numpy.float32),
-                    (view.shape[0], 1),
-                )
-                metadata = tabular.follow_crop(metadata, whole, stored_size, config.image.size)
+                everything = jnp.array([[0.0, 0.0, 1.0, 1.0]], jnp.float32)
+                crop = jnp.tile(everything, (view.shape[0], 1))
+                metadata = tabular.follow_crop(metadata, crop, stored_size, config.image.size)
             features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
         return features | {name: batch[name] for name in ("label", "index", "location")}
 
-    everywhere = replicated(mesh)
     return jax.jit(
         encode,
-        in_shardings=(everywhere, batch_sharding(mesh)),
-        out_shardings=everywhere,
+        in_shardings=(
+            jax.tree.map(lambda x: x.sharding, model.params),
+            batch_sharding(model.mesh),
+        ),
+        out_shardings=replicated(model.mesh),
     )

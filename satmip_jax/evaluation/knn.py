@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,24 @@ def knn_predict(
     weighted_by = jnp.float32(temperature) if vote == "weighted" else None
     labels = jnp.asarray(np.asarray(labels), jnp.int32)
     return _vote(similarity, labels[index], weighted_by, num_classes)
+
+
+def knn_classify(
+    bank: np.ndarray,
+    queries: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    num_classes: int,
+    *,
+    k: int,
+    vote: Vote,
+    temperature: float = 0.07,
+) -> np.ndarray:
+    """Classify as a protocol, see `Protocol.classify`; k is cut to the number of labelled rows."""
+    del held_out  # nothing is chosen
+    k = min(k, int((labels >= 0).sum()))
+    options: dict[str, Any] = {"k": k, "vote": vote, "temperature": temperature}
+    return np.asarray(knn_predict(bank, labels, queries, num_classes=num_classes, **options))
 
 
 def nearest(

@@ -241,6 +241,18 @@ def linear_predict(
     return predict(final, queries)[0], choice
 
 
+def linear_classify(
+    bank: np.ndarray,
+    queries: np.ndarray,
+    labels: np.ndarray,
+    held_out: np.ndarray,
+    num_classes: int,
+) -> np.ndarray:
+    """Classify as a protocol, see `Protocol.classify`."""
+    predicted, _ = linear_predict(bank, labels, queries, num_classes=num_classes, held_out=held_out)
+    return np.asarray(predicted)
+
+
 def _check_width(name: str, known: Array, queries: Array) -> None:
     if known.shape[-1] != queries.shape[-1]:
         raise FeaturesError(

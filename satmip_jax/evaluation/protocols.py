@@ -1,71 +1,66 @@
-"""How features are scored: a protocol is one line in `PROTOCOLS`.
+"""Protocols: how features are scored.
 
-Each protocol classifies the queries by a labelled bank. Where places are known, every score comes
-twice: as the split is, and "blocked" (see `blocks`), so that knowing the place is not mistaken for
-seeing what is there.
+A protocol classifies queries by a labelled bank. A new one is a function in a file of its own and
+one line in `PROTOCOLS`. Where locations are known every score is given twice: for the split as it
+is, and "blocked" (see `spatial_blocks`), so that recognizing the place is not mistaken for
+recognizing what is there.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation import fusion, spatial_blocks
 from satmip_jax.evaluation.features import Features
-from satmip_jax.evaluation.knn import knn_predict
-from satmip_jax.evaluation.linear_probe import held_out_rows, linear_predict
+from satmip_jax.evaluation.knn import knn_classify
+from satmip_jax.evaluation.linear_probe import held_out_rows, linear_classify
 from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.schema import Schema
 
 log = logging.getLogger(__name__)
 
-# (bank (n, d), queries (m, d), labels (n,), held_out (n,), num_classes) -> classes (m,)
-Classifier = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 Metric = Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]  # value, low, high
 BLOCK = 1.0  # degrees
 
 
-class EvaluationError(SatmipError, ValueError):
-    """What was asked for cannot be evaluated; the message says why."""
+@dataclass(frozen=True)
+class Protocol:
+    """One way to classify features.
+
+    Attributes:
+        classify: `(bank, queries, labels, held_out, num_classes)` -> int (m,), the class of each
+            query. Bank (n, d) and queries (m, d) are float32, standardised by the bank. Labels are
+            int32 (n,), -1 for rows that may not be used. What has to be chosen (a strength, say) is
+            chosen on the rows of `held_out`, bool (n,).
+        main: whether its scores are in the final table and plot of a study; results.csv has all.
+    """
+
+    classify: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+    main: bool = True
 
 
-def _knn(
-    bank: np.ndarray,
-    queries: np.ndarray,
-    labels: np.ndarray,
-    held_out: np.ndarray,
-    num_classes: int,
-    **options,
-) -> np.ndarray:
-    del held_out  # nothing is chosen
-    k = min(options.pop("k"), int((labels >= 0).sum()))
-    return np.asarray(knn_predict(bank, labels, queries, num_classes=num_classes, k=k, **options))
-
-
-def _linear(
-    bank: np.ndarray,
-    queries: np.ndarray,
-    labels: np.ndarray,
-    held_out: np.ndarray,
-    num_classes: int,
-) -> np.ndarray:
-    predicted, _ = linear_predict(bank, labels, queries, num_classes=num_classes, held_out=held_out)
-    return np.asarray(predicted)
-
-
-# All on features standardised by the bank. k = 5 is the authors' practice, the other vote DINO's.
-PROTOCOLS: dict[str, Classifier] = {
-    "knn5": partial(_knn, k=5, vote="majority"),
-    "knn20-weighted": partial(_knn, k=20, vote="weighted", temperature=0.07),
-    "linear": _linear,
+# k = 5 with a majority vote is the practice of the SatMIP authors, the weighted vote is DINO's.
+PROTOCOLS: dict[str, Protocol] = {
+    "knn5": Protocol(partial(knn_classify, k=5, vote="majority")),
+    "knn20-weighted": Protocol(
+        partial(knn_classify, k=20, vote="weighted", temperature=0.07), main=False
+    ),
+    "linear": Protocol(linear_classify),
 }
+
+
+class EvaluationError(SatmipError, ValueError):
+    """An evaluation that is not possible; the message says why."""
 
 
 def score(
@@ -75,59 +70,64 @@ def score(
     kinds: Sequence[str],
     dataset: ShardDataset,
     model: str,
-    protocols: Sequence[str] = tuple(PROTOCOLS),
+    protocols: Sequence[str] | None = None,
     block: float = BLOCK,
-    tune: np.ndarray | None = None,
+    tune: Bool[np.ndarray, " n"] | None = None,
 ) -> list[Score]:
-    """Rows of every kind of features, protocol and metric, with 95 % bootstrap intervals.
+    """Score every kind of features by every protocol, with 95 % bootstrap intervals.
 
     The metrics are accuracy, macro F1, and the weighted F1 scores that belong to the data set.
 
     Args:
+        bank: labelled examples.
+        queries: examples to classify; those without a label are not scored.
         kinds: of "image", "metadata" and "both" (see `fusion`).
-        dataset: the queries'; names the rows.
-        model: names the rows.
-        block: side of the spatial cells, degrees; 0 leaves the blocked scores out. They are cross-
-            validated over cells: n is the number of queries whose place is known.
-        tune: bool (n,), the rows of the bank on which weights and strengths are chosen; a fifth of
-            it by default, in whole cells where places are known.
+        dataset: split of the queries; its name is in the rows.
+        model: name of the model in the rows.
+        protocols: names in `PROTOCOLS`; all by default.
+        block: side of the spatial cells, degrees; 0 for no blocked scores. Those are
+            cross-validated over cells, and n is the number of queries with a known location.
+        tune: rows of the bank on which weights and strengths are chosen; by default a fifth of
+            it, in whole cells where locations are known.
 
     Raises:
-        EvaluationError: no labels, or an unknown protocol.
+        EvaluationError: there are no labels, or a protocol is unknown.
     """
+    protocols = [*PROTOCOLS] if protocols is None else protocols
     if unknown := set(protocols) - set(PROTOCOLS):
-        raise EvaluationError(f"no protocol {sorted(unknown)}: choose of {', '.join(PROTOCOLS)}")
-    known = queries.labels >= 0
-    if not known.any() or not (bank.labels >= 0).any():
+        raise EvaluationError(f"no protocol {sorted(unknown)}: choose from {', '.join(PROTOCOLS)}")
+    labelled = queries.labels >= 0
+    if not labelled.any() or not (bank.labels >= 0).any():
         raise EvaluationError(
-            f"{dataset.data_dir} has no labels in the splits used: classifying needs labelled "
+            f"{dataset.data_dir} has no labels in the splits used: classification needs labelled "
             "examples"
         )
     if unlabelled := int((bank.labels < 0).sum()):
         log.warning("%d of the bank's %d examples have no label", unlabelled, len(bank.labels))
     groups = [spatial_blocks.cells(part.locations, block or BLOCK) for part in (bank, queries)]
-    placed = groups[0] if (groups[0] >= 0).any() else None
-    held_out = held_out_rows(bank.labels, groups=placed) if tune is None else tune
-    # groups of the bank that classify each other, and who is classified, to weigh the metadata
+    cells = groups[0] if (groups[0] >= 0).any() else None
+    held_out = held_out_rows(bank.labels, groups=cells) if tune is None else tune
+    # to choose the metadata's weight: groups of the bank that classify each other, and which rows
     if tune is not None:
         weigh_on = tune.astype(np.int64), tune
-    elif placed is not None:
-        weigh_on = placed, placed >= 0
+    elif cells is not None:
+        weigh_on = cells, cells >= 0
     else:
         weigh_on = np.arange(len(bank.labels)), np.ones(len(bank.labels), bool)
-    everything = [(np.arange(len(bank.labels)), np.flatnonzero(known))]
-    settings = [("", everything)]
-    if block and placed is not None:
-        folds = spatial_blocks.folds(groups[0], np.where(known, groups[1], -1))
+    settings = [("", [(np.arange(len(bank.labels)), np.flatnonzero(labelled))])]
+    if block and cells is not None:
+        folds = spatial_blocks.folds(cells, np.where(labelled, groups[1], -1))
         if len(folds) > 1:
             settings.append((f" blocked {block:g}deg", folds))
 
     rows, metrics = [], _metrics(dataset.schema)
     for suffix, folds in settings:
-        truth = np.concatenate([queries.labels[asked] for _, asked in folds])
-        if suffix and len(truth) < known.sum():
+        truth = np.concatenate([queries.labels[rows_of_fold] for _, rows_of_fold in folds])
+        if suffix and len(truth) < labelled.sum():
             log.warning(
-                "blocked: %d of %d queries have no place", known.sum() - len(truth), known.sum()
+                "blocked: %d of %d queries have no location and are not scored",
+                labelled.sum() - len(truth),
+                labelled.sum(),
             )
         answers = _classify(bank, queries, folds, kinds, protocols, held_out, weigh_on, dataset)
         for (kind, protocol), predicted in answers.items():
@@ -182,14 +182,14 @@ def _classify(
     weigh_on: tuple[np.ndarray, np.ndarray],
     dataset: ShardDataset,
 ) -> dict[tuple[str, str], np.ndarray]:
-    """The classes of the queries, fold after fold, by kind and protocol."""
+    """Return the predicted classes of the queries, fold after fold, by kind and protocol."""
     num_classes = len(dataset.schema.classes)
     answers: dict[tuple[str, str], list[np.ndarray]] = {}
-    for voters, asked in folds:
-        # Who does not vote is unlabelled, and all queries are answered: so every fold has the same
-        # shapes, and nothing is compiled twice.
+    for bank_rows, query_rows in folds:
+        # Rows of the bank outside the fold become unlabelled, and all queries are classified:
+        # every fold has the same shapes, and nothing is compiled twice.
         labels = np.full_like(bank.labels, -1)
-        labels[voters] = bank.labels[voters]
+        labels[bank_rows] = bank.labels[bank_rows]
         pairs = {
             kind: fusion.standardize(bank.by_kind[kind], queries.by_kind[kind], labels >= 0)
             for kind in bank.by_kind
@@ -199,13 +199,14 @@ def _classify(
             weight = fusion.choose_weight(
                 image, metadata, labels, *weigh_on, num_classes=num_classes
             )
-            log.info("both: metadata at %g times the weight of the image", weight)
+            log.info("both: the metadata have %g times the weight of the image", weight)
             pairs["both"] = (
                 fusion.fuse(image, metadata, weight),
                 fusion.fuse(image_query, metadata_query, weight),
             )
         for kind in kinds:
             for protocol in protocols:
-                predicted = PROTOCOLS[protocol](*pairs[kind], labels, held_out, num_classes)
-                answers.setdefault((kind, protocol), []).append(predicted[asked])
+                classify = PROTOCOLS[protocol].classify
+                predicted = classify(*pairs[kind], labels, held_out, num_classes)
+                answers.setdefault((kind, protocol), []).append(predicted[query_rows])
     return {key: np.concatenate(parts) for key, parts in answers.items()}

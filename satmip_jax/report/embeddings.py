@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import fusion
-from satmip_jax.evaluation.evaluate import load_model
-from satmip_jax.evaluation.features import Features, extract, unit
+from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.knn import knn_predict
+from satmip_jax.evaluation.model import load_model
+from satmip_jax.losses.contrastive import normalize
 from satmip_jax.report.run import Run
 
 MAX_QUERIES, MAX_BANK = 2000, 10_000  # images encoded
@@ -33,13 +32,16 @@ class Sample:
 
     Attributes:
         dataset: the split.
-        indices: int (n,), the records in the split.
-        features: features of these records, in this order.
+        features: features of these records.
     """
 
     dataset: ShardDataset
-    indices: np.ndarray
     features: Features
+
+    @property
+    def indices(self) -> np.ndarray:
+        """int (n,): the index of each record in the split."""
+        return self.features.indices
 
     @property
     def complete(self) -> bool:
@@ -111,27 +113,22 @@ def encode(run: Run, data: str) -> EncodedData:
             (run.config.data.val_split, MAX_QUERIES),
         )
     ]
-    with Checkpoints(run.folder, read_only=True) as checkpoints:
-        config, schema = checkpoints.run()
-        mesh = make_mesh()
-        towers, state = load_model(checkpoints, config, schema, mesh)
-    samples = []
-    for dataset, limit in splits:
-        features = extract(config, towers, state.params, schema, dataset, mesh, limit=limit)
-        count = len(features.labels)
-        indices = np.linspace(0, len(dataset), count, endpoint=False).astype(int)  # as `extract`
-        samples.append(Sample(dataset, indices, features))
-    bank, queries = samples
+    model = load_model(run.folder)
+    bank, queries = (
+        Sample(dataset, extract(model, dataset, limit=limit)) for dataset, limit in splits
+    )
 
     embedded = None
-    if {"image", "metadata"} <= set(towers.heads):
-        project = partial(towers.apply, {"params": state.params}, method="head")
-        by_kind = queries.features.by_kind
-        image, metadata = (
-            unit(np.asarray(project(kind, jnp.asarray(by_kind[kind]))))
-            for kind in ("image", "metadata")
-        )
-        embedded = image, metadata
+    if {"image", "metadata"} <= set(model.towers.heads):
+
+        def embed(kind: str) -> np.ndarray:
+            outputs = jnp.asarray(queries.features.by_kind[kind])
+            projected: Any = model.towers.apply(
+                {"params": model.params}, kind, outputs, method="head"
+            )
+            return np.asarray(normalize(projected))
+
+        embedded = embed("image"), embed("metadata")
     standardized = fusion.standardize(
         bank.features.by_kind["image"], queries.features.by_kind["image"]
     )
@@ -147,8 +144,10 @@ def encode(run: Run, data: str) -> EncodedData:
                 num_classes=len(bank.dataset.schema.classes),
             )
         )
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
-    return EncodedData(config, bank, queries, standardized, predicted, k, embedded, parameters)
+    parameters = sum(x.size for x in jax.tree.leaves(model.params))
+    return EncodedData(
+        model.config, bank, queries, standardized, predicted, k, embedded, parameters
+    )
 
 
 def readable_name(name: str) -> str:

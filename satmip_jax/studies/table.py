@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from satmip_jax.evaluation.protocols import PROTOCOLS
 from satmip_jax.evaluation.results import is_fraction
 from satmip_jax.studies.base import Study, Summary
 
@@ -38,7 +39,6 @@ COLUMNS: dict[str, type] = {
     "high": float,
 }
 KEY = ("variant", "method", "dataset", "split", "model", "features", "protocol", "metric")
-MAIN = ("knn5", "linear")  # protocols, and what is made of them, such as "knn5 blocked 1deg"
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
@@ -86,7 +86,9 @@ def summarize(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
 def main_scores(study: Study, summaries: Sequence[Summary]) -> list[Summary]:
     """Return the scores that the printed table and the plot show, a part of results.csv."""
     selected = [s for s in summaries if s.cells["metric"] in study.metrics]
-    return [s for s in selected if s.cells["protocol"].split(" ")[0] in MAIN] or selected
+    main = {name for name, protocol in PROTOCOLS.items() if protocol.main}
+    # "knn5 blocked 1deg" is made of "knn5"
+    return [s for s in selected if s.cells["protocol"].split(" ")[0] in main] or selected
 
 
 def print_summary(study: Study, summaries: Sequence[Summary], console: Console) -> None:

@@ -18,11 +18,11 @@ from satmip_jax.distributed.sharding import (
     batch_sharding,
     check_batch_size,
     replicated,
-    state_sharding,
+    shapes_with_shardings,
 )
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.models import Towers, build_towers, example_batch
+from satmip_jax.models import Towers, build_towers, init_params
 from satmip_jax.objectives import Forward, Method, build_method
 from satmip_jax.training.optimizer import make_optimizer, total_steps
 
@@ -50,17 +50,11 @@ def init_state(
     """Return the abstract state, with shardings, and a jitted function that makes the real one."""
 
     def init() -> TrainState:
-        params = towers.init(jax.random.key(config.seed), *example_batch(config, schema))["params"]
+        params = init_params(config, towers, schema)
         return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
-    shapes = jax.eval_shape(init)
-    shardings, _ = state_sharding(shapes, mesh)
-    abstract = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-    return abstract, jax.jit(init, out_shardings=shardings)
+    abstract = shapes_with_shardings(jax.eval_shape(init), mesh)
+    return abstract, jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))
 
 
 def augmentation(config: ConfigDict) -> AugmentConfig:

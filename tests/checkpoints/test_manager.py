@@ -110,7 +110,7 @@ DAMAGES = {
     "index lost": (lambda folder: (folder / "state/manifest.ocdbt").unlink(), "step is missing"),
     "description torn": (
         lambda folder: (folder / "state/_METADATA").write_text('{"tree'),
-        "_METADATA cannot be read",
+        "_METADATA is not JSON",
     ),
     "notes changed": (rename_a_key, "cannot be restored"),
     "no run": (lambda folder: shutil.rmtree(folder / "run"), "run/metadata is missing"),
@@ -126,7 +126,7 @@ def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path
     harm(workdir / "checkpoints" / "3")
 
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        with pytest.raises(CheckpointError, match=f"no checkpoint .* whole:\n  3: .*{reason}"):
+        with pytest.raises(CheckpointError, match=f"no checkpoint .* intact:\n  3: .*{reason}"):
             checkpoints.restore(ABSTRACT, step=3)
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 2
         checkpoints.run()
@@ -136,7 +136,7 @@ def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path
     with Checkpoints(workdir, keep=3) as checkpoints:
         restored = checkpoints.restore(ABSTRACT)
         jax.tree.map(np.testing.assert_array_equal, restored, state(2))
-        assert "checkpoint 3 is not whole" in caplog.text
+        assert "checkpoint 3 is damaged" in caplog.text
         assert "going back to checkpoint 2" in caplog.text
         save(checkpoints, 3)  # the step is reached again
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 3
@@ -150,7 +150,7 @@ def test_where_none_is_whole_nothing_is_begun_anew(three, tmp_path):
         tear(folder)
     with (
         Checkpoints(workdir) as checkpoints,
-        pytest.raises(CheckpointError, match=r"whole:\n  3: .*\n  2: .*\n  1: .*\nPut a whole one"),
+        pytest.raises(CheckpointError, match=r"intact:\n  3: .*\n  2: .*\n  1: .*\nCopy an"),
     ):
         checkpoints.restore(ABSTRACT)
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]

@@ -15,6 +15,7 @@ from satmip_jax.data.shard_format import Record, shard_file
 from satmip_jax.data.shard_writer import write_shard
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation.features import extract
+from satmip_jax.evaluation.model import Model
 from satmip_jax.training.step import build_program
 
 BAD = {3: "damaged", 30: "damaged JPEG|truncated|not a JPEG|header", 41: "damaged"}
@@ -99,7 +100,7 @@ def test_an_evaluation_leaves_them_out(spoilt, tiny_shards, tiny_config, caplog)
     program = build_program(config, schema, len(tiny_shards), mesh)
     params = program.init().params
     whole, found = (
-        extract(config, program.towers, params, schema, data, mesh)
+        extract(Model(config, schema, program.towers, params, mesh), data)
         for data in (tiny_shards, spoilt)
     )
     own = [number for number in range(64) if number not in BAD]

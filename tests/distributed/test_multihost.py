@@ -15,14 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.data.loaders import InMemoryBatches
 from satmip_jax.distributed import multihost
 from satmip_jax.distributed.multihost import ProcessError, find_launcher
 from satmip_jax.distributed.sharding import make_mesh
-from satmip_jax.evaluation.evaluate import load_model
 from satmip_jax.objectives import EXCHANGES
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, load_state
 from tests.losses.test_contrastive import assert_same, naive_info_nce, naive_nt_xent, naive_sigmoid
 
 HEARTBEAT = 10  # seconds
@@ -87,14 +85,6 @@ def without_gloo(text: str) -> str:
     return re.sub(rf"\d*(?:{pieces})\d*\n*", "", text)
 
 
-def load(workdir: Path):
-    """Parameters and optimiser state of the newest checkpoint of a run."""
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        config, schema = checkpoints.run()
-        mesh = make_mesh(jax.devices()[:1])
-        return jax.device_get(load_model(checkpoints, config, schema, mesh)[1])
-
-
 def metrics(workdir: Path) -> list[dict]:
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
@@ -121,7 +111,7 @@ def test_two_processes_train_as_one(pair_run, tiny_run):
     workdir, _ = pair_run
     for two, one in zip(metrics(workdir), metrics(tiny_run), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
-    two, one = load(workdir), load(tiny_run)
+    two, one = load_state(workdir), load_state(tiny_run)
 
     def compare(path, a, b):
         if path[-1].key == "bias" and path[-2].key == "qkv":
@@ -168,7 +158,7 @@ def test_sigterm_to_one_saves_on_both_and_the_run_goes_on_bit_for_bit(
     printed = finish(pair)
     assert [run.returncode for run in pair] == [0, 0], printed
     assert "resumed at step 3" in printed[0]
-    jax.tree.map(np.testing.assert_array_equal, load(tmp_path), load(pair_run[0]))
+    jax.tree.map(np.testing.assert_array_equal, load_state(tmp_path), load_state(pair_run[0]))
     assert metrics(tmp_path) == metrics(pair_run[0])
 
 

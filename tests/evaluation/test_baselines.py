@@ -69,6 +69,7 @@ def test_standardize_by_the_statistics_of_train():
     assert np.abs(ours[1][:, 2]).max() < 10
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     "images", [noise(2, 9).astype(np.float32), noise(2, 9)[0], noise(2, 9)[..., :2], noise(2, 7)]
 )
@@ -78,6 +79,7 @@ def test_images_of_another_kind_are_refused(images):
             function(images)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_no_images():
     assert colour_statistics(noise(0, 8)).shape == (0, 6)
     assert patch_projections(noise(0, 8)).shape == (0, 512)

@@ -11,13 +11,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import spatial_blocks
-from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline, load_model
+from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.fusion import WEIGHTS
+from satmip_jax.evaluation.model import load_model
 from satmip_jax.evaluation.protocols import EvaluationError, score
 from satmip_jax.evaluation.results import write_scores
 from satmip_jax.metadata.fields import select_fields
@@ -27,12 +26,7 @@ from satmip_jax.training.loop import train
 
 
 def features(run, data, split, init="trained", **options):
-    with Checkpoints(run, read_only=True) as checkpoints:
-        config, schema = checkpoints.run()
-        mesh = make_mesh()
-        towers, state = load_model(checkpoints, config, schema, mesh, init=init)
-    dataset = ShardDataset(data, split)
-    return extract(config, towers, state.params, schema, dataset, mesh, **options)
+    return extract(load_model(run, init=init), ShardDataset(data, split), **options)
 
 
 def value(rows, **wanted):
@@ -95,7 +89,7 @@ def place_is_class(n, *, cells, seed):
     codes = np.random.default_rng(0).normal(0, 1, (cells, 24))
     metadata = codes[cell] + rng.normal(0, 0.01, (n, 24))
     by_kind = {"image": image.astype(np.float32), "metadata": metadata.astype(np.float32)}
-    return Features(by_kind, labels, locations.astype(np.float32))
+    return Features(by_kind, labels, locations.astype(np.float32), np.arange(n))
 
 
 def test_knowing_the_place_helps_no_more_in_blocks(tiny_shards):
@@ -148,7 +142,7 @@ def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir, tmp
 
 @pytest.mark.parametrize("roles", [{"tune": "val"}, {"bank": "val"}, {"tune": "train"}])
 def test_examples_are_never_classified_by_themselves(tiny_run, tiny_shards_dir, roles):
-    with pytest.raises(EvaluationError, match=r"must differ.*there are train, val"):
+    with pytest.raises(EvaluationError, match=r"must differ.*available splits: train, val"):
         evaluate(tiny_run, str(tiny_shards_dir), **roles)
     with pytest.raises(EvaluationError, match="must differ"):
         evaluate_baseline("colour", str(tiny_shards_dir), **roles)

@@ -225,6 +225,7 @@ def test_no_queries():
     assert predict(bank, labels, np.zeros((0, 12), np.float32), num_classes=6).shape == (0,)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

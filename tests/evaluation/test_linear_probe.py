@@ -305,6 +305,7 @@ def test_held_out_groups_keep_the_classes_shares():
     assert not set(groups[held_out]) & set(groups[~held_out])
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -328,6 +329,7 @@ def test_errors_of_fit(changed, message):
         fit(**(arguments | {"num_classes": 4, "strengths": [1e-3]} | changed))
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -355,6 +357,7 @@ def test_errors_of_linear_predict(changed, message):
         linear_predict(**(arguments | {"num_classes": 4} | changed))
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
@@ -370,6 +373,7 @@ def test_errors_of_held_out_rows(labels, options, message):
         held_out_rows(np.array(labels), **options)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 def test_queries_of_another_encoder():
     features, labels = blobs()
     probe = fit(features, labels, num_classes=CLASSES, strengths=STRENGTHS)

@@ -46,6 +46,7 @@ def test_only_classes_that_occur_count():
     assert macro_f1([7, 7, 9, 9], [7, 7, 7, 9]) == pytest.approx((0.8 + 2 / 3) / 2)
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("truth", "predicted", "message"),
     [
@@ -98,6 +99,7 @@ def test_the_challenge_weighs_all_of_its_classes():
     assert challenge_f1([0, 1, 1, 2, 3], [0, 1, 0, 2, 1], weights) < score
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("weights", "message"),
     [([1.0, 1.0], "class 2 has no weight"), ([1.0, -1.0, 1.0], "0 or more"), ([np.nan] * 3, "nan")],
@@ -157,6 +159,7 @@ def test_bootstrap_of_certain_and_of_single_answers():
     assert many[1] - many[0] < 0.5 * (few[1] - few[0])
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("options", "message"),
     [

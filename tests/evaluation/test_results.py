@@ -61,6 +61,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["evaluation.json"]
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -84,6 +85,7 @@ def test_other_metrics_may_have_any_value():
     assert dataclasses.replace(ROW, metric="loss", value=12.5).value == 12.5
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -106,6 +108,7 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     assert path.read_text(encoding="latin-1") == text
 
 
+@pytest.mark.usefixtures("no_type_checks")
 @given(
     st.binary(max_size=60)
     | json_values.map(lambda value: json.dumps(value).encode())

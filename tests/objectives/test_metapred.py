@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.distributed import sharding
 from satmip_jax.errors import ConfigError
-from satmip_jax.evaluation.evaluate import load_model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, select_fields
 from satmip_jax.metadata.geo_clusters import fit_centres, unit_vectors
@@ -27,7 +26,7 @@ from satmip_jax.models import Head, build_towers, example_batch
 from satmip_jax.objectives import build_method
 from satmip_jax.training import loop, setup
 from satmip_jax.training.setup import run_schema
-from tests.conftest import forward_of_views, use_one_device
+from tests.conftest import forward_of_views, load_state, use_one_device
 
 B = 16
 
@@ -309,9 +308,7 @@ def run(tiny_config, tmp_path_factory, one_device):
 
 def load(workdir):
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        config, schema = checkpoints.run()
-        mesh = sharding.make_mesh(jax.devices()[:1])
-        return schema, jax.device_get(load_model(checkpoints, config, schema, mesh)[1])
+        return checkpoints.run()[1], load_state(workdir)
 
 
 def rows_of(workdir):

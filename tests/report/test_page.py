@@ -57,7 +57,7 @@ def test_page_without_checkpoints_and_of_a_run_that_just_started(
 ):
     run = without_data(scored_run, tmp_path / "run")
     page = open_page(write_report([run], tmp_path / "a.html", data=tiny_shards_dir))
-    assert "holds no checkpoints" in page.text
+    assert "has no checkpoints" in page.text
     for name in ("metrics.jsonl", "evaluation.json", "schema.json"):
         (run / name).unlink()
     page = open_page(write_report([run], tmp_path / "b.html"))

@@ -1,0 +1,94 @@
+"""The model of a run, loaded for evaluation: encoders and parameters, without an optimiser."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from satmip_jax.checkpoints.manager import Checkpoints
+from satmip_jax.distributed.sharding import make_mesh
+from satmip_jax.metadata.schema import Schema
+from satmip_jax.models import Towers, abstract_params, build_towers, init_params
+from satmip_jax.objectives import build_method
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Encoders with their parameters, placed on a mesh.
+
+    Attributes:
+        config: the model was trained with.
+        schema: of the data it was trained on: its statistics and vocabularies encode metadata.
+        towers: encoders and heads.
+        params: of the towers; replicated, or sharded along `fsdp`.
+        mesh: devices that hold the parameters, and over which batches are sharded.
+    """
+
+    config: ConfigDict
+    schema: Schema
+    towers: Towers
+    params: Any
+    mesh: Mesh
+
+    @property
+    def name(self) -> str:
+        """Method and image encoder, such as "satmip vit_small/16"."""
+        return f"{self.config.method.name} {self.config.image.encoder}"
+
+
+def load_model(workdir: str | Path, *, init: str = "trained") -> Model:
+    """Load the model of a run, on all devices.
+
+    Only the parameters are read from the checkpoint. They are sharded as in training where
+    `config.parallel.fsdp` divides the number of devices here, and replicated otherwise.
+
+    Args:
+        workdir: folder of the run.
+        init: "trained" for the newest intact checkpoint, "random" for the parameters that training
+            started from.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or none that is intact and fits its config.
+
+    Example:
+        >>> from satmip_jax.evaluation.model import load_model
+        >>> model = load_model(workdir)
+        >>> model.name
+        'satmips mu/8'
+    """
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        config, schema = checkpoints.run()
+        mesh = evaluation_mesh(config)
+        towers = build_towers(config, schema, build_method(config))
+        abstract = abstract_params(config, towers, schema, mesh)
+        if init == "random":
+            shardings = jax.tree.map(lambda x: x.sharding, abstract)
+            init_on_mesh = jax.jit(
+                lambda: init_params(config, towers, schema), out_shardings=shardings
+            )
+            params = init_on_mesh()
+        else:
+            params = checkpoints.restore_params(abstract)
+    return Model(config, schema, towers, params, mesh)
+
+
+def evaluation_mesh(config: ConfigDict) -> Mesh:
+    """Return a mesh over all devices, with the run's `fsdp` if it divides their number, else 1."""
+    devices, fsdp = jax.device_count(), config.parallel.fsdp
+    if devices % fsdp:
+        log.warning(
+            "config.parallel.fsdp is %d, which does not divide the %d device(s) here: "
+            "parameters are replicated",
+            fsdp,
+            devices,
+        )
+        fsdp = 1
+    return make_mesh(fsdp=fsdp)
