@@ -1,1 +1,1 @@
-"""Augmented views, cut and coloured on the device inside the jitted step."""
+"""Augmented views, computed on the device inside the jitted step."""
