@@ -1,8 +1,8 @@
-"""Records that cannot be read: named, counted, stood in for by others, up to a budget.
+"""Records that cannot be read: logged, counted and replaced by other records, up to a limit.
 
-A bad record must not end a run of days, nor go unseen. Which record stands in for it is a function
-of its number alone: so every epoch, worker process and kind of loader puts the same one in its
-place, and a resumed run sees the batches of one that was never stopped.
+A bad record must not end a run of days, nor go unnoticed. Its replacement is a function of its
+number alone. So every epoch, worker process and loader uses the same replacement, and a resumed run
+sees the same batches as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 BUDGET = 100
 MAX_REPLACEMENTS = 16  # tried in turn
 
-Found = list[tuple[int, str]]  # number of a record, and what is wrong with it
+Reasons = list[tuple[int, str]]  # number of a record, and what is wrong with it
 
 
 class BadRecordsError(SatmipError, ValueError):
@@ -32,43 +32,47 @@ class BadRecordsError(SatmipError, ValueError):
 
 
 def replacements(number: int, records: int) -> Iterator[int]:
-    """The record itself, then those that stand in for it in turn, drawn from all `records`.
+    """Yield the record itself, then its replacements in turn, drawn from all `records`.
 
     Example:
+        >>> from satmip_jax.data.bad_records import replacements
         >>> list(replacements(5, 1000))[:3]
-        [5, 673, 811]
+        [5, 670, 805]
     """
     yield number
     yield from np.random.default_rng(number).integers(records, size=MAX_REPLACEMENTS).tolist()
 
 
 class BadRecords:
-    """The bad records of one split that a run, or one reading of the split, has met.
+    """The bad records of one split, counted by a run or by one pass over the split.
 
     Args:
         split: name of the split.
-        budget: more than so many raise `BadRecordsError`.
-        path: JSON file of the list; what it holds already counts. None keeps no file.
+        budget: number of bad records up to which the run continues.
+        path: JSON file that keeps the list; records in it count already. None keeps no file.
 
     Example:
-        >>> bad = BadRecords("train", budget=100, path=workdir / "bad_records.json")
-        >>> bad.add(batch.pop("bad"))
+        >>> from satmip_jax.data.bad_records import BadRecords
+        >>> bad_records = BadRecords("train", budget=100, path=Path("bad_records.json"))
+        >>> bad_records.add([(3, "damaged JPEG")])
+        >>> BadRecords("train", path=Path("bad_records.json")).reasons
+        {3: 'damaged JPEG'}
     """
 
     def __init__(self, split: str, *, budget: int = BUDGET, path: Path | None = None) -> None:
         self.split, self.budget = split, budget
-        if path is not None and jax.process_index():  # each process reads rows of its own
+        if path is not None and jax.process_index():  # each process reads other rows
             path = path.with_name(f"{path.stem}.{jax.process_index()}{path.suffix}")
         self.path = path
         self.reasons: dict[int, str] = _load(path, split) if path is not None else {}
 
-    def add(self, found: Iterable[tuple[int, str]]) -> None:
-        """Note the bad records of a batch; those that are known already are passed over.
+    def add(self, records: Iterable[tuple[int, str]]) -> None:
+        """Add bad records with their reasons; those that are counted already are ignored.
 
         Raises:
-            BadRecordsError: they are more than the budget now.
+            BadRecordsError: there are more than the budget now.
         """
-        new = {number: reason for number, reason in found if number not in self.reasons}
+        new = {number: reason for number, reason in records if number not in self.reasons}
         if not new:
             return
         self.reasons |= new
@@ -85,7 +89,7 @@ class BadRecords:
                 + "\n  ".join(f"{n}: {self.reasons[n]}" for n in [*self.reasons][:50])
                 + ("\n  ..." if len(self.reasons) > 50 else "")
                 + "\nCopy or prepare the data again, or raise config.data.bad_records"
-                + (f" (the list is {self.path}; delete it to count anew)." if self.path else ".")
+                + (f" (delete {self.path} to start counting from 0)." if self.path else ".")
             )
 
     def _save(self) -> None:
@@ -105,5 +109,8 @@ def _load(path: Path, split: str) -> dict[int, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning(f"the count of bad records starts again at 0: {error}", extra=ALL_PROCESSES)
+        log.warning(
+            f"{path} cannot be read, so bad records are counted from 0: {error}",
+            extra=ALL_PROCESSES,
+        )
         return {}

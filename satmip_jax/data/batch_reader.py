@@ -1,4 +1,4 @@
-"""Record numbers to batches: records read, images decoded, metadata as arrays."""
+"""From record numbers to batches on the host: decoded images and metadata as arrays."""
 
 from __future__ import annotations
 
@@ -13,68 +13,92 @@ import numpy as np
 from tqdm import tqdm
 
 from satmip_jax.data import images, shared_memory
-from satmip_jax.data.bad_records import BadRecords, Found, replacements
+from satmip_jax.data.bad_records import BadRecords, Reasons, replacements
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
+from satmip_jax.data.shared_memory import SharedArrayRef
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.metadata.schema import Schema
 
 Batch = dict[str, Any]
 
-
 MAX_IN_MEMORY = 64 << 30  # bytes
 
 
 @dataclass(frozen=True)
 class ReadBatch:
-    """Record numbers -> a batch: images decoded into one array, metadata as arrays.
+    """A function from record numbers to a batch. It is picklable, and safe to call in threads.
 
-    Returns, for n numbers and stored squares of side s: "image" uint8 (n, s, s, 3), "label" int32
-    (n,), "index" int32 (n,), "metadata" (see `tabular.encode`) and, with `captions`, in it
-    "caption" uint8 (n, fields, bytes). "index" differs from the number that was asked for where
-    that record is bad and another stands in for it; "bad" lists the bad ones with their reasons.
+    Attributes:
+        dataset: the split that it reads.
+        schema: schema whose vocabularies encode the metadata, for example a trained model's.
+        captions: include captions.
+        share_memory: "image" is a `shared_memory.SharedArrayRef`; for worker processes.
+
+    Example:
+        >>> from satmip_jax.data.batch_reader import ReadBatch
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> dataset = ShardDataset(shards, "train")
+        >>> batch = ReadBatch(dataset, dataset.schema)([5, 0])
+        >>> batch["image"].shape, batch["image"].dtype, batch["index"].tolist()
+        ((2, 32, 32, 3), dtype('uint8'), [5, 0])
     """
 
     dataset: ShardDataset
-    schema: Schema  # whose vocabularies encode the metadata; a trained model's, say
+    schema: Schema
     captions: bool = False
-    lend: bool = False  # "image" is a `lent_memory.SharedArrayRef`; in worker processes
+    share_memory: bool = False
 
     def __call__(self, numbers: Sequence[int]) -> Batch:
+        """Read n records, stored as squares of side s.
+
+        Returns:
+            "image" uint8 (n, s, s, 3), "label" int32 (n,), -1 for none, "index" int32 (n,),
+            "metadata" (see `tabular.encode`), which includes "caption" uint8 (n, fields, bytes) if
+            asked for, and "bad". Records that cannot be read are replaced: "index" has the numbers
+            of the replacements, and "bad" lists the bad records with their reasons.
+
+        Raises:
+            ShardError: a record and all its replacements cannot be read.
+        """
         side = self.dataset.schema.image_size
         shape = (len(numbers), side, side, 3)
-        pixels, sent = shared_memory.lend(shape) if self.lend else (np.empty(shape, np.uint8), None)
-        bad: Found = []
-        tries = [(int(n), replacements(int(n), len(self.dataset))) for n in numbers]
-        # All records, then all pixels: taking turns, both run a tenth slower.
-        examples = [self._read(*those, bad) for those in tries]
-        for row, those in enumerate(tries):
-            examples[row] = self._decode(examples[row], pixels[row], *those, bad)
+        reference: SharedArrayRef | None = None
+        if self.share_memory:
+            pixels, reference = shared_memory.allocate(shape)
+        else:
+            pixels = np.empty(shape, np.uint8)
+        bad: Reasons = []
+        candidates = [(int(n), replacements(int(n), len(self.dataset))) for n in numbers]
+        # first all records, then all pixels: taking turns makes both 10 % slower
+        examples = [self._read(*of_row, bad) for of_row in candidates]
+        for row, of_row in enumerate(candidates):
+            examples[row] = self._decode(examples[row], pixels[row], *of_row, bad)
         records = [example["metadata"] for example in examples]
         metadata = tabular.encode(records, self.schema)
         if self.captions:
             metadata["caption"] = caption.fragments(records)
         return {
-            "image": sent or pixels,
+            "image": reference or pixels,
             "label": np.array([example["label"] for example in examples], np.int32),
             "index": np.array([example["index"] for example in examples], np.int32),
             "metadata": metadata,
             "bad": bad,
         }
 
-    def _read(self, number: int, candidates: Iterator[int], bad: Found) -> dict[str, Any]:
-        """The first of `candidates`, which are record `number` and its stand-ins, that reads."""
+    def _read(self, number: int, candidates: Iterator[int], bad: Reasons) -> dict[str, Any]:
+        """Return the first of `candidates` (a record and its replacements) that can be read."""
         for candidate in candidates:
             try:
                 return self.dataset[candidate]
             except ShardError as error:
                 bad.append((candidate, str(error)))
         reasons = dict(bad)
-        own = [reasons[candidate] for candidate in replacements(number, len(self.dataset))]
+        tried = [reasons[candidate] for candidate in replacements(number, len(self.dataset))]
         raise ShardError(
             f"{self.dataset.data_dir}: {self.dataset.split} record {number} cannot be read, nor "
-            "can those to stand in for it:\n  " + "\n  ".join(own[:5]) + "\n  ..."
+            "can any of its replacements:\n  " + "\n  ".join(tried[:5]) + "\n  ..."
         )
 
     def _decode(
@@ -83,9 +107,9 @@ class ReadBatch:
         out: np.ndarray,
         number: int,
         candidates: Iterator[int],
-        bad: Found,
+        bad: Reasons,
     ) -> dict[str, Any]:
-        """The example, or the next of `candidates`, whose image can be decoded into `out`."""
+        """Return the example, or the next of `candidates` whose image decodes into `out`."""
         while True:
             try:
                 images.decode_square(example.pop("image"), len(out), out=out)
@@ -104,12 +128,21 @@ def read_all(
     captions: bool = False,
     bad_records: BadRecords | None = None,
 ) -> Batch:
-    """Read a split into host memory: the records `numbers`, or all in their order.
+    """Read a split, or the records `numbers` of it, into host memory.
 
-    Where a record is bad another stands in for it, as "index" shows.
+    Args:
+        dataset: the split.
+        numbers: record numbers, in the order of the result; by default all.
+        captions: include captions.
+        bad_records: counts the records that cannot be read and are replaced.
+
+    Returns:
+        One batch of all records, see `ReadBatch`, without "bad".
 
     Raises:
         MemoryError: the decoded images would take more than 64 GiB.
+        ShardError: a record and all its replacements cannot be read.
+        BadRecordsError: too many records cannot be read.
     """
     size = len(dataset) * dataset.schema.image_size**2 * 3
     if size > MAX_IN_MEMORY:
@@ -126,7 +159,14 @@ def read_all(
 def read_in_order(
     reader: ReadBatch, numbers: Sequence[int], *, size: int, bad_records: BadRecords | None = None
 ) -> Iterator[Batch]:
-    """Yield batches of the records `numbers`, in that order; the last one may be smaller."""
+    """Yield batches of the records `numbers`, in that order; the last one may be smaller.
+
+    Args:
+        reader: reads the records.
+        numbers: record numbers.
+        size: records per batch.
+        bad_records: counts the records that cannot be read and are replaced.
+    """
     bad_records = BadRecords(reader.dataset.split) if bad_records is None else bad_records
     threads = os.cpu_count() or 1
     batches = grain.MapDataset.source(numbers).batch(size, batch_fn=list).map(reader)

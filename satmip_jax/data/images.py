@@ -1,7 +1,7 @@
-"""Image files in, fixed squares out: the only module that touches the pixels of files.
+"""Decoding of image files, and crops resized to squares; no other module decodes pixels.
 
-Every file is treated as a stranger's: its header is read, and its size bounded, before a single
-pixel is decoded. Boxes are (x, y, width, height) in pixels, y downwards.
+Every file is untrusted: its header is read and its size bounded before any pixel is decoded. Boxes
+are (x, y, width, height) in pixels, y downwards.
 """
 
 from __future__ import annotations
@@ -23,19 +23,26 @@ Box = tuple[float, float, float, float]
 # fMoW holds real images of 16,288 x 16,291 pixels; three bytes a pixel make this 1.2 GB.
 MAX_PIXELS = 400_000_000
 MAX_SIDE = 65_535  # JPEG's own limit
-MIN_BOX = 2.0  # pixels; a smaller box holds nothing to look at
+MIN_BOX = 2.0  # pixels; a smaller box shows nothing
 
 _MAX_SEGMENTS = 4096  # of a JPEG header; a real one has a few dozen
-_NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC lie among the start-of-frame markers
+_NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC: their codes are among those of frames
 
 
 class ImageError(SatmipError, ValueError):
-    """An image file, or a box in it, cannot be used; the message says why."""
+    """An image file, or a box in it, that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image file says: its format, and its size in pixels."""
+    """Header of an image file.
+
+    Attributes:
+        format: "JPEG", "PNG", "TIFF" or "WEBP".
+        width: in pixels.
+        height: in pixels.
+        components: number of channels.
+    """
 
     format: str
     width: int
@@ -45,13 +52,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Square:
-    """An image cut and resized for storage.
+    """An image cropped and resized for storage.
 
     Attributes:
-      data: JPEG bytes of a `size` x `size` RGB image.
-      region: The part of the source image that it shows, in source pixels.
-      source_size: (width, height) of the source image.
-      pixels: uint8 (size, size, 3), RGB.
+        data: JPEG bytes of a `size` x `size` RGB image.
+        region: the part of the source image that it shows, in source pixels.
+        source_size: (width, height) of the source image.
+        pixels: uint8 (size, size, 3), RGB.
     """
 
     data: bytes
@@ -69,23 +76,24 @@ def _cv2() -> ModuleType:
 
 
 def use_one_thread() -> None:
-    """One decoding thread: for worker processes, which already use every core."""
+    """Decode in one thread: for worker processes, which already use every core."""
     _cv2().setNumThreads(1)
 
 
 def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Reads format and size without decoding.
+    """Read format and size without decoding.
 
     Args:
-      data: An encoded file: JPEG, PNG, TIFF or WebP.
-      max_pixels: Larger images are refused; guards against decompression bombs.
+        data: an encoded file: JPEG, PNG, TIFF or WebP.
+        max_pixels: limit of width x height, against decompression bombs.
 
     Raises:
-      ImageError: Unknown format, damaged header, or an image too large.
+        ImageError: the format is unknown, the header is damaged, or the image is too large.
 
     Example:
-      >>> read_header(Path("airport_0_0_msrgb.jpg").read_bytes())
-      Header(format='JPEG', width=2050, height=1578, components=3)
+        >>> from satmip_jax.data.images import encode_png, read_header
+        >>> read_header(encode_png(np.zeros((2, 3, 3), np.uint8)))
+        Header(format='PNG', width=3, height=2, components=3)
     """
     header = _jpeg_header(data) if data[:2] == b"\xff\xd8" else _other_header(data)
     width, height = header.width, header.height
@@ -97,7 +105,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
 
 
 def _jpeg_header(data: bytes) -> Header:
-    """Walks the segments up to the frame header, as libjpeg does; about 3 us."""
+    """Walk the segments up to the frame header, as libjpeg does; about 3 us."""
     position = 2
     for _ in range(_MAX_SEGMENTS):
         position = data.find(b"\xff", position)
@@ -124,8 +132,8 @@ def _jpeg_header(data: bytes) -> Header:
 
 
 def _other_header(data: bytes) -> Header:
-    # The plug-in classes, not PIL.Image.open: that one tries every format it knows, and warns
-    # about sizes that are ordinary for satellite images.
+    # The plug-in classes, not PIL.Image.open, which tries every format it knows and warns about
+    # sizes that are ordinary for satellite images.
     from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
     plugins: tuple[tuple[str, tuple[bytes, ...], Any], ...] = (
@@ -139,7 +147,7 @@ def _other_header(data: bytes) -> Header:
                 image = plugin(io.BytesIO(data))
                 width, height = image.size
                 return Header(name, width, height, len(image.getbands()))
-            except Exception as error:  # the parsers raise whatever they run into
+            except Exception as error:  # the parsers raise exceptions of many kinds
                 raise ImageError(f"damaged {name} header: {type(error).__name__}") from error
     if not data:
         raise ImageError("empty file")
@@ -147,28 +155,31 @@ def _other_header(data: bytes) -> Header:
 
 
 def decode(data: bytes, *, reduce: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes an image file to uint8 (height, width, 3), RGB.
+    """Decode an image file.
 
-    Stored pixels are returned as they lie: an EXIF orientation is ignored, because boxes are
-    counted in stored pixels. Grey images are repeated, an alpha channel is dropped, 16 bits are
-    cut to their upper 8.
+    Pixels keep their stored order: an EXIF orientation is ignored, because boxes refer to stored
+    pixels. Grey images are repeated over the channels, an alpha channel is dropped, and of 16 bits
+    the upper 8 are kept.
 
     Args:
-      data: The encoded file.
-      reduce: 1, 2, 4 or 8: decodes a JPEG to ceil(size / reduce), which is quicker.
-      max_pixels: See `read_header`.
+        data: the encoded file.
+        reduce: 1, 2, 4 or 8: decode a JPEG to ceil(size / reduce), which is faster.
+        max_pixels: see `read_header`.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
 
     Raises:
-      ImageError: The file is damaged, truncated, too large, or of an unknown format.
+        ImageError: the file is damaged, truncated, too large, or of an unknown format.
     """
     return _decode(data, read_header(data, max_pixels=max_pixels), reduce)[:, :, ::-1]
 
 
 def _decode(data: bytes, header: Header, reduce: int = 1) -> np.ndarray:
-    """Decodes to BGR, the order that opencv keeps."""
+    """Decode to BGR, the order of opencv."""
     cv2 = _cv2()
-    # libjpeg fills what a truncated file lacks with grey and calls it a warning. Most files end
-    # with the marker; to search for it takes a twentieth of the time of decoding.
+    # libjpeg fills the missing part of a truncated file with grey and only warns. Most files end
+    # with the end marker; searching for it takes a twentieth of the time of decoding.
     end = b"\xff\xd9"
     if (
         header.format == "JPEG"
@@ -194,26 +205,27 @@ def _decode(data: bytes, header: Header, reduce: int = 1) -> np.ndarray:
         raise ImageError(f"damaged {header.format}")
     expected = (-(-header.height // reduce), -(-header.width // reduce), 3)
     if image.shape != expected:
-        raise ImageError(f"decoded to {image.shape}, its header promised {expected}")
+        raise ImageError(f"decoded to {image.shape}, but its header states {expected}")
     return image
 
 
 def decode_square(
     data: bytes, size: int, *, name: str = "image", out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Decodes an image that must be `size` x `size`; what shards hold.
+    """Decode an image that must be `size` x `size`, as shards store it.
 
     Args:
-      data: The encoded file.
-      size: Side in pixels.
-      name: Names the image in errors.
-      out: Optional contiguous uint8 (size, size, 3) array to fill, such as a row of a batch.
+        data: the encoded file.
+        size: side in pixels.
+        name: name of the image in errors.
+        out: contiguous uint8 (size, size, 3) array to fill, such as a row of a batch.
 
     Returns:
-      uint8 (size, size, 3), RGB.
+        uint8 (size, size, 3), RGB; `out` if it was given.
 
     Raises:
-      ImageError: Damaged, or of another size.
+        ImageError: the image is damaged or of another size.
+        ValueError: `out` has another shape or dtype, or is not contiguous.
     """
     try:
         header = read_header(data)
@@ -223,7 +235,7 @@ def decode_square(
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     out = np.empty((size, size, 3), np.uint8) if out is None else out
-    # opencv would quietly allocate another array for one it cannot fill
+    # opencv would silently allocate another array for one that it cannot fill
     if out.shape != pixels.shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(
             f"out must be contiguous uint8 {pixels.shape}, not {out.dtype} {out.shape}"
@@ -233,10 +245,10 @@ def decode_square(
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
-    """The part of a box that lies inside the image.
+    """Return the part of a box inside an image of `width` x `height` pixels.
 
     Raises:
-      ImageError: The box is not finite, lies outside, or keeps under `MIN_BOX` pixels a side.
+        ImageError: the box is not finite, is outside, or has less than `MIN_BOX` pixels a side.
     """
     if not all(map(math.isfinite, box)):
         raise ImageError("box is not finite")
@@ -251,18 +263,26 @@ def clip_box(box: Box, width: int, height: int) -> Box:
 
 
 def crop_region(box: Box | None, width: int, height: int, context_ratio: float) -> Box:
-    """The region to cut: a square around the box with context, in whole pixels.
+    """Return the region to crop: a square around the box with context, in integer pixels.
 
-    The square's side is `context_ratio` times the longer side of the box. It is shifted into the
-    image where it sticks out; where the image is too small for it, context is given up first,
-    and the square shape only if the box itself would be cut. Without a box, the whole image.
+    The side of the square is `context_ratio` times the longer side of the box. A square that
+    reaches over the border is shifted inside. If the image is too small for it, it has less
+    context; it is not square only if a square would cut the box. Without a box the region is the
+    image.
+
+    Args:
+        box: labelled region, or None.
+        width: width of the image.
+        height: height of the image.
+        context_ratio: side of the square / longer side of the box.
 
     Raises:
-      ImageError: See `clip_box`.
+        ImageError: see `clip_box`.
 
     Example:
-      >>> crop_region((466, 299, 72, 60), 977, 663, 1.5)
-      (448.0, 275.0, 108.0, 108.0)
+        >>> from satmip_jax.data.images import crop_region
+        >>> crop_region((466, 299, 72, 60), 977, 663, 1.5)
+        (448.0, 275.0, 108.0, 108.0)
     """
     if box is None:
         return 0.0, 0.0, float(width), float(height)
@@ -284,20 +304,20 @@ def make_square(
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
 ) -> Square:
-    """Cuts the region around a box out of an image file and resizes it to a square.
+    """Crop the region around a box from an image file and resize it to a square.
 
-    A JPEG that already has the right size, and of which all is wanted, keeps its bytes.
+    A JPEG that has the right size already and needs no crop keeps its bytes.
 
     Args:
-      data: The encoded source image.
-      size: Side of the result in pixels.
-      box: Labelled region in pixels of the source; None for all of it.
-      context_ratio: See `crop_region`.
-      quality: JPEG quality of the result, 1 to 100.
-      max_pixels: See `read_header`.
+        data: the encoded source image.
+        size: side of the result in pixels.
+        box: labelled region in pixels of the source; None for all of it.
+        context_ratio: see `crop_region`.
+        quality: JPEG quality of the result, 1 to 100.
+        max_pixels: see `read_header`.
 
     Raises:
-      ImageError: The image or the box cannot be used.
+        ImageError: the image or the box cannot be used.
     """
     cv2 = _cv2()
     header = read_header(data, max_pixels=max_pixels)
@@ -311,8 +331,8 @@ def make_square(
     pixels = _decode(data, header, reduce)
     x, y, w, h = (int(v) for v in region)
     if reduce > 1:
-        # Cut whole pixels of the reduced grid, and say exactly what was cut. The last column and
-        # row of that grid may stand for fewer source pixels than the others: leave them out.
+        # Crop on the reduced grid, and return the exact region. The last column and row of that
+        # grid may cover fewer source pixels than the others: leave them out.
         columns, rows = full[0] // reduce, full[1] // reduce
         w, h = min(round(w / reduce), columns), min(round(h / reduce), rows)
         x, y = min(x // reduce, columns - w), min(y // reduce, rows - h)
@@ -325,7 +345,14 @@ def make_square(
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Lossless PNG bytes of uint8 (height, width, 3), RGB: for sources whose data are arrays."""
+    """Return PNG bytes (lossless) of an array, for sources whose images are arrays.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB.
+
+    Raises:
+        ImageError: another shape or dtype.
+    """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ImageError(f"cannot be encoded as PNG: {pixels.dtype} {pixels.shape}")
     done, encoded = _cv2().imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))
@@ -335,10 +362,15 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
-    """Exact sums of the values, and of their squares: uint8 (height, width, 3), by channel."""
-    # Its means and deviations come from integers, in float64: of up to 2^24 pixels these sums are
-    # off by less than 2^-10, so that rounding makes them the integers again. Of four channels they
-    # take a third of the time; what this module decodes is BGR seen backwards, back it is no copy.
+    """Return the exact sums, by channel, of the values and of their squares.
+
+    Args:
+        pixels: uint8 (height, width, 3), RGB, of at most 2^24 pixels.
+    """
+    # opencv computes means and deviations from integers, in float64. For up to 2^24 pixels the sums
+    # recovered from them are off by less than 2^-10, so rounding restores the integers. With four
+    # channels opencv takes a third of the time. Arrays decoded here are reversed views of BGR, so
+    # reversing them again is no copy.
     four = _cv2().cvtColor(pixels[:, :, ::-1], _cv2().COLOR_BGR2BGRA)
     mean, deviation = (x[2::-1, 0] for x in _cv2().meanStdDev(four))
     count = pixels.shape[0] * pixels.shape[1]
@@ -347,7 +379,7 @@ def channel_sums(pixels: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def _reduction(header: Header, region: Box, size: int) -> int:
-    """How far the decoder itself may shrink: INTER_AREA keeps at least a factor of two to do."""
+    """Return how far the decoder may shrink, so that INTER_AREA shrinks by two or more after it."""
     if header.format != "JPEG":
         return 1
     shrink = min(region[2], region[3]) / size
@@ -355,7 +387,7 @@ def _reduction(header: Header, region: Box, size: int) -> int:
 
 
 def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Area average along axes that shrink (linear is not antialiased), cubic along the others."""
+    """Average areas along axes that shrink (linear is not antialiased); cubic along the others."""
     cv2 = _cv2()
     height, width = pixels.shape[:2]
     smaller = min(width, size), min(height, size)

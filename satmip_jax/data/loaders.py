@@ -1,13 +1,12 @@
-"""Batches for training and evaluation.
+"""Batches on the devices, for training.
 
-The order of samples is a pure function of (seed, number of examples, global batch size): a global
-shuffle of record numbers, anew each epoch, cut into global batches, of which each process takes
-its rows. So the position in the data is the step, a resume is a slice, and any number of worker
-processes or hosts sees the same batches.
+All loaders yield the same batches: their order is a pure function of the seed, the number of
+examples and the batch size (see `sampler`), whatever the number of worker processes or hosts.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,20 +20,53 @@ from jax.sharding import Mesh
 from satmip_jax.data import shared_memory
 from satmip_jax.data.bad_records import BadRecords
 from satmip_jax.data.batch_reader import Batch, ReadBatch, read_all
-from satmip_jax.data.resilient_iterator import PATIENCE, ResilientIterator, start_worker
+from satmip_jax.data.resilient_iterator import (
+    PATIENCE,
+    CatchErrors,
+    ResilientIterator,
+    TaskError,
+    start_worker,
+)
 from satmip_jax.data.sampler import process_slice, train_order
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.runtime.console import ALL_PROCESSES
 
-SMALL = 1 << 20  # bytes: what is smaller comes from a worker by its pipe, without shared memory
+log = logging.getLogger(__name__)
+
+MIN_SHARED_BYTES = 1 << 20  # grain sends smaller arrays of workers through pipes
 
 
 class TrainBatches:
-    """Endless batches on the device, decoded by worker processes (or threads, with 0 workers).
+    """An infinite iterator of batches on the devices, decoded by worker processes or threads.
+
+    Batches are those of `ReadBatch` without "bad", sharded over all devices.
+
+    Args:
+        dataset: split to train on.
+        mesh: devices.
+        batch_size: global batch size.
+        seed: of the order of samples.
+        start: step of the first batch.
+        workers: worker processes; 0 decodes in threads of this process.
+        captions: include captions, for text encoders.
+        bad_records: counts the records that cannot be read.
+        patience: seconds without a batch after which worker processes count as hanging.
+
+    Raises:
+        BadRecordsError: in `next`, if too many records cannot be read.
+        ShardError: in `next`, if a record and all its replacements cannot be read.
+        WorkersError: in `next`, if the worker processes died or hung again and again.
 
     Example:
-        >>> with TrainBatches(dataset, mesh, batch_size=256, seed=0) as batches:
+        >>> from satmip_jax.data.loaders import TrainBatches
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> dataset = ShardDataset(shards, "train")
+        >>> with TrainBatches(dataset, make_mesh(), batch_size=16, seed=0) as batches:
         ...     batch = next(batches)
+        >>> batch["image"].shape
+        (16, 32, 32, 3)
     """
 
     def __init__(
@@ -51,35 +83,45 @@ class TrainBatches:
         patience: float = PATIENCE,
     ) -> None:
         self.mesh = mesh
-        self._bad = BadRecords(dataset.split) if bad_records is None else bad_records
-        threads = os.cpu_count() or 1
-        read = grain.ReadOptions(num_threads=1 if workers else threads, prefetch_buffer_size=4)
-        lend = workers > 0 and shared_memory.available()
-        reader = ReadBatch(dataset, dataset.schema, captions, lend)
+        self._bad_records = BadRecords(dataset.split) if bad_records is None else bad_records
+        self._share_memory = workers > 0 and shared_memory.available()
+        threads = 1 if workers else os.cpu_count() or 1
+        read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
 
         def batches_from(position: int) -> Any:
             order = train_order(dataset, batch_size=batch_size, seed=seed, start=start + position)
-            batches = grain.MapDataset.source(order).map(reader).to_iter_dataset(read)
+            source = grain.MapDataset.source(order)
+            reader = ReadBatch(dataset, dataset.schema, captions, self._share_memory)
             if not workers:
-                return iter(batches)
+                return iter(source.map(reader).to_iter_dataset(read_options))
+            batches = source.map(CatchErrors(reader)).to_iter_dataset(read_options)
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags
                 flags.FLAGS.mark_as_parsed()
-            few = grain.experimental.DatasetOptions(min_shm_size=SMALL)
-            batches = grain.experimental.WithOptionsIterDataset(batches, few)
-            options = grain.MultiprocessingOptions(num_workers=workers)
-            batches = batches.mp_prefetch(options, worker_init_fn=start_worker)
-            return iter(batches.map(shared_memory.SharedArrayReceiver()))
+            transfer = grain.experimental.DatasetOptions(min_shm_size=MIN_SHARED_BYTES)
+            batches = grain.experimental.WithOptionsIterDataset(batches, transfer)
+            processes = grain.MultiprocessingOptions(num_workers=workers)
+            batches = batches.mp_prefetch(processes, worker_init_fn=start_worker)
+            return iter(batches.map(_Receive()))
 
-        self._iterator = (
-            ResilientIterator(batches_from, patience=patience) if workers else batches_from(0)
-        )
+        self._workers = ResilientIterator(batches_from, patience=patience) if workers else None
+        self._iterator = self._workers or batches_from(0)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        batch = next(self._iterator)
-        self._bad.add(batch.pop("bad"))
+        try:
+            batch = next(self._iterator)
+        except shared_memory.SharedMemoryForbiddenError as error:
+            assert self._workers is not None
+            log.warning(
+                f"{error}; worker processes send pixels through pipes instead, which is slower",
+                extra=ALL_PROCESSES,
+            )
+            self._share_memory = False
+            self._workers.restart()
+            batch = next(self._iterator)
+        self._bad_records.add(batch.pop("bad"))
         return to_devices(batch, self.mesh)
 
     def __enter__(self) -> TrainBatches:
@@ -89,8 +131,25 @@ class TrainBatches:
         self._iterator.close()
 
 
+class _Receive:
+    """Opens shared arrays of batches; passes errors of workers on."""
+
+    def __init__(self) -> None:
+        self._receive = shared_memory.SharedArrayReceiver()
+
+    def __call__(self, element: Batch | TaskError) -> Batch | TaskError:
+        return element if isinstance(element, TaskError) else self._receive(element)
+
+
 class InMemoryBatches:
-    """The same batches from a data set that lies decoded on every device."""
+    """An infinite iterator of the same batches, from a split that every device holds decoded.
+
+    Arguments are those of `TrainBatches`.
+
+    Raises:
+        MemoryError: the decoded images take more than 64 GiB.
+        BadRecordsError: too many records cannot be read.
+    """
 
     def __init__(
         self,
@@ -104,14 +163,14 @@ class InMemoryBatches:
         bad_records: BadRecords | None = None,
     ) -> None:
         self.mesh = mesh
-        self._rows = train_order(dataset, batch_size=batch_size, seed=seed, start=start)
+        self._order = train_order(dataset, batch_size=batch_size, seed=seed, start=start)
         self._step = 0
-        # each process reads its part; the devices pass the parts around
+        # each process reads a part; the devices exchange the parts
         numbers = process_slice(range(len(dataset)), mesh)
         part = read_all(dataset, numbers, captions=captions, bad_records=bad_records)
-        self._everything = jax.device_put(to_devices(part, mesh), replicated(mesh))
+        self._split = jax.device_put(to_devices(part, mesh), replicated(mesh))
         self._take: Callable[[Batch, jax.Array], Batch] = jax.jit(
-            lambda tree, index: jax.tree.map(lambda x: x[index], tree),
+            lambda split, numbers: jax.tree.map(lambda x: x[numbers], split),
             out_shardings=batch_sharding(mesh),
         )
 
@@ -119,12 +178,12 @@ class InMemoryBatches:
         return self
 
     def __next__(self) -> Batch:
-        numbers = np.array(self._rows[self._step], np.int32)
+        numbers = np.array(self._order[self._step], np.int32)
         self._step += 1
-        return self._take(self._everything, to_devices(numbers, self.mesh))
+        return self._take(self._split, to_devices(numbers, self.mesh))
 
     def __enter__(self) -> InMemoryBatches:
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self._everything
+        del self._split

@@ -1,4 +1,4 @@
-"""Local copies of remote folders: ArrayRecord reads local files only."""
+"""Local cache of remote folders, because ArrayRecord reads local files only."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from satmip_jax.runtime.files import atomic_path
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names another machine's files, such as gs://bucket/eurosat."""
+    """Return whether a path is a URL, such as gs://bucket/eurosat."""
     return "://" in os.fspath(path)
 
 
 def mirror(
     remote: epath.Path, names: Iterable[str], version: bytes, cache: Path | None = None
 ) -> epath.Path:
-    """Copies files of a remote folder to a local cache, once, with a progress bar.
+    """Copy files of a remote folder to the local cache, unless they are there, with a progress bar.
 
-    A file appears in the cache when it is whole. Processes of one machine wait for the first of
-    them to finish. A file of the right size is not copied again.
+    A file appears in the cache when it is complete. If several processes of a machine call this
+    at the same time, one copies and the others wait for it.
 
     Args:
-      remote: Read through etils.epath, with its credentials.
-      names: Names of files in that folder.
-      version: Any bytes that change when the folder is made anew: a new version gets a new place.
-      cache: Where copies are kept; $SATMIP_CACHE, else ~/.cache/satmip_jax.
+        remote: the folder, read through etils.epath with its credentials.
+        names: names of files in that folder.
+        version: any bytes that change when the folder is prepared again; each version has a
+            folder of its own in the cache.
+        cache: root of the cache; by default $SATMIP_CACHE, else ~/.cache/satmip_jax.
 
     Returns:
-      The local folder.
+        The local folder with the copies.
+
+    Raises:
+        OSError: a file cannot be read or written.
     """
     import fcntl
 
@@ -47,16 +51,16 @@ def mirror(
         for partial in local.glob(".*.tmp"):
             partial.unlink()  # of a copy that was killed
         sizes = {name: (remote / name).stat().length for name in names}
-        wanted = [n for n, size in sizes.items() if not _has_size(local / n, size)]
+        missing = [n for n, size in sizes.items() if not _has_size(local / n, size)]
         bar = tqdm(
             desc=f"copying {remote} to {local}",
-            total=sum(sizes[name] for name in wanted),
+            total=sum(sizes[name] for name in missing),
             unit="B",
             unit_scale=True,
-            disable=not wanted,
+            disable=not missing,
         )
         with bar:
-            for name in wanted:
+            for name in missing:
                 with (
                     atomic_path(local / name, durable=True) as temporary,
                     (remote / name).open("rb") as source,

@@ -1,33 +1,40 @@
-"""Batches from decoding processes that may die or hang: noticed, said, and started again."""
+"""An iterator over worker processes that detects those that die or hang, and restarts them."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import pickle
 import queue
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from satmip_jax.data import images
+from satmip_jax.data.shared_memory import SharedMemoryForbiddenError
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.console import ALL_PROCESSES
 from satmip_jax.runtime.process_pool import end_with_parent
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 300.0  # seconds without a batch, after which workers count as hanging
-STARTING = 120.0  # seconds more for the first one: processes start, and import much
-RESTARTS = 3  # in a row, without a batch between them
+PATIENCE = 300.0  # seconds without an element after which workers count as hanging
+START_TIME = 120.0  # further seconds for the first one: processes start and import
+RESTARTS = 3  # in a row, without an element between them
+
+# A lost process: grain raises RuntimeError, and pipes that it wrote to end in the middle.
+FAILURES = (TimeoutError, RuntimeError, OSError, EOFError, pickle.UnpicklingError)
 
 
 class WorkersError(SatmipError, RuntimeError):
-    """The decoding processes died or hung again and again."""
+    """The worker processes died or hung again and again."""
 
 
 def start_worker(worker: int, workers: int) -> None:
-    """What each decoding process does first (see grain's `worker_init_fn`)."""
+    """Set up a worker process; for grain's `worker_init_fn`."""
     del worker, workers
     # terminals and schedulers signal all processes; the trainer saves, then ends its workers
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -36,15 +43,42 @@ def start_worker(worker: int, workers: int) -> None:
     images.use_one_thread()
 
 
+@dataclass(frozen=True)
+class TaskError:
+    """An exception of a worker's task, sent in place of its result."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class CatchErrors:
+    """Runs a task in a worker; returns its result, or a `TaskError`.
+
+    So an error of the task (a disk that fails, a bug) is never taken for a lost process.
+    """
+
+    task: Callable[[Any], Any]
+
+    def __call__(self, argument: Any) -> Any:
+        """Return the result of the task, or its error."""
+        try:
+            return self.task(argument)
+        except Exception as error:
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+            return TaskError(error)
+
+
 class ResilientIterator:
-    """An iterator over worker processes that is made anew where it was when they fail.
+    """Iterates over elements of worker processes; restarts the workers at the same element.
 
     Args:
-        make: `make(n)` returns an iterator whose first element is number n; it has `close()`.
+        make: `make(n)` starts workers and returns an iterator whose first element is number n; it
+            has `close()`. Its tasks are wrapped in `CatchErrors`.
         patience: seconds to wait for an element.
 
-    Raises (in `next`):
-        WorkersError: no element came after `RESTARTS` new starts.
+    Raises:
+        WorkersError: in `next`, if there is no element after `RESTARTS` restarts. An error of a
+            task is raised unchanged.
     """
 
     def __init__(self, make: Callable[[int], Any], *, patience: float = PATIENCE) -> None:
@@ -53,8 +87,13 @@ class ResilientIterator:
         self._start()
 
     def _start(self) -> None:
-        self._others = set(multiprocessing.active_children())
-        self._iterator, self._fresh = self._make(self._position), True
+        self._other_processes = set(multiprocessing.active_children())
+        self._iterator, self._just_started = self._make(self._position), True
+
+    def restart(self) -> None:
+        """Kill the workers and start others at the same element."""
+        self._kill()
+        self._start()
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -63,50 +102,51 @@ class ResilientIterator:
         for restarts in range(RESTARTS + 1):
             try:
                 element = self._take()
-            except (TimeoutError, RuntimeError, OSError) as error:
-                # what a worker raises keeps its type; of a lost process grain says RuntimeError
-                if isinstance(error, NotImplementedError | RecursionError):
-                    raise
-                problem = str(error).split(". Search")[0]
-                self._kill()
+            except (SharedMemoryForbiddenError, NotImplementedError, RecursionError):
+                raise  # a restart would not help
+            except FAILURES as error:
+                problem = str(error).split(". Search")[0] or type(error).__name__
                 if restarts == RESTARTS:
+                    self._kill()
                     break
                 log.warning(
-                    f"decoding processes failed: {problem}; started again at the same batch "
-                    f"({restarts + 1} of at most {RESTARTS} times in a row)",
+                    f"worker processes failed: {problem}; restarting them at the same batch "
+                    f"({restarts + 1} of at most {RESTARTS} restarts in a row)",
                     extra=ALL_PROCESSES,
                 )
-                self._start()
+                self.restart()
             else:
                 self._position += 1
-                self._fresh = False
+                self._just_started = False
+                if isinstance(element, TaskError):
+                    raise element.error
                 return element
         raise WorkersError(
-            f"decoding processes failed {RESTARTS + 1} times in a row, at last: {problem}. "
-            "Is there memory enough? Try fewer (config.data.workers=0 decodes in threads)."
+            f"worker processes failed {RESTARTS + 1} times in a row, the last time: {problem}. "
+            "Is there enough memory? Use fewer workers (config.data.workers=0 decodes in threads)."
         )
 
     def _take(self) -> Any:
-        """The next element; it is waited for in a thread, which may be left behind."""
-        answer: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        """Return the next element; a thread waits for it, which may be left behind."""
+        results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         iterator = self._iterator
 
         def take() -> None:
             try:
-                answer.put((next(iterator), None))
+                results.put((next(iterator), None))
             except BaseException as error:
-                answer.put((None, error))
+                results.put((None, error))
 
         threading.Thread(target=take, name="next-batch", daemon=True).start()
-        limit = self._patience + (STARTING if self._fresh else 0.0)
+        limit = self._patience + (START_TIME if self._just_started else 0.0)
         try:
-            element, error = answer.get(timeout=limit / 5)
+            element, error = results.get(timeout=limit / 5)
         except queue.Empty:
             log.warning(
-                f"no batch for {limit / 5:.0f} s: decoding is slow, or hangs", extra=ALL_PROCESSES
+                f"no batch for {limit / 5:.0f} s: decoding is slow or hangs", extra=ALL_PROCESSES
             )
             try:
-                element, error = answer.get(timeout=limit * 4 / 5)
+                element, error = results.get(timeout=limit * 4 / 5)
             except queue.Empty:
                 raise TimeoutError(f"no batch for {limit:.0f} s") from None
         if error is not None:
@@ -114,11 +154,12 @@ class ResilientIterator:
         return element
 
     def _kill(self) -> None:
-        """End the workers at once: one that hangs would not answer."""
-        for child in set(multiprocessing.active_children()) - self._others:
+        """End the workers at once: one that hangs would not react to a request."""
+        for child in set(multiprocessing.active_children()) - self._other_processes:
             child.kill()
             child.join()
         self._iterator.close()
 
     def close(self) -> None:
+        """End the workers."""
         self._iterator.close()

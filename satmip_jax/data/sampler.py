@@ -1,8 +1,8 @@
-"""The order of samples, a pure function of (seed, number of examples, global batch size).
+"""The order of samples: a pure function of the seed, the number of examples and the batch size.
 
-A global shuffle of record numbers, anew each epoch, cut into global batches, of which each process
-takes its rows. So the position in the data is the step, a resume is a slice, and any number of
-worker processes or hosts sees the same batches.
+All record numbers are shuffled, in every epoch anew, and divided into global batches. Each process
+takes its rows of every batch. So the position in the data is the step, a resumed run needs no other
+state, and any number of worker processes or hosts sees the same batches.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ from satmip_jax.data.shard_dataset import ShardDataset
 
 @functools.lru_cache(maxsize=2)  # a batch may hold the end of one epoch and the start of the next
 def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
-    """An epoch's order; numpy has frozen what `RandomState` draws (NEP 19)."""
+    """Return the order of an epoch; NumPy guarantees the stream of `RandomState` (NEP 19)."""
     bits = np.random.MT19937(np.random.SeedSequence([seed, epoch]))
     return np.random.RandomState(bits).permutation(examples)
 
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """The record numbers of a process's rows of each global batch, a sequence as good as endless.
+    """Record numbers of a process's rows of every global batch; an effectively infinite sequence.
 
     Element i is the list of the `batch_size // processes` rows of step `start + i`. No example
-    is left out: a batch may hold the end of one epoch and the beginning of the next.
+    is left out: a batch may contain the end of one epoch and the beginning of the next.
+
+    Attributes:
+        examples: number of examples of the split.
+        batch_size: global batch size, a multiple of `processes`.
+        seed: seed of the shuffles.
+        start: step of element 0.
+        process: index of the process, from 0.
+        processes: number of processes of the run.
 
     Example:
+        >>> from satmip_jax.data.sampler import BatchOrder
         >>> BatchOrder(examples=4, batch_size=3, seed=0)[1]
         [0, 1, 0]
     """
@@ -46,29 +55,29 @@ class BatchOrder:
     processes: int = 1
 
     def __len__(self) -> int:
-        return 2**52  # grain takes the length as a float, exact below 2^53
+        return 2**52  # grain converts the length to float64, exact below 2^53
 
     def __getitem__(self, index: SupportsIndex) -> list[int]:
         rows = self.batch_size // self.processes
         first = (self.start + index.__index__()) * self.batch_size + self.process * rows
         numbers: list[int] = []
         while len(numbers) < rows:
-            epoch, place = divmod(first + len(numbers), self.examples)
+            epoch, position = divmod(first + len(numbers), self.examples)
             order = _permutation(self.examples, self.seed, epoch)
-            numbers += order[place : place + rows - len(numbers)].tolist()
+            numbers += order[position : position + rows - len(numbers)].tolist()
         return numbers
 
 
 def train_order(dataset: ShardDataset, *, batch_size: int, seed: int, start: int) -> BatchOrder:
-    """This process's rows of each batch of a training on `dataset`, from step `start` on."""
-    this = jax.process_index(), jax.process_count()
-    return BatchOrder(len(dataset), batch_size, seed, start, *this)
+    """Return the order of this process's rows in a training on `dataset`, from step `start` on."""
+    process, processes = jax.process_index(), jax.process_count()
+    return BatchOrder(len(dataset), batch_size, seed, start, process, processes)
 
 
 def process_slice(numbers: Sequence[int], mesh: Mesh) -> list[int]:
-    """This process's contiguous part of `numbers`, of equal length on all devices.
+    """Return this process's contiguous part of `numbers`, of equal length on all devices.
 
-    What is missing at the end is filled with the first number, and so is to be cut off again.
+    The end is padded with the first number; the caller removes the padding from the results.
     """
     rows = -(-len(numbers) // mesh.size) * mesh.size
     padded = [*numbers, *[numbers[0]] * (rows - len(numbers))]

@@ -2,9 +2,9 @@
 
     <name>-<split>.array_record-00000-of-00010    one tf.train.Example per record
     schema.json                                   classes, image size, statistics of the train split
-    dataset_info.json, features.json, ...         what makes it a TFDS data set
+    dataset_info.json, features.json, ...         metadata of TFDS
 
-It is read by `ShardDataset` here, and by TFDS, with or without TensorFlow:
+`ShardDataset` reads it, and so does TFDS, with or without TensorFlow:
 
     builder = tfds.builder_from_directory("prepared/eurosat")
     source = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
@@ -33,36 +33,30 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _SHARD = re.compile(r"\d{5}-of-\d{5}")
 
 
-# --- layout ---------------------------------------------------------------------------------------
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
 class ShardDataset:
     """Random access to one split of prepared data.
 
-    Picklable (worker processes open the files again) and safe to read from several threads.
+    It is picklable (worker processes open the files again) and safe to read from several threads.
 
     Args:
-      data_dir: Folder made by `satmip prepare`. ArrayRecord needs local files: a remote folder
-        (gs://, s3://) is copied once to a local cache, see `mirror`.
-      split: Name of the split.
+        data_dir: folder written by `satmip prepare`. ArrayRecord needs local files: a remote folder
+            (gs://, s3://) is copied once to a local cache, see `remote_cache.mirror`.
+        split: name of the split.
 
     Attributes:
-      schema: The `Schema` beside the shards.
+        schema: the `Schema` beside the shards.
 
     Raises:
-      ShardError: No such folder or split, shards missing or cut short, or not what the schema says.
+        ShardError: the folder or the split does not exist, or shards are missing, truncated or not
+            as the schema states.
 
     Example:
-      >>> data = ShardDataset("prepared/eurosat", "train")
-      >>> record = data[0]  # {"image": bytes, "metadata": Metadata, "label": int, "id": str, ...}
-      >>> data.schema.classes[record["label"]]
-      'AnnualCrop'
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> dataset = ShardDataset(shards, "train")
+        >>> len(dataset)
+        64
+        >>> sorted(dataset[0])
+        ['id', 'image', 'index', 'label', 'metadata']
     """
 
     def __init__(self, data_dir: str | os.PathLike[str], split: str) -> None:
@@ -88,58 +82,61 @@ class ShardDataset:
         return self._ends[-1] if self._ends else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_readers": {}}  # open files do not travel between processes
+        return self.__dict__ | {"_readers": {}}  # open files cannot be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _import_readers()
         self.__dict__.update(state)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Reads one record.
+        """Read one record.
 
         Returns:
-          "image" (JPEG bytes), "metadata" (`Metadata`), "label" (int, -1: none), "id" (str) and
-          "index" (int, the number of the record in the split).
+            "image" (JPEG bytes), "metadata" (`Metadata`), "label" (int, -1 for none), "id" (str)
+            and "index" (int, the number of the record in the split).
 
         Raises:
-          IndexError: There is no such record.
-          ShardError: The record is damaged or not what the schema says.
+            IndexError: there is no such record.
+            ShardError: the record is damaged or not as the schema states.
         """
         index = index.__index__()
         feature, where = self._features(index)
         return {**decode(feature, len(self.schema.classes), where), "index": index}
 
     def ids(self, indices: Iterable[SupportsIndex]) -> list[str]:
-        """The ids of some records."""
-        found = []
-        for index in indices:
-            feature, where = self._features(index.__index__())
-            found.append(decode_id(feature, where))
-        return found
+        """Return the ids of some records.
+
+        Raises:
+            IndexError: there is no such record.
+            ShardError: a record is damaged.
+        """
+        return [decode_id(*self._features(index.__index__())) for index in indices]
 
     def _reader(self, shard: int) -> Any:
-        # Two threads may both open a file here; one handle wins, and nothing is lost.
+        # Two threads may open the same file at once; one of the handles is kept, which is harmless.
         if shard not in self._readers:
             from array_record.python.array_record_module import ArrayRecordReader
 
             path = self._files[shard]
             try:
                 reader = ArrayRecordReader(path, _READER_OPTIONS)
-                whole = reader.ok()
+                intact = reader.ok()
             except (RuntimeError, ValueError) as error:
                 raise ShardError(f"{path}: cannot be opened: {error}") from error
-            if not whole:
-                raise ShardError(f"{path}: damaged or cut short: copy or prepare it again")
+            if not intact:
+                raise ShardError(f"{path}: damaged or truncated: copy or prepare it again")
             self._readers[shard] = reader
         return self._readers[shard]
 
     def _features(self, index: int) -> tuple[Any, str]:
-        """The raw features of a record, and where they lie, for messages."""
+        """Return the raw features of a record, and its file and number for messages."""
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.split!r} has {len(self)} records, there is no number {index}")
+            raise IndexError(
+                f"{self.split!r} has {len(self)} records, so there is no record {index}"
+            )
         shard = bisect.bisect_right(self._ends, index)
         position = index - (self._ends[shard - 1] if shard else 0)
         where = f"{self._files[shard]}, record {position}"
@@ -156,7 +153,7 @@ class ShardDataset:
 
 
 def _import_readers() -> None:
-    """Import what reads records: several threads that do it at once may wait for each other."""
+    """Import the readers now: several threads that import them at once may deadlock."""
     import array_record.python.array_record_module  # noqa: F401
     from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
@@ -164,8 +161,8 @@ def _import_readers() -> None:
 def _load_schema(data_dir: epath.Path, split: str) -> Schema:
     if not (data_dir / SCHEMA_FILE).exists():
         raise ShardError(
-            f"no prepared data in {data_dir}: {SCHEMA_FILE} is not there; "
-            "make it with `satmip prepare`"
+            f"no prepared data in {data_dir}: there is no {SCHEMA_FILE}; "
+            "prepare the data with `satmip prepare`"
         )
     try:
         schema = Schema.load(data_dir / SCHEMA_FILE)
@@ -177,21 +174,21 @@ def _load_schema(data_dir: epath.Path, split: str) -> Schema:
 
 
 def _shard_names(folder: epath.Path, name: str, split: str) -> list[str]:
-    """File names of a split's shards, in order; all of them, or `ShardError`."""
+    """Return the file names of a split's shards, in order; raise `ShardError` if any is missing."""
     prefix = f"{name}-{split}.array_record-"
-    found = sorted(
+    names = sorted(
         path.name
         for path in folder.iterdir()
         if path.name.startswith(prefix) and _SHARD.fullmatch(path.name.removeprefix(prefix))
     )
-    count = int(found[0][-5:]) if found else 0
+    count = int(names[0][-5:]) if names else 0
     expected = [shard_file(name, split, i, count) for i in range(count)]
-    if not found or found != expected:
-        missing = sorted(set(expected) - set(found)) or [f"{prefix}*"]
-        surplus = sorted(set(found) - set(expected))
+    if not names or names != expected:
+        missing = sorted(set(expected) - set(names)) or [f"{prefix}*"]
+        surplus = sorted(set(names) - set(expected))
         raise ShardError(
             f"{folder}: "
             + (f"{surplus[0]} does not belong to {count} shards" if surplus else f"no {missing[0]}")
             + ": copy or prepare it again"
         )
-    return found
+    return names

@@ -1,4 +1,4 @@
-"""Writing of shards and of the files that make a folder of them a TFDS data set."""
+"""Writing of shards, and of the metadata that makes a folder of shards a TFDS data set."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from satmip_jax.data.shard_format import SCHEMA_FILE, Record, encode, shard_file
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.files import atomic_path
 
-# One record per chunk is what random access wants. JPEGs do not compress: the default, zstd, takes
-# 180 us longer to find that out than snappy does, which leaves 1 % more of the text around them.
+# One record per chunk suits random access. JPEGs do not compress: the default, zstd, takes 180 us
+# longer than snappy to find that out; snappy's files are 1 % larger.
 _WRITER_OPTIONS = "group_size:1,snappy"
 
 
 def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
-    """Writes one shard; the file appears under its name only when it is whole.
+    """Write one shard; the file appears under its name only when it is complete.
 
     Args:
-      path: Where it goes; on a local disk.
-      records: Examples; consumed one at a time.
+        path: path of the file, on a local disk.
+        records: examples, consumed one at a time.
 
     Returns:
-      How many records it holds.
+        The number of records written.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -44,12 +47,12 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
 def finish(
     out: str | os.PathLike[str], schema: Schema, lengths: Mapping[str, Sequence[int]]
 ) -> None:
-    """Writes `schema.json` and the TFDS metadata beside finished shards.
+    """Write `schema.json` and the TFDS metadata beside finished shards.
 
     Args:
-      out: Folder of the shards.
-      schema: Its `name` is that of the shard files.
-      lengths: Split -> number of records of each of its shards, in order.
+        out: folder of the shards.
+        schema: schema of the data; its `name` is that of the shard files.
+        lengths: split -> number of records of each of its shards, in order.
     """
     import tensorflow_datasets as tfds
 

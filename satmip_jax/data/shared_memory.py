@@ -1,12 +1,13 @@
-"""Pixels from a decoding process to the trainer without a copy, in memory that is used again.
+"""Zero-copy transfer of decoded pixels from worker processes, through reusable shared memory.
 
-A worker decodes into a segment of its own and lends it: what travels says how to open it. When the
-trainer's arrays of it are gone, a mark in the segment gives it back, and the worker fills it anew.
-So no page is fresh after the first batches; fresh shared memory takes as long to touch as half of
-the decoding, and to copy into it comes on top.
+A worker decodes into a buffer of its own and sends a reference to it. The trainer maps the buffer.
+When the trainer's arrays of it are deleted, a flag in the buffer frees it, and the worker fills it
+again. So after the first batches no page is new: touching new shared memory takes half as long as
+decoding, and a copy would add to that.
 
-Segments have no name (`memfd_create`): nothing is left of them, whichever process dies and
-however, and no limit of /dev/shm counts. Linux has them, other systems do not.
+Buffers have no name (`memfd_create`): nothing is left of them, however a process ends, and the
+limit of /dev/shm does not apply. Only Linux has them. Where a process may not open the buffers of
+its workers (/proc/PID/fd is forbidden in some containers), the loader sends pixels through pipes.
 """
 
 from __future__ import annotations
@@ -21,71 +22,97 @@ from typing import Any
 
 import numpy as np
 
-HEADER = mmap.PAGESIZE  # its first byte is the mark; so pixels begin where any device likes it
-FREE, LENT = 0, 1
+from satmip_jax.errors import SatmipError
 
-_own: dict[int, mmap.mmap] = {}  # this worker's segments by descriptor
+HEADER = mmap.PAGESIZE  # its first byte is the flag; pixels begin aligned for any device
+FREE, IN_USE = 0, 1
+
+_buffers: dict[int, mmap.mmap] = {}  # of this worker, by file descriptor
+
+
+class WorkerEndedError(SatmipError, RuntimeError):
+    """The worker process of a buffer has ended, and its memory with it."""
+
+
+class SharedMemoryForbiddenError(SatmipError, PermissionError):
+    """The system does not let this process open the buffers of its workers."""
 
 
 def available() -> bool:
-    """Whether this system has such memory."""
+    """Return whether this system has such memory."""
     return hasattr(os, "memfd_create")
 
 
 @dataclass(frozen=True)
 class SharedArrayRef:
-    """Where the trainer finds an array of bytes: what travels in its place."""
+    """Reference to a uint8 array in a buffer of a worker process; it is sent instead of the array.
+
+    Attributes:
+        process: process id of the worker.
+        descriptor: the worker's file descriptor of the buffer.
+        shape: shape of the array.
+    """
 
     process: int
     descriptor: int
     shape: tuple[int, ...]
 
 
-def lend(shape: tuple[int, ...]) -> tuple[np.ndarray, SharedArrayRef]:
-    """A uint8 array to fill, in a worker, and what to send of it; each is to be sent once."""
+def allocate(shape: tuple[int, ...]) -> tuple[np.ndarray, SharedArrayRef]:
+    """Return a uint8 array to fill, and the reference to send; for worker processes.
+
+    The array is in use until the receiver of the reference deletes its own array, so every
+    reference must be sent exactly once.
+    """
     size = HEADER + math.prod(shape)
-    usable = (d for d, memory in _own.items() if memory[0] == FREE and len(memory) == size)
-    descriptor = next(usable, None)
+    reusable = (d for d, buffer in _buffers.items() if buffer[0] == FREE and len(buffer) == size)
+    descriptor = next(reusable, None)
     if descriptor is None:
         descriptor = os.memfd_create("pixels")
         os.ftruncate(descriptor, size)
-        _own[descriptor] = mmap.mmap(descriptor, size)
-    memory = _own[descriptor]
-    memory[0] = LENT
-    return _pixels(memory, shape), SharedArrayRef(os.getpid(), descriptor, shape)
+        _buffers[descriptor] = mmap.mmap(descriptor, size)
+    buffer = _buffers[descriptor]
+    buffer[0] = IN_USE
+    return _pixels(buffer, shape), SharedArrayRef(os.getpid(), descriptor, shape)
 
 
 class SharedArrayReceiver:
-    """Puts arrays in place of what was lent; in the trainer, one for each set of workers."""
+    """Replaces references in batches by arrays; in the trainer, one for each set of workers."""
 
     def __init__(self) -> None:
-        self._opened: dict[tuple[int, int], mmap.mmap] = {}
+        self._buffers: dict[tuple[int, int], mmap.mmap] = {}
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The batch with arrays; each gives its memory back when nothing refers to it any more.
+        """Return the batch with arrays; an array frees its buffer when nothing refers to it.
 
         Raises:
-            RuntimeError: the process that lent it has ended; its memory is gone with it.
+            WorkerEndedError: the worker has ended.
+            SharedMemoryForbiddenError: the system does not let this process open the buffer.
         """
         return {k: self._open(v) if isinstance(v, SharedArrayRef) else v for k, v in batch.items()}
 
-    def _open(self, lent: SharedArrayRef) -> np.ndarray:
-        key = lent.process, lent.descriptor
-        if key not in self._opened:
-            path = f"/proc/{lent.process}/fd/{lent.descriptor}"
+    def _open(self, reference: SharedArrayRef) -> np.ndarray:
+        key = reference.process, reference.descriptor
+        if key not in self._buffers:
+            path = f"/proc/{reference.process}/fd/{reference.descriptor}"
             try:
                 with open(path, "r+b", buffering=0) as file:
-                    self._opened[key] = mmap.mmap(file.fileno(), HEADER + math.prod(lent.shape))
-            except FileNotFoundError:  # it was killed between sending and now
-                raise RuntimeError(
-                    f"worker process {lent.process} ended before its pixels were taken"
+                    size = HEADER + math.prod(reference.shape)
+                    self._buffers[key] = mmap.mmap(file.fileno(), size)
+            except (FileNotFoundError, ProcessLookupError):  # killed after it sent the reference
+                raise WorkerEndedError(
+                    f"worker process {reference.process} ended before its pixels were received"
                 ) from None
-        memory = self._opened[key]
-        pixels = _pixels(memory, lent.shape)
-        # views, and what JAX makes of it without a copy, keep the array that owns the buffer
-        weakref.finalize(pixels.base, memory.__setitem__, 0, FREE).atexit = False
+            except PermissionError as error:
+                raise SharedMemoryForbiddenError(
+                    f"shared memory of worker process {reference.process} cannot be opened: {error}"
+                ) from error
+        buffer = self._buffers[key]
+        pixels = _pixels(buffer, reference.shape)
+        # views, and JAX arrays made of it without a copy, keep the array that owns the memory
+        weakref.finalize(pixels.base, buffer.__setitem__, 0, FREE).atexit = False
         return pixels
 
 
-def _pixels(memory: mmap.mmap, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(memory, np.uint8, math.prod(shape), HEADER).reshape(shape)
+def _pixels(buffer: mmap.mmap, shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(buffer, np.uint8, math.prod(shape), HEADER).reshape(shape)

@@ -1,1 +1,1 @@
-"""Meshes and sharding rules, processes on several hosts, preemption."""
+"""Meshes and sharding rules, runs of several processes, preemption."""

@@ -1,10 +1,10 @@
-"""Processes: one run on several hosts, each of which was given the same command.
+"""Runs of several processes, one on each host, which are started with the same command.
 
-`start` joins them, before anything touches the devices: by itself under a launcher that JAX knows
-(Cloud TPU, SLURM, Open MPI, Kubernetes), or as the flags of `satmip train` say. JAX's heartbeats
-then end every process soon after another one died; they do it by aborting, out of reach of Python,
-so a small shell on a pipe has the last words. jax and numpy are imported late: `satmip --help` does
-without.
+`start` joins them before the devices are used. Under a launcher that JAX knows (Cloud TPU, SLURM,
+Open MPI, Kubernetes) it needs no arguments; elsewhere it takes the flags of `satmip train`. After
+that JAX's heartbeats end every process soon after another one died. They abort the process from
+C++, where Python cannot print anything, so an `ExitMessage` explains it. jax and numpy are imported
+in functions, because `satmip --help` does not need them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from contextlib import suppress
 
 from satmip_jax.errors import SatmipError
 
-HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
-JOIN = 300  # seconds that the hosts may start apart
+HEARTBEAT = 60  # seconds of silence after which a process counts as dead
+JOIN_TIMEOUT = 300  # seconds between the start of the first process and of the last
 
 
 class ProcessError(SatmipError, RuntimeError):
@@ -35,86 +35,92 @@ def start(
     *,
     heartbeat: int = HEARTBEAT,
 ) -> None:
-    """Join the other processes of this run; where there are none, do nothing.
+    """Join the other processes of this run, if there are any.
 
-    Call it once, before anything touches the devices. Without arguments JAX finds the others
-    itself, if a launcher started them.
+    Call it once, before the devices are used. On two hosts without a launcher call
+    `start("10.0.0.1:8476", processes=2, process=0)` on the first, which has this address, and the
+    same with `process=1` on the second.
 
     Args:
-        coordinator: HOST:PORT of process 0, which listens there.
-        processes: how many there are; 1 stays alone, whatever the launcher says.
-        process: which one this is, from 0.
+        coordinator: HOST:PORT at which process 0 listens. Without these three arguments JAX finds
+            the processes itself if a launcher started them.
+        processes: number of processes; 1 runs alone, whatever the launcher says.
+        process: number of this process, from 0.
         heartbeat: seconds of silence after which another process counts as dead.
 
     Raises:
         ProcessError: the flags are incomplete, or the launcher's processes cannot be found.
-
-    Example:
-        >>> start("10.0.0.1:8476", processes=2, process=0)  # and process=1 on the other host
     """
     flags = (coordinator, processes, process)
-    given = any(flag is not None for flag in flags)
-    if given and processes != 1:
+    has_flags = any(flag is not None for flag in flags)
+    if has_flags and processes != 1:
         _check_flags(*flags)
-    launcher = None if given else find_launcher(os.environ)
+    launcher = None if has_flags else find_launcher(os.environ)
     if processes == 1 or launcher == "none":
         return
 
     import jax
 
-    words = None
-    if given or launcher:
-        where = f"{process} of {processes} at {coordinator}" if given else f"of {launcher}"
-        words = ExitMessage(
-            f"process {where} on {socket.gethostname()} did not reach the others within {JOIN} s. "
-            "Start the same command on every host, and let all of them reach the first one "
-            "(firewall, proxy variables of the environment)."
+    message = ExitMessage()
+    if has_flags or launcher:
+        which = f"{process} of {processes} at {coordinator}" if has_flags else f"of {launcher}"
+        message.set(
+            f"process {which} on {socket.gethostname()} did not reach the others within "
+            f"{JOIN_TIMEOUT} s. Start the same command on every host, and make sure that all of "
+            "them can reach the first one (firewall, proxy variables of the environment)."
         )
     try:
         jax.distributed.initialize(
             coordinator,
             processes,
             process,
-            # detection would leave one of a host's devices to each process
-            cluster_detection_method="deactivate" if given else None,
-            initialization_timeout=JOIN,
+            # detection would give each process only one of its host's devices
+            cluster_detection_method="deactivate" if has_flags else None,
+            initialization_timeout=JOIN_TIMEOUT,
             heartbeat_timeout_seconds=heartbeat,
         )
     except ValueError as error:
-        if words:
-            words.say("")
-        if given or "coordinator_address" not in str(error):
+        message.set("")
+        if has_flags or "coordinator_address" not in str(error):
             raise
         if launcher:
             raise ProcessError(
                 f"{launcher} started several processes, but JAX cannot find them ({error}). "
-                "Say which one this is: --coordinator HOST:PORT --processes N --process I, or "
-                "--processes 1 if it is alone. In Kubernetes `pip install jax[k8s]` helps too."
+                "Give --coordinator HOST:PORT --processes N --process I, or --processes 1 if this "
+                "process runs alone. In Kubernetes `pip install jax[k8s]` may help too."
             ) from error
         return  # no launcher that JAX knows: a single machine
-    # JAX takes SIGTERM for its own preemption notice; until training handles it, it shall end us
+    # JAX takes SIGTERM as a preemption notice; until training handles it, it must end the process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    words = words or ExitMessage("")
     if jax.process_count() == 1:
-        words.say("")
+        message.set("")
         return
-    words.say(
+    message.set(
         f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()} was "
-        f"ended. Either it was killed itself (out of memory? preempted?), or another process died "
-        f"or fell silent for {heartbeat} s: JAX's lines above say which. None is left waiting, "
-        f"all end within about {heartbeat} s. Start the same command on all hosts again: it goes "
-        "on from the newest checkpoint."
+        f"aborted. Either it was killed (out of memory? preempted?), or another process died or "
+        f"was silent for {heartbeat} s: see JAX's lines above. All other processes end within "
+        f"about {heartbeat} s too. Start the same command on all hosts again: the run resumes "
+        "from the newest checkpoint."
     )
-    global _words
-    _words = words
+    global _exit_message
+    _exit_message = message
 
 
 def find_launcher(environment: Mapping[str, str]) -> str | None:
-    """Name of the launcher that started several processes, as its variables say.
+    """Return the name of the launcher that started several processes, by its variables.
 
-    Returns "none" where it started just one, or where this is a pod without siblings: there JAX's
-    own detection would take one device only, or fail. None where only JAX can tell: on a Cloud
-    TPU, and on a single machine.
+    Args:
+        environment: environment variables.
+
+    Returns:
+        "SLURM", "Open MPI" or "Kubernetes"; "none" if the launcher started a single process, where
+        JAX's own detection would fail or use one device only; None if only JAX can tell, on a
+        Cloud TPU or a single machine.
+
+    Example:
+        >>> from satmip_jax.distributed.multihost import find_launcher
+        >>> find_launcher({"OMPI_COMM_WORLD_SIZE": "4"})
+        'Open MPI'
     """
     if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
         return "SLURM" if int(environment.get("SLURM_NTASKS", 1)) > 1 else "none"
@@ -130,8 +136,8 @@ def find_launcher(environment: Mapping[str, str]) -> str | None:
 def _check_flags(coordinator: str | None, processes: int | None, process: int | None) -> None:
     if coordinator is None or processes is None or process is None:
         raise ProcessError(
-            "--coordinator HOST:PORT, --processes N and --process I belong together: the first two "
-            "the same on all hosts, I from 0 to N - 1 (got "
+            "give all of --coordinator HOST:PORT, --processes N and --process I: the first two the "
+            "same on all hosts, I from 0 to N - 1 (got "
             f"{coordinator}, {processes} and {process})"
         )
     if not 0 <= process < processes:
@@ -141,52 +147,52 @@ def _check_flags(coordinator: str | None, processes: int | None, process: int | 
 
 
 class ExitMessage:
-    """Prints the newest message on standard error if this process is ended without taking it back.
+    """A message that appears on standard error if this process is killed or aborts.
 
-    A C++ abort and a kill leave Python no time to say anything, but they close the pipe to a
-    shell, which then prints what it last read.
+    Python cannot print anything then. But the pipe to a small shell is closed, which prints the
+    last line that it has read. There is no message until `set` is called.
     """
 
     SCRIPT = (
-        "trap '' INT TERM HUP; words=; while read -r line; do words=$line; done; "
-        '[ -z "$words" ] || echo "satmip: $words" >&2'
+        "trap '' INT TERM HUP; message=; while read -r line; do message=$line; done; "
+        '[ -z "$message" ] || echo "satmip: $message" >&2'
     )
 
-    def __init__(self, message: str) -> None:
+    def __init__(self) -> None:
         self._shell = subprocess.Popen(
             ["/bin/sh", "-c", self.SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
-        self.say(message)
 
-    def say(self, message: str) -> None:
-        """Replace the message, one line; an empty one is not printed."""
+    def set(self, message: str) -> None:
+        """Replace the message, a single line; an empty one is not printed."""
         assert self._shell.stdin
-        with suppress(BrokenPipeError):  # training does not need the shell
+        with suppress(BrokenPipeError):  # training can do without the shell
             self._shell.stdin.write(message.encode() + b"\n")
             self._shell.stdin.flush()
 
 
-_words: ExitMessage | None = None  # of a process that has joined others
+_exit_message: ExitMessage | None = None  # of a process that has joined others
 
 
 def leave(code: int, *, together: bool) -> None:
-    """Exit with `code`; processes that fail do not wait for those that cannot know of it.
+    """Exit with `code`; a process that fails alone does not wait for the others.
 
     Args:
+        code: exit status.
         together: all processes end here, so each waits for the others.
     """
-    if _words is not None:
-        _words.say("")
+    if _exit_message is not None:
+        _exit_message.set("")
         if not together:
             sys.stdout.flush()
             sys.stderr.flush()
-            time.sleep(2)  # if all fail alike, the others say so before losing process 0
-            os._exit(code)  # JAX's orderly end would wait 300 s for the others
+            time.sleep(2)  # if all fail alike, the others report it before process 0 is gone
+            os._exit(code)  # JAX's orderly shutdown would wait 300 s for the others
     sys.exit(code)
 
 
 def broadcast_str(text: str) -> str:
-    """The `text` of process 0, on all processes; all must call it."""
+    """Return the `text` of process 0, on all processes; all must call it."""
     import jax
     import numpy as np
     from jax.experimental.multihost_utils import broadcast_one_to_all
@@ -203,7 +209,8 @@ def require_on_all_processes(ok: bool, problem: str) -> None:
     """Raise ProcessError on all processes unless all are `ok`; all must call it.
 
     Args:
-        problem: what to say on a process that is not.
+        ok: whether this process can continue.
+        problem: message of the error on a process that cannot.
     """
     import jax
     import numpy as np
@@ -215,12 +222,14 @@ def require_on_all_processes(ok: bool, problem: str) -> None:
     bad = np.flatnonzero(~good).tolist()
     me = jax.process_index()
     if ok:
-        raise ProcessError(f"process {me} stops as process {bad[0]} cannot go on: see its message")
+        raise ProcessError(
+            f"process {me} stops because process {bad[0]} cannot continue: see its message"
+        )
     raise ProcessError(f"process {me} of {len(good)} on {socket.gethostname()}: {problem}")
 
 
 def is_main_process() -> bool:
-    """Return True on the one process that prints, logs and writes results."""
+    """Return whether this is process 0, which alone shows messages and writes results."""
     import jax
 
     return jax.process_index() == 0

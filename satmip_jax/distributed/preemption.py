@@ -1,4 +1,4 @@
-"""Stopping: SIGTERM or Ctrl-C on any process ends all of them after the same step."""
+"""Preemption: SIGTERM or Ctrl-C on any process stops all of them after the same step."""
 
 from __future__ import annotations
 
@@ -14,43 +14,52 @@ from jax.sharding import Mesh
 from satmip_jax.distributed.sharding import replicated, to_devices
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LAG = 2  # steps before the processes act on a signal: the device is not waited for
+LAG = 2  # steps until the processes act on a signal, so that they need not wait for the device
 
 
 class PreemptionHandler:
-    """Notes SIGTERM and Ctrl-C instead of dying; a second one dies at once.
+    """Remembers SIGTERM or Ctrl-C until the end of a step; a second signal ends the process.
 
-    With several processes each lays its signal number on its devices after every step, their
-    maximum is taken there, and all read the one of LAG steps ago: the same everywhere, without
-    holding up the device. JAX's own `reached_preemption_sync_point` hears no Ctrl-C and misses
-    what comes before the first step of a resumed run.
+    In a run of several processes, each puts its signal number on its devices after every step. The
+    devices take the maximum, and all processes read the one of LAG steps ago: it is the same
+    everywhere, and the devices are not stalled. JAX's own `reached_preemption_sync_point` ignores
+    Ctrl-C, and signals before the first step of a resumed run.
+
+    Args:
+        mesh: all devices of all processes.
 
     Example:
-        >>> with PreemptionHandler(mesh) as stop:
-        ...     for step in range(steps):
-        ...         ...
-        ...         if (reason := stop.after_step()) is not None:
-        ...             break  # "SIGTERM", say; all processes are here
+        >>> import signal
+        >>> from satmip_jax.distributed.preemption import PreemptionHandler
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> with PreemptionHandler(make_mesh()) as preemption:
+        ...     for step in range(10):
+        ...         if step == 3:
+        ...             signal.raise_signal(signal.SIGTERM)
+        ...         if (reason := preemption.after_step()) is not None:
+        ...             break  # on all processes
+        >>> step, reason
+        (3, 'SIGTERM')
     """
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self._received: signal.Signals | None = None
         self._previous: dict[int, Any] = {}
-        self._asked: deque[jax.Array] = deque()
+        self._pending: deque[jax.Array] = deque()
         self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
 
     def after_step(self) -> str | None:
-        """Name of the signal for which all processes stop now; to be called after each step."""
+        """Return the signal for which all processes stop now, or None; call it after each step."""
         if jax.process_count() == 1:
             return self._received.name if self._received else None
-        # the number of the process is in it, so that the message can name one
+        # the number of the process is included for the message
         code = jax.process_index() * 64 + self._received if self._received else 0
-        mine = np.full(self.mesh.size // jax.process_count(), code, np.int32)
-        self._asked.append(self._largest(to_devices(mine, self.mesh)))
-        if len(self._asked) <= LAG:
+        local = np.full(self.mesh.size // jax.process_count(), code, np.int32)
+        self._pending.append(self._largest(to_devices(local, self.mesh)))
+        if len(self._pending) <= LAG:
             return None
-        process, number = divmod(int(jax.device_get(self._asked.popleft())), 64)
+        process, number = divmod(int(jax.device_get(self._pending.popleft())), 64)
         return f"{signal.Signals(number).name} to process {process}" if number else None
 
     def _note(self, number: int, frame: object) -> None:

@@ -1,8 +1,8 @@
-"""Devices: the mesh, and what is spread over it.
+"""The device mesh, and the sharding of batches and of the training state.
 
-Two axes, `data` and `fsdp`. A batch is cut along both; parameters and optimiser state are cut
-along `fsdp` by ordered rules and copied along `data`. With `fsdp` of 1, the default, every device
-holds the whole state.
+The mesh has two axes, `data` and `fsdp`. Batches are sharded along both. Parameters and optimiser
+state are sharded along `fsdp` by ordered rules and replicated along `data`. With `fsdp` of 1, the
+default, the state is replicated on all devices.
 """
 
 from __future__ import annotations
@@ -19,90 +19,104 @@ from jax.sharding import PartitionSpec as P
 from satmip_jax.errors import ConfigError
 
 DATA, FSDP = "data", "fsdp"
-BATCH = (DATA, FSDP)  # the axes that a batch is cut along
+BATCH = (DATA, FSDP)  # the axes along which batches are sharded
 
-# The first pattern found in the name of a leaf ("params.image_encoder.blocks.mlp.fc1.kernel") says
-# which of its dimensions is cut along `fsdp`. The optimiser's moments carry the names of the
-# parameters they belong to.
+# The first pattern that matches the name of a leaf ("params.image_encoder.blocks.mlp.fc1.kernel")
+# gives the dimension that is sharded along `fsdp`, or None. The optimiser's moments have the names
+# of their parameters.
 RULES: tuple[tuple[str, int | None], ...] = (
-    (r"(^|\.)metadata_encoder\.", None),  # a few MB: not worth gathering
-    (r"\.kernel$", -2),  # the inputs of a matrix, also in stacked blocks
+    (r"(^|\.)metadata_encoder\.", None),  # a few MB: not worth an all-gather
+    (r"\.kernel$", -2),  # inputs of a matrix, in stacked blocks too
     (r"\.(bias|scale|position|cls)$", None),
     (r"(^|\.)(log_scale|logit_bias|step|count)$", None),
 )
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
-    """Return the mesh over all devices of all processes (or over `devices`).
+    """Return the mesh over all devices of all processes, or over `devices`.
+
+    Args:
+        devices: devices of the mesh.
+        fsdp: size of the axis along which the state is sharded.
 
     Raises:
         ConfigError: `fsdp` does not divide the number of devices.
 
     Example:
-        >>> make_mesh(fsdp=2).shape  # on 8 devices
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> dict(make_mesh(fsdp=2).shape)  # on 8 devices
         {'data': 4, 'fsdp': 2}
     """
     devices = jax.devices() if devices is None else devices
-    # NamedSharding with the compiler filling in the rest: jax.make_mesh would default to Explicit.
+    # Auto: the compiler infers shardings between those given; jax.make_mesh defaults to Explicit
     return jax.make_mesh(
         mesh_shape(len(devices), fsdp), BATCH, axis_types=(AxisType.Auto,) * 2, devices=devices
     )
 
 
 def mesh_shape(devices: int, fsdp: int) -> tuple[int, int]:
-    """Sizes of the axes `data` and `fsdp`.
+    """Return the sizes of the axes `data` and `fsdp`.
 
     Raises:
         ConfigError: `fsdp` does not divide the number of devices.
     """
     if fsdp < 1 or devices % fsdp:
-        fitting = [n for n in range(1, devices + 1) if devices % n == 0]
+        divisors = [n for n in range(1, devices + 1) if devices % n == 0]
         raise ConfigError(
             f"config.parallel.fsdp is {fsdp}, which does not divide the {devices} devices: use one "
-            f"of {', '.join(map(str, fitting))}"
+            f"of {', '.join(map(str, divisors))}"
         )
     return devices // fsdp, fsdp
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Sharding of what every device holds whole: statistics, metrics, features."""
+    """Return the sharding of replicated arrays: statistics, metrics, features."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of batches: the leading axis is cut along all devices."""
+    """Return the sharding of batches: the leading axis is divided among all devices."""
     return NamedSharding(mesh, P(BATCH))
 
 
 def state_sharding(
     abstract: Any, mesh: Mesh | AbstractMesh, rules: Sequence[tuple[str, int | None]] = RULES
 ) -> tuple[Any, list[str]]:
-    """Shardings of a training state (a pytree of arrays or their shapes) by the rules.
+    """Return the shardings of a training state by the rules.
 
-    A dimension that `fsdp` does not divide stays whole.
+    A leaf whose dimension `fsdp` does not divide is replicated.
+
+    Args:
+        abstract: pytree of arrays or of their shapes.
+        mesh: mesh with the axes `data` and `fsdp`.
+        rules: (pattern, dimension) in order; the first match counts.
 
     Returns:
-        The pytree of `NamedSharding`, and what a user may want to know: leaves that no rule names,
-        and those that do not divide.
+        The pytree of `NamedSharding`, and notes for the user: leaves that no rule matches, and
+        leaves that `fsdp` does not divide.
 
     Example:
-        >>> shardings, notes = state_sharding(jax.eval_shape(init), mesh)
+        >>> from satmip_jax.distributed.sharding import make_mesh, state_sharding
+        >>> state = {"kernel": jax.ShapeDtypeStruct((6, 4), jnp.float32)}
+        >>> shardings, notes = state_sharding({"params": {"fc": state}}, make_mesh(fsdp=2))
+        >>> tuple(shardings["params"]["fc"]["kernel"].spec), notes
+        (('fsdp', None), [])
     """
     size, notes = mesh.shape[FSDP], []
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         name = leaf_name(path)
-        found = [dimension for pattern, dimension in rules if re.search(pattern, name)]
+        matches = [dimension for pattern, dimension in rules if re.search(pattern, name)]
         spec: list[str | None] = [None] * len(leaf.shape)
-        if not found:
-            notes.append(f"no rule names {name}: it is copied to every device")
-        elif (dimension := found[0]) is not None and size > 1:
+        if not matches:
+            notes.append(f"no sharding rule matches {name}: it is replicated on every device")
+        elif (dimension := matches[0]) is not None and size > 1:
             if leaf.shape[dimension] % size == 0:
                 spec[dimension] = FSDP
             else:
                 notes.append(
-                    f"{name} {[*leaf.shape]} does not divide by fsdp={size} in dimension "
-                    f"{dimension}: it is copied to every device"
+                    f"dimension {dimension} of {name} {[*leaf.shape]} is not a multiple of "
+                    f"fsdp={size}: it is replicated on every device"
                 )
         return NamedSharding(mesh, P(*spec))
 
@@ -128,7 +142,11 @@ def shapes_with_shardings(shapes: Any, mesh: Mesh) -> Any:
 
 
 def leaf_name(path: Sequence[Any]) -> str:
-    """Dotted name of a leaf: "params.image_encoder.norm.scale"."""
+    """Return the dotted name of a leaf, such as "params.image_encoder.norm.scale".
+
+    Args:
+        path: key path of `jax.tree_util`.
+    """
 
     def name(key: Any) -> str:
         return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
@@ -137,27 +155,42 @@ def leaf_name(path: Sequence[Any]) -> str:
 
 
 def check_batch_size(batch_size: int, devices: int, micro_batch: int = 0) -> None:
-    """Raise ConfigError unless the global batch divides by the devices, and into micro-batches."""
+    """Check that the global batch is a multiple of the devices, and of micro-batches on each.
+
+    Args:
+        batch_size: global batch size.
+        devices: number of devices.
+        micro_batch: images of a micro-batch on one device; 0 for no micro-batches.
+
+    Raises:
+        ConfigError: it is not; the message names sizes that are.
+    """
     if batch_size % devices:
         smaller = batch_size // devices * devices
         advice = f"{smaller} or {smaller + devices}" if smaller else f"{devices}"
         raise ConfigError(
-            f"config.optimizer.batch_size is {batch_size}, which does not divide by the "
+            f"config.optimizer.batch_size is {batch_size}, which is not a multiple of the "
             f"{devices} devices: use {advice}"
         )
     local = batch_size // devices
     if micro_batch and local % micro_batch:
         fitting = max(n for n in range(1, min(micro_batch, local) + 1) if local % n == 0)
         raise ConfigError(
-            f"config.parallel.micro_batch is {micro_batch}, and a device has {local} images of a "
-            f"batch, which is no multiple of it: use {fitting}, or 0 for no micro-batches"
+            f"config.parallel.micro_batch is {micro_batch}, which does not divide the {local} "
+            f"images of a batch on each device: use {fitting}, or 0 for no micro-batches"
         )
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """Lay this process's rows of a batch (a pytree of numpy arrays) out over the mesh.
+    """Place a batch on the mesh, sharded along its leading axis.
 
-    Each process gives its own contiguous rows, in the order of the processes.
+    Args:
+        batch: pytree of NumPy arrays: this process's rows of the global batch. Processes have
+            contiguous rows, in the order of the processes.
+        mesh: all devices of all processes.
+
+    Returns:
+        The pytree of global arrays.
     """
     sharding = batch_sharding(mesh)
     return jax.tree.map(

@@ -1,1 +1,1 @@
-"""Files, console, processes and the machine: what every other folder may use."""
+"""Files, log messages, worker processes, the environment: services for all other folders."""

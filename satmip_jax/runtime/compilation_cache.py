@@ -1,4 +1,4 @@
-"""Compiled programs are kept on disk, so that a run that starts again need not compile them."""
+"""Cache of compiled programs on disk, so that a resumed run need not compile them again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FOLDER = "jax_compilation_cache_dir"  # an option of JAX, unset by default
 
 
 def enable() -> None:
-    """Keep what takes over a second to compile in the user's cache, unless JAX is told otherwise.
+    """Cache programs that take over a second to compile, in the user's cache folder.
 
-    $JAX_COMPILATION_CACHE_DIR names another folder, JAX_ENABLE_COMPILATION_CACHE=false keeps
-    nothing.
+    The environment variables of JAX take precedence: $JAX_COMPILATION_CACHE_DIR sets another
+    folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
     """
     if getattr(jax.config, FOLDER) is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -81,6 +81,7 @@ class ConsoleHandler(logging.Handler):
             self.addFilter(_not_routine)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
         try:
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:
@@ -94,6 +95,7 @@ class ConsoleFormatter(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the message with its prefixes."""
         prefix = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         if not _ours(record):
             prefix += f"{record.name}: "

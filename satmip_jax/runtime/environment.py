@@ -1,4 +1,4 @@
-"""What computes: devices and versions of packages, to be kept beside what was computed."""
+"""Hardware and versions of packages, as a record to keep beside results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """The devices of all processes, this one's processor, and versions; plain JSON.
+    """Return devices of all processes, processor of this one, and versions, as plain JSON.
 
-    No name of a machine or of its user is in it.
+    The record names neither the machine nor its user.
 
     Example:
         >>> from satmip_jax.runtime.environment import environment
@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's name as its maker gives it; on some systems only its architecture."""
+    """Return the model name of the CPU; on some systems only its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

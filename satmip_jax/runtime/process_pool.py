@@ -1,4 +1,4 @@
-"""Tasks over worker processes, with a progress bar, that end when their parent ends."""
+"""Tasks on worker processes, with a progress bar; workers end when their parent ends."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Work = Callable[[Task, Tick], None]
 
 
 class WorkerDiedError(SatmipError, RuntimeError):
-    """A worker process ended without an error of its own, as when the system kills it."""
+    """A worker process ended without an exception, for example because the system killed it."""
 
 
-def nothing() -> None:
-    """Do nothing: what worker processes start with by default."""
+def no_setup() -> None:
+    """Do nothing; the default initializer of worker processes."""
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -42,26 +42,26 @@ def run(
     *,
     workers: int | None,
     bar: tqdm,
-    initializer: Callable[[], Any] = nothing,
+    initializer: Callable[[], Any] = no_setup,
 ) -> None:
-    """Calls `work(task, tick)` for every task.
+    """Call `work(task, tick)` for every task.
 
     Args:
-      work: Picklable, with what it needs bound to it (a method of a dataclass, say).
-      tasks: Picklable.
-      workers: Processes; 0 works in this one; None takes a process per core.
-      bar: Moves on by one with every `tick`.
-      initializer: Picklable; called first in every worker process.
+        work: picklable function, for example a method of a dataclass with everything it needs.
+        tasks: picklable values.
+        workers: number of processes; 0 works in this process, None starts one per core.
+        bar: moves by one with every `tick`.
+        initializer: picklable function, called first in every worker process.
 
     Raises:
-      WorkerDiedError: A worker was killed. An exception of `work` itself is raised as it is.
+        WorkerDiedError: a worker was killed. An exception of `work` is raised unchanged.
     """
     workers = min(cores() if workers is None else workers, len(tasks))
     if workers == 0:
         for task in tasks:
             work(task, bar.update)
         return
-    # spawn: a fork would copy the locks of other threads (jax, opencv) in whatever state
+    # spawn: a fork would copy locks of other threads (jax, opencv) while they are held
     context = multiprocessing.get_context("spawn")
     ticks = context.Value("q", 0)
     before = set(multiprocessing.active_children())
@@ -80,7 +80,7 @@ def run(
                 child.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise WorkerDiedError(
-                    "a worker process died, perhaps for want of memory"
+                    "a worker process was killed; did it run out of memory? Use fewer workers"
                 ) from error
             raise
 
@@ -93,12 +93,12 @@ def _start(work: Work[Any], ticks: Any, initializer: Callable[[], Any]) -> None:
     global _work, _ticks
     _work, _ticks = work, ticks
     initializer()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent says what happened
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent reports it
     end_with_parent()
 
 
 def end_with_parent() -> None:
-    """Let this worker process end when its parent does, in whatever way; else it waits for ever."""
+    """Make this worker process end when its parent ends, however that happens."""
 
     def wait_for_parent() -> None:
         parent = multiprocessing.parent_process()

@@ -173,7 +173,7 @@ def test_batches_and_losses_are_those_of_one_and_a_killed_process_is_said(
     tiny_shards, tiny_shards_dir, cache, tmp_path
 ):
     pair = launch(
-        *(str(REPOSITORY / "tests" / "worker.py"), "{coordinator}", "{process}"),
+        *(str(REPOSITORY / "tests" / "distributed" / "worker.py"), "{coordinator}", "{process}"),
         *(str(HEARTBEAT), str(tiny_shards_dir), str(tmp_path)),
         cache=cache,
     )
@@ -259,8 +259,8 @@ def test_processes_that_cannot_be_found_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("a:1", None, None), "belong together"),
-        ((None, 2, 0), "belong together"),
+        (("a:1", None, None), "give all of --coordinator"),
+        ((None, 2, 0), "give all of --coordinator"),
         (("a:1", 2, 2), "--process is 2: use 0 to 1"),
         (("node1", 2, 0), "give HOST:PORT"),
     ],

@@ -1,4 +1,4 @@
-"""One of two processes of tests/test_processes.py, without a training step to compile.
+"""One of two processes of test_multihost.py, without a training step to compile.
 
 Saves its rows of three batches from each kind of loader, the records that were read for them, and
 values and gradients of the losses; then steps along with the other process until that one dies.

@@ -103,7 +103,7 @@ def test_a_plan_describes_what_then_runs(tiny_config, tiny_shards):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--config.optimizer.batch_size=20"], "does not divide by the 8 devices: use 16 or 24"),
+        (["--config.optimizer.batch_size=20"], "is not a multiple of the 8 devices: use 16 or 24"),
         (["--config.parallel.fsdp=3"], "use one of 1, 2, 4, 8"),
         (["--config.parallel.micro_batch=3"], "micro_batch is 3, and a device has 2 images"),
     ],
