@@ -1,17 +1,17 @@
-"""SatMIP(S), SimCLR, supervised or metapred on EuroSAT (RGB, 64 px) with the chips' locations.
+"""Any method on EuroSAT (RGB, 64 px) with the locations of its chips.
 
     satmip prepare eurosat --source FOLDER_OF_ITS_ZIPS --out data/eurosat
     satmip train --config configs/eurosat.py:satmips,cpu --workdir runs/eurosat_satmips
 
-Arguments: method (simclr, satmip, satmips, supervised, metapred), size (cpu: a ViT of width 128
-and depth 4 for a laptop; ti8, s8), `text` for the textual metadata encoder, `runlocal` for a few
-steps.
+Arguments: a method (simclr, satmip, satmips, supervised, metapred), a size (cpu, a ViT of width 128
+and depth 4 for a laptop; ti8, s8), `text` for the text encoder of metadata, `runlocal` for a trial
+run of 20 steps.
 
-Pretraining on EuroSAT and probing EuroSAT is in-domain; the scores are in docs/results.md.
+Pretraining and evaluation on EuroSAT is in-domain; the scores are in docs/results.md.
 
-NOTE[DIFF] Views keep more colour than SLIP's (jitter 0.2, no blur): at 64 px and 10 m per pixel
-colour is much of what there is to see, and a nadir image has no up, so all flips and quarter turns
-are views.
+NOTE[DIFF] Views keep more colour than SLIP's (jitter 0.2, no blur): at 64 px and 10 m per pixel,
+colour carries much of the information. They include all flips and quarter turns, because an
+overhead image has no up.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +22,7 @@ SIZES = {"cpu": "nano/8", "ti8": "Ti/8", "s8": "S/8"}
 
 
 def get_config(arg: str = "satmips,cpu") -> ConfigDict:
+    """Return the config for a method, a size and switches, joined by commas."""
     method, size, switches = parse_arg(arg, method="satmips", size="cpu", sizes=list(SIZES))
     config = default_config()
     config.method.name = method
@@ -30,13 +31,13 @@ def get_config(arg: str = "satmips,cpu") -> ConfigDict:
     config.image.pool = "mean"
     config.data.dir = "data/eurosat"
     config.data.in_memory = True
-    config.metadata.fields = "Location"  # gsd is the same for all chips
+    config.metadata.fields = "Location"  # the gsd is the same for all chips
     config.metadata.encoder = "text" if "text" in switches else "tabular"
     augment = config.augment
     augment.crop_scale = (0.2, 1.0)
     augment.vflip = augment.rot90 = True
     augment.jitter, augment.grey_p, augment.blur_p = (0.2, 0.2, 0.2, 0.05), 0.1, 0.0
-    if method == "satmip":  # SLIP's views of CLIP: where a place is, its colours tell
+    if method == "satmip":  # SLIP's views for CLIP: colours indicate the location
         augment.crop_scale, augment.jitter_p, augment.grey_p = (0.5, 1.0), 0.0, 0.0
     optimizer = config.optimizer
     if size == "cpu":

@@ -1,4 +1,4 @@
-"""The quickstart: a tiny SatMIPS on synthetic scenes, for a CPU of 2 cores and a few minutes.
+"""Quickstart: a tiny SatMIPS on synthetic scenes, a few minutes on a CPU with 2 cores.
 
     satmip quickstart
 
@@ -12,6 +12,7 @@ from satmip_jax.config import default_config, parse_arg
 
 
 def get_config(arg: str = "satmips") -> ConfigDict:
+    """Return the config for a method."""
     method, _, _ = parse_arg(arg, method="satmips", size="nano", sizes=["nano"])
     config = default_config()
     config.method.name = method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,11 +13,11 @@ from satmip_jax.models import METADATA_ENCODERS, parse_vit
 from satmip_jax.objectives import EXCHANGES, METHODS, method_options
 
 # Strings with a fixed set of values.
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "method.name": tuple(METHODS),
-    "metadata.encoder": tuple(METADATA_ENCODERS),
+_CHOICES: dict[str, Collection[str]] = {
+    "method.name": METHODS,
+    "metadata.encoder": METADATA_ENCODERS,
     "image.pool": ("cls", "mean"),
-    "parallel.exchange": tuple(EXCHANGES),
+    "parallel.exchange": EXCHANGES,
     "dtype": ("float32", "bfloat16"),
 }
 # Half-open ranges of numbers: (smallest value, bound below which it must stay).

@@ -57,9 +57,15 @@ class MetaPred(Method):
 
     @property
     def needs_geo_clusters(self) -> bool:
+        """Whether the location is among the fields."""
         return any(f.kind.needs_geo_centres for f in select_fields(self.fields))
 
     def heads(self, schema: Schema) -> dict[str, Head]:
+        """Return a head per target.
+
+        Raises:
+            ConfigError: the data has no target.
+        """
         targets = self.targets(schema)
         if not targets:
             raise ConfigError(
@@ -73,6 +79,7 @@ class MetaPred(Method):
         return {f: n for f in schema.select_fields(self.fields) if (n := outputs(f, schema))}
 
     def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
+        """Compute "metapred", the mean over fields, and the loss or accuracy of each field."""
         features, metadata = forward.images(batch["image"], [0]), batch["metadata"]
         targets = tuple(self.targets(forward.schema))
         numbers = tabular.featurize(metadata, forward.schema, targets, location_frequencies=0)

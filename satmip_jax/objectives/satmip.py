@@ -52,6 +52,7 @@ class SatMIP(Method):
         self.logit_bias_init = options.logit_bias_init if options.loss == "sigmoid" else None
 
     def heads(self, schema: Schema) -> dict[str, Head]:
+        """Return a linear projection of each modality."""
         out = self.options.embed_dim
         return {
             "image": Head("image", "linear", out=out),
@@ -59,9 +60,11 @@ class SatMIP(Method):
         }
 
     def scores(self, batch_size: int) -> dict[str, Scores]:
+        """Return the scores of all images against all metadata."""
         return {"satmip": Scores.between_pairs(batch_size, self.options.embed_dim)}
 
     def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
+        """Compute "satmip", the loss between images and metadata, and its accuracy."""
         (image,) = forward.images(batch["image"], [0])
         return self.loss(forward, image, forward.metadata(batch["metadata"]))
 

@@ -44,12 +44,15 @@ class SatMIPS(Method):
         self.logit_bias_init = self.satmip.logit_bias_init
 
     def heads(self, schema: Schema) -> dict[str, Head]:
+        """Return the heads of both methods."""
         return self.simclr.heads(schema) | self.satmip.heads(schema)
 
     def scores(self, batch_size: int) -> dict[str, Scores]:
+        """Return the scores of both losses."""
         return self.simclr.scores(batch_size) | self.satmip.scores(batch_size)
 
     def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
+        """Compute "simclr" and the weighted "satmip", and the metrics of both."""
         features = forward.images(batch["image"], range(self.views))
         metadata = forward.metadata(batch["metadata"])
         simclr, simclr_metrics = self.simclr.loss(forward, features[:2])

@@ -37,13 +37,16 @@ class SimCLR(Method):
     views = 2
 
     def heads(self, schema: Schema) -> dict[str, Head]:
+        """Return the projector of both views."""
         hidden, out = self.options.ssl_hidden, self.options.ssl_dim
         return {"image_ssl": Head("image", "mlp", hidden=hidden, out=out, views=2)}
 
     def scores(self, batch_size: int) -> dict[str, Scores]:
+        """Return the scores of all views against each other."""
         return {"simclr": Scores.among_views(batch_size, self.options.ssl_dim)}
 
     def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
+        """Compute "simclr", NT-Xent between both views, and its accuracy."""
         return self.loss(forward, forward.images(batch["image"], [0, 1]))
 
     def loss(

@@ -19,6 +19,11 @@ class Supervised(Method):
     title = "Supervised"
 
     def heads(self, schema: Schema) -> dict[str, Head]:
+        """Return a linear classifier.
+
+        Raises:
+            ConfigError: the data has fewer than two classes.
+        """
         if len(schema.classes) < 2:
             raise ConfigError(
                 f"method 'supervised' needs labels, and {schema.name!r} has "
@@ -27,6 +32,7 @@ class Supervised(Method):
         return {"classifier": Head("image", "linear", out=len(schema.classes))}
 
     def losses(self, forward: Forward, batch: dict[str, Any]) -> tuple[Scalars, Scalars]:
+        """Compute "supervised", the cross-entropy over labelled images, and the accuracy."""
         (logits,) = forward.head("classifier", forward.images(batch["image"], [0]))
         label = batch["label"]
         labelled = (label >= 0).astype(jnp.float32)

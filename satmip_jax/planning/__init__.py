@@ -1,1 +1,1 @@
-"""Dry runs: what a training needs before it is started."""
+"""Dry runs: the time, memory and communication that a training needs, before it starts."""

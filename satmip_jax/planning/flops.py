@@ -1,8 +1,8 @@
-"""Model FLOPs: those of the matrix products that the architecture asks for.
+"""Model FLOPs of a training step: those of the architecture's matrix products.
 
-Counted from the traced program, before any compiler: recomputation, padding and what a compiler
-adds do not count, so that a utilisation computed from it (MFU, Chowdhery et al. 2022, PaLM,
-appendix B) is that of useful work.
+Counted from the traced program, before compilation. Recomputation, padding and additions of the
+compiler do not count, so that the utilisation (MFU, Chowdhery et al. 2022, PaLM, appendix B) is
+that of useful work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from satmip_jax.augmentation.views import augment
 from satmip_jax.models import example_batch
 from satmip_jax.training.step import Program, augmentation
 
-# FLOP/s of one device at bfloat16 without sparsity, by JAX's `device_kind`; from the data sheets.
+# FLOP/s of one device in bfloat16 without sparsity, by JAX's `device_kind`, from data sheets.
 PEAKS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
@@ -31,17 +31,18 @@ PEAKS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
 }
-BACKWARD = 3  # forward, and in the backward pass one product for each of the two factors
+TRAINING = 3  # products per forward product: itself, and one for the gradient of each factor
 
 
 def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """FLOPs, two for each multiply-add, of the matrix products in `function(*arguments)`.
+    """Count the FLOPs of the matrix products in `function(*arguments)`, two per multiply-add.
 
     Args:
-        function: what jax can trace.
-        *arguments: arrays or their shapes.
+        function: traceable by JAX.
+        *arguments: arrays, or their shapes and dtypes.
 
     Example:
+        >>> from satmip_jax.planning.flops import matmul_flops
         >>> matmul_flops(jnp.matmul, jnp.zeros((2, 3)), jnp.zeros((3, 4)))
         48
     """
@@ -49,9 +50,14 @@ def matmul_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """FLOP/s that the maker of a device promises; None where we do not know it.
+    """Return the peak FLOP/s of a device by its data sheet; None if unknown.
+
+    Args:
+        device_kind: as `jax.Device.device_kind`.
+        dtype: of the products.
 
     Example:
+        >>> from satmip_jax.planning.flops import peak_flops
         >>> peak_flops("NVIDIA H200", "bfloat16")
         989000000000000.0
     """
@@ -59,7 +65,12 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 
 
 def step_flops(program: Program) -> dict[str, int]:
-    """Model FLOPs of one training step over the global batch, forward and backward, by part."""
+    """Count the model FLOPs of one step over the global batch, forward and backward.
+
+    Returns:
+        FLOPs of each part: "image encoder", "metadata encoder" if there is one, "heads", "loss"
+        (the score matrices), and "views" (augmentation, which has no backward pass).
+    """
     config, towers, method = program.config, program.towers, program.method
     batch, stored_side = config.optimizer.batch_size, program.schema.image_size
     params = program.abstract.params
@@ -68,7 +79,7 @@ def step_flops(program: Program) -> dict[str, int]:
         def call(params: Any, *inputs: Any) -> Any:
             return towers.apply({"params": params}, *inputs, method=name)
 
-        return BACKWARD * batch * matmul_flops(call, params, *inputs)
+        return TRAINING * batch * matmul_flops(call, params, *inputs)
 
     image, metadata = jax.tree.map(lambda x: x[:1], example_batch(config, program.schema))
     parts = {"image encoder": method.views * apply("encode_image", image)}
@@ -77,29 +88,31 @@ def step_flops(program: Program) -> dict[str, int]:
         parts["metadata encoder"] = apply("encode_metadata", metadata)
         width["metadata"] = _width(towers, params, "encode_metadata", metadata)
     heads = 0
-    for name, described in method.heads(program.schema).items():
-        # statistics of a batch norm need two rows; products are counted for one
-        rows = jax.ShapeDtypeStruct((2, width[described.input]), jnp.float32)
+    for name, head in method.heads(program.schema).items():
+        # batch statistics need two rows; the products are counted for one
+        rows = jax.ShapeDtypeStruct((2, width[head.input]), jnp.float32)
 
-        def head(params: Any, rows: Any, name: str = name) -> Any:
+        def project(params: Any, rows: Any, name: str = name) -> Any:
             return towers.apply({"params": params}, name, rows, method="head")
 
-        heads += BACKWARD * batch * described.views * matmul_flops(head, params, rows) // 2
+        heads += TRAINING * batch * head.views * matmul_flops(project, params, rows) // 2
     parts["heads"] = heads
-    parts["loss"] = BACKWARD * sum(scores.flops for scores in method.scores(batch).values())
+    parts["loss"] = TRAINING * sum(scores.flops for scores in method.scores(batch).values())
     stored = jax.ShapeDtypeStruct((1, stored_side, stored_side, 3), jnp.uint8)
     drawn = augmentation(config)
     draw = matmul_flops(lambda key, x: augment(key, x, drawn), jax.random.key(0), stored)
-    parts["views"] = method.views * batch * draw  # not differentiated
+    parts["views"] = method.views * batch * draw
     return parts
 
 
 def _width(towers: Any, params: Any, method: str, inputs: Any) -> int:
+    """Width of an encoder's output."""
     out = jax.eval_shape(lambda p, x: towers.apply({"params": p}, x, method=method), params, inputs)
     return out.shape[-1]
 
 
 def _count(jaxpr: Any) -> int:
+    """FLOPs of the matrix products in a jaxpr and those it contains."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":

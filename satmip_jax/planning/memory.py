@@ -1,4 +1,4 @@
-"""Device memory of a training step: as compiled, and how to make a step fit."""
+"""Device memory of a training step, as compiled, and settings with which a step fits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from ml_collections import ConfigDict
 
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh
+from satmip_jax.errors import SatmipError
 from satmip_jax.losses.ring import TILE
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.models import example_batch
 from satmip_jax.training.step import Program, build_program
 
-HEADROOM = 0.9  # of a device's memory; the rest is for what is not in the compiled step
+HEADROOM = 0.9  # share of a device's memory for the compiled step; the rest is for other arrays
+
+
+class DeviceMemoryError(SatmipError, MemoryError):
+    """A training step that does not fit into a device; the message says what to change."""
 
 
 def schema_of(config: ConfigDict, dataset: ShardDataset | None) -> tuple[Schema, int]:
-    """The schema and number of images to plan with: the data's, or as fMoW's without metadata."""
+    """Return the schema and number of images to plan with.
+
+    Args:
+        config: names the train split.
+        dataset: the train split; None to plan for the size of fMoW, without metadata.
+    """
     if dataset is not None:
         return dataset.schema, len(dataset)
     fields = StatsAccumulator().finish()
@@ -33,7 +43,7 @@ def schema_of(config: ConfigDict, dataset: ShardDataset | None) -> tuple[Schema,
 
 
 def abstract_batch(program: Program) -> dict[str, Any]:
-    """Shapes and shardings of a global batch on the devices, as the pipeline gives it."""
+    """Return the shapes, dtypes and shardings of a global batch, as the loaders yield it."""
     config, rows = program.config, program.config.optimizer.batch_size
     sharding = batch_sharding(program.mesh)
     side = program.schema.image_size
@@ -41,27 +51,28 @@ def abstract_batch(program: Program) -> dict[str, Any]:
     if config.metadata.encoder != "text":
         del metadata["caption"]
 
-    def spread(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    def sharded(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
 
     return {
-        "image": spread((side, side, 3), jnp.uint8),
-        "label": spread((), jnp.int32),
-        "index": spread((), jnp.int32),
-        "metadata": {name: spread(x.shape[1:], x.dtype) for name, x in metadata.items()},
+        "image": sharded((side, side, 3), jnp.uint8),
+        "label": sharded((), jnp.int32),
+        "index": sharded((), jnp.int32),
+        "metadata": {name: sharded(x.shape[1:], x.dtype) for name, x in metadata.items()},
     }
 
 
 def compile_step(program: Program) -> Any:
-    """The training step, compiled but not run."""
+    """Compile the training step of a program, without running it."""
     step: Any = program.step
     return step.lower(program.abstract, abstract_batch(program)).compile()
 
 
 def compiled_bytes(compiled: Any) -> int | None:
-    """Bytes of one device that a compiled program needs; None where the compiler does not tell.
+    """Return the bytes that a compiled program needs on one device.
 
-    Arguments, results and what lies between; what is donated counts once.
+    Arguments, results and temporary arrays; donated arguments count once. None if the compiler
+    does not report it.
     """
     stats = compiled.memory_analysis()
     if stats is None:
@@ -71,7 +82,7 @@ def compiled_bytes(compiled: Any) -> int | None:
 
 
 def device_limit() -> int:
-    """Bytes that a device of this process has; of a CPU, its part of the host's memory."""
+    """Return the memory of one device in bytes; for a CPU device, its share of the host's."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if limit := stats.get("bytes_limit"):
         return limit
@@ -81,16 +92,23 @@ def device_limit() -> int:
 def fit(
     config: ConfigDict, schema: Schema, examples: int, limit: int
 ) -> tuple[ConfigDict, int | None]:
-    """Choose `parallel.exchange` and `parallel.micro_batch` so that a step fits into `limit` bytes.
+    """Choose `parallel.exchange` and `parallel.micro_batch` so that a step fits into a device.
 
-    Neither changes what is learned. `gather` stays while its scores take a tenth of the memory;
-    micro-batches are halved until the compiled step fits.
+    Neither changes what is learned. The exchange becomes `ring` if the scores of `gather` take more
+    than a tenth of the memory. Micro-batches are halved until the compiled step fits.
+
+    Args:
+        config: of the run, which stays as it is.
+        schema: of the data.
+        examples: images in the train split.
+        limit: memory of one device, bytes.
 
     Returns:
-        The config that fits, and the bytes of a device that it needs as compiled.
+        The config that fits, and the bytes that its compiled step needs on one device, None if the
+        compiler does not report them.
 
     Raises:
-        MemoryError: nothing does.
+        DeviceMemoryError: the step does not fit with micro-batches that cannot be halved further.
     """
     config = config.copy_and_resolve_references()
     mesh = make_mesh(fsdp=config.parallel.fsdp)
@@ -104,12 +122,12 @@ def fit(
             return config, needed
         micro = config.parallel.micro_batch or local
         if micro % 2:
-            raise MemoryError(
-                f"a batch of {config.optimizer.batch_size:,} takes {needed / 2**30:.1f} GiB of a "
-                f"device in micro-batches of {micro}, and it has {limit / 2**30:.1f}: use more "
-                "devices, config.parallel.fsdp or config.image.remat=True"
+            raise DeviceMemoryError(
+                f"a batch of {config.optimizer.batch_size:,} images needs {needed / 2**30:.1f} GiB "
+                f"of a device in micro-batches of {micro}, and a device has {limit / 2**30:.1f} "
+                "GiB: use more devices, config.parallel.fsdp or config.image.remat=True"
             )
-        # at least half of it goes; a much too large step is halved several times at once
+        # halve once, and again while the estimate is far too large: each try is a compilation
         config.parallel.micro_batch = micro // 2
         while config.parallel.micro_batch % 2 == 0 and (
             needed * config.parallel.micro_batch > 4 * HEADROOM * limit * micro
@@ -118,11 +136,11 @@ def fit(
 
 
 def score_bytes(program: Program) -> int:
-    """Return about how many bytes of scores the losses hold at once on one device.
+    """Return an upper estimate of the bytes of scores that the losses hold at once on one device.
 
-    In float32, three arrays of each: the scores, their exponentials, and their gradient. With the
-    exchange `gather` they are this device's rows of the matrix, in each direction; with `ring`, a
-    tile of it.
+    Three float32 arrays: the scores, their exponentials and their gradient, some of which a
+    compiler may fuse. With the exchange `gather` they hold this device's rows of the score matrix,
+    for each direction; with `ring`, one tile of it.
     """
     batch, devices = program.config.optimizer.batch_size, program.mesh.size
     total = 0

@@ -6,6 +6,7 @@ import math
 
 from satmip_jax.config.conversion import vary
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh
+from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.planning import memory
 from satmip_jax.studies import plot
@@ -53,7 +54,7 @@ def plan(
         try:
             check_batch_size(size, make_mesh(fsdp=config.parallel.fsdp).size)
             fitted, needed = memory.fit(vary(config, changes), schema, examples, limit)
-        except (MemoryError, ValueError) as error:
+        except SatmipError as error:
             skipped[name] = str(error)
             continue
         values = {

@@ -1,4 +1,4 @@
-"""One training step: views, losses, gradients, update, in one jitted and donated function."""
+"""Training step: views, losses, gradients and update in one jitted function."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -26,17 +27,23 @@ from satmip_jax.models import Towers, build_towers, init_params
 from satmip_jax.objectives import Forward, Method, build_method
 from satmip_jax.training.optimizer import make_optimizer, total_steps
 
-Array = jax.Array
 PyTree = Any
+Loss = Callable[[PyTree, dict[str, Any], Array], tuple[Array, dict[str, Array]]]
 
 
 @jax.tree_util.register_dataclass
 @dataclass
 class TrainState:
-    """What a step changes. The step number is also the position in the data."""
+    """State that a step updates.
 
-    step: Array  # () int32
-    params: PyTree  # float32
+    Attributes:
+        step: number of completed steps, which is also the position in the data; () int32.
+        params: parameters of the towers, float32.
+        opt_state: state of the optimizer.
+    """
+
+    step: Array
+    params: PyTree
     opt_state: PyTree
 
 
@@ -47,7 +54,18 @@ def init_state(
     schema: Schema,
     mesh: Mesh,
 ) -> tuple[PyTree, Callable[[], TrainState]]:
-    """Return the abstract state, with shardings, and a jitted function that makes the real one."""
+    """Describe the initial state, without allocating it.
+
+    Args:
+        config: gives the seed.
+        towers: to be trained.
+        tx: the optimizer.
+        schema: of the data.
+        mesh: over which the state is sharded.
+
+    Returns:
+        The state's shapes, dtypes and shardings; and a jitted function that returns the state.
+    """
 
     def init() -> TrainState:
         params = init_params(config, towers, schema)
@@ -58,14 +76,22 @@ def init_state(
 
 
 def augmentation(config: ConfigDict) -> AugmentConfig:
-    """The static description of the views that `config` asks for."""
+    """Return the parameters of the views from `config.augment` and `config.image.size`."""
     return AugmentConfig(size=config.image.size, **config.augment.to_dict())
 
 
 def make_loss(
     config: ConfigDict, towers: Towers, method: Method, schema: Schema, mesh: Mesh
-) -> Callable[[PyTree, dict[str, Any], Array], tuple[Array, dict[str, Array]]]:
-    """Return `loss(params, batch, key) -> (total, metrics)`, all on the device."""
+) -> Loss:
+    """Return `loss(params, batch, key) -> (total, metrics)`; its inputs are on the devices.
+
+    Args:
+        config: of the run.
+        towers: whose parameters the loss takes.
+        method: of the config.
+        schema: of the data.
+        mesh: over which the batch is sharded.
+    """
     views = augmentation(config)
 
     def draw(images: Array, keys: Array, view: int) -> Array:
@@ -98,7 +124,7 @@ def make_loss(
 
 
 def view_keys(keys: Array, view: int) -> Array:
-    """The keys (b,) with which view number `view` of each example is drawn."""
+    """Return the keys (b,) from which view number `view` of each example is drawn."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + view)  # 0, 1: see Forward.metadata
 
 
@@ -112,10 +138,20 @@ def make_train_step(
     mesh: Mesh,
     abstract: PyTree,
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Array]]]:
-    """Return the jitted step `(state, batch) -> (state, metrics)`; it takes `state` over.
+    """Return the jitted step `(state, batch) -> (state, metrics)`, which donates `state`.
 
-    `abstract` is the state's shapes and shardings, from `init_state`. The randomness of step n is
-    `fold_in(key(seed), n)`: a run is a function of (config, seed, data) and resumes exactly.
+    The key of step n is `fold_in(key(seed), n)`: a run is a function of config, seed and data, and
+    resumes exactly.
+
+    Args:
+        config: of the run.
+        towers: to be trained.
+        method: of the config.
+        schema: of the data.
+        tx: the optimizer.
+        schedule: of its learning rate, which is logged.
+        mesh: over which batch and state are sharded.
+        abstract: shapes and shardings of the state, from `init_state`.
     """
     loss_fn = make_loss(config, towers, method, schema, mesh)
     key = jax.random.key(config.seed)
@@ -147,13 +183,18 @@ def make_train_step(
 
 @dataclass(frozen=True)
 class Program:
-    """All that a config becomes for a data set and a mesh; nothing is compiled or allocated yet.
+    """A config, built for a data set and a mesh; nothing is compiled or allocated yet.
 
     Attributes:
+        config: of the run.
+        schema: of the data.
+        mesh: over which batch and state are sharded.
+        method: of the config.
+        towers: of the method.
         steps: length of the training.
-        abstract: shapes and shardings of the state.
-        init: makes the first state.
-        step: the jitted `(state, batch) -> (state, metrics)`.
+        abstract: shapes, dtypes and shardings of the state.
+        init: returns the initial state.
+        step: the jitted `(state, batch) -> (state, metrics)`, which donates the state.
     """
 
     config: ConfigDict
@@ -168,15 +209,26 @@ class Program:
 
 
 def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh) -> Program:
-    """Build the program of a training on `examples` images.
+    """Build the training of a config.
+
+    Args:
+        config: of the run.
+        schema: of the data, see `setup.run_schema`.
+        examples: images in the train split.
+        mesh: over which batch and state are sharded.
 
     Raises:
-        ConfigError: the batch does not divide by the devices or into micro-batches, or the method
-            cannot be trained on this data.
+        ConfigError: the batch cannot be divided among the devices or into micro-batches, or the
+            method cannot be trained on this data.
 
     Example:
-        >>> program = build_program(config, dataset.schema, len(dataset), parallel.make_mesh())
-        >>> state, metrics = program.step(program.init(), batch)
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.distributed.sharding import make_mesh
+        >>> from satmip_jax.training.step import build_program
+        >>> dataset = ShardDataset(shards, "train")
+        >>> program = build_program(config, dataset.schema, len(dataset), make_mesh())
+        >>> int(program.init().step), program.steps
+        (0, 4)
     """
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
     check_batch_size(batch_size, mesh.size, micro_batch)

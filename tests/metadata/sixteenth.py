@@ -116,7 +116,7 @@ def check_old(shards, workdir, out):
         shapes = []
         for selection in ("all", "+".join(old)):
             config.metadata.update(encoder=encoder, fields=selection, caption_length=10_000)
-            towers = build_towers(config, schema, build_method(config).heads(schema))
+            towers = build_towers(config, schema, build_method(config))
             batch = example_batch(config, schema)
             shapes.append(jax.eval_shape(towers.init, jax.random.key(0), *batch))
         assert shapes[0] == shapes[1]
