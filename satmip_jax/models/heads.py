@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 
 from satmip_jax.models.projectors import LinearProjector, MLPProjector
+
+INPUTS = ("image", "metadata")
+KINDS = ("mlp", "linear", "affine")
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Head:
     """A head that a pretraining method asks for.
 
     Attributes:
-        input: the encoder whose output it takes.
+        input: the encoder whose output it takes, "image" or "metadata".
         kind: "mlp", SimCLR's projector of 3 layers; "linear", one matrix without a bias, as in
             CLIP; "affine", one matrix with a bias.
         out: width of its output.
@@ -31,17 +34,16 @@ class Head:
         256
     """
 
-    input: Literal["image", "metadata"]
-    kind: Literal["mlp", "linear", "affine"]
+    input: str
+    kind: str
     out: int
     hidden: int = 0
     views: int = 1
 
     def __post_init__(self) -> None:
-        if self.input not in ("image", "metadata"):
-            raise ValueError(f"Head.input is {self.input!r}; choose image or metadata")
-        if self.kind not in ("mlp", "linear", "affine"):
-            raise ValueError(f"Head.kind is {self.kind!r}; choose mlp, linear or affine")
+        for name, value, choices in (("input", self.input, INPUTS), ("kind", self.kind, KINDS)):
+            if value not in choices:
+                raise ValueError(f"Head.{name} is {value!r}; choose one of {', '.join(choices)}")
         if (self.hidden > 0) != (self.kind == "mlp"):
             raise ValueError(
                 f"Head.hidden is {self.hidden}; it must be above 0 for an mlp, and 0 for "
