@@ -1,4 +1,4 @@
-"""The command as a user meets it."""
+"""The `satmip` command as users run it."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY, TINY
 
 
 def satmip(*arguments, code=0):
-    """Run the command in a process of its own; return what it printed."""
+    """Run the command in another process; return its output."""
     run = subprocess.run(
         [sys.executable, "-m", "satmip_jax.cli", *map(str, arguments)],
         capture_output=True,
@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy():
         (("train", "--config", "configs/eurosat.py", "--workdir", "README.md/x"), "README.md"),
     ],
 )
-def test_mistakes_are_one_message(arguments, message):
+def test_errors_are_one_message(arguments, message):
     printed = satmip(*arguments, code=1)
     assert message in printed
     assert "Traceback" not in printed
@@ -56,7 +56,7 @@ def test_mistakes_are_one_message(arguments, message):
 
 @pytest.mark.slow
 def test_from_nothing_to_scores(tmp_path):
-    """prepare -> train -> evaluate -> quickstart's page, with the commands of the README."""
+    """prepare -> train -> evaluate -> quickstart's page, with commands of the README."""
     shards, run = tmp_path / "shards", tmp_path / "run"
     printed = satmip(
         *("prepare", "synthetic", "--source", tmp_path / "scenes", "--out", shards),
@@ -86,7 +86,7 @@ def test_from_nothing_to_scores(tmp_path):
 
 
 def test_readme_commands_exist():
-    """Every option and every file that the README's command lines name is there."""
+    """Every option and file in the command lines of the README exists."""
     readme = (REPOSITORY / "README.md").read_text()
     commands = re.findall(r"^\s*(satmip \w+ .*|bash \S+.*)$", readme.replace("\\\n", ""), re.M)
     assert len(commands) >= 5

@@ -131,11 +131,11 @@ def check_new(out):
     from satmip_jax.evaluation.evaluate import evaluate
     from satmip_jax.metadata.record import Metadata
     from satmip_jax.training.loop import train
-    from tests.prepare.made import Made, make
+    from tests.prepare.fake_source import FakeSource, make
 
     raws = [{"gsd": 1.0 + i, "grade": "ABCDE"[i % 5]} for i in range(32)]
     changes = {i: {"metadata": Metadata.parse(raw)} for i, raw in enumerate(raws)}
-    make(out / "shards", Made(32, 8, changes=changes), image_size=32)
+    make(out / "shards", FakeSource(32, 8, changes=changes), image_size=32)
     dataset = ShardDataset(out / "shards", "train")
     assert dataset.schema.fields["grade"].count == 32
     assert not dataset.schema.unlisted

@@ -35,7 +35,7 @@ pytestmark = [
 
 
 def contents(out: Path) -> dict[str, object]:
-    """Everything that a preparation leaves: files as bytes, the report without its duration."""
+    """The files of a prepared folder; the report without its duration."""
     files: dict[str, object] = {
         str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()
     }
@@ -64,7 +64,7 @@ def scenes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(scenes, tmp_path_factory) -> dict[str, object]:
-    """What local workers make of them."""
+    """The scenes as prepared by local workers."""
     out = tmp_path_factory.mktemp("local") / "out"
     report = make(FMoW([scenes]), out)
     assert [(split, reason) for split, _, reason in report.bad] == list(BAD.items())
@@ -108,7 +108,7 @@ class Logged(FMoW):
 
 
 @needs_beam
-def test_a_shard_that_beam_hands_out_again_is_not_redone(scenes, local, tmp_path):
+def test_a_shard_that_beam_runs_twice_is_written_once(scenes, local, tmp_path):
     source = Logged([scenes])
     source.log = tmp_path / "log"
     make(source, tmp_path / "out", runner="beam", beam_options="--direct_runner_bundle_repeat=1")
@@ -151,7 +151,7 @@ def in_session(session: int) -> list[str]:
 @needs_beam
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux to see processes")
-def test_kill_9_and_go_on(scenes, local, tmp_path):
+def test_resume_after_kill_9(scenes, local, tmp_path):
     script, out = tmp_path / "slow.py", tmp_path / "out"
     script.write_text(SLOW)
     environment = os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)}
@@ -174,7 +174,7 @@ def test_kill_9_and_go_on(scenes, local, tmp_path):
     assert not left, "workers were left behind"
     assert not (out / "schema.json").exists()
 
-    done = list((out / ".prepare").glob("*-of-*.json"))  # workers may have ended what they wrote
+    done = list((out / ".prepare").glob("*-of-*.json"))  # workers may have finished their shards
     before = {path: path.stat().st_mtime_ns for path in done}
     report = make(FMoW([scenes]), out, runner="beam")
     examples = sum(mark["length"] + len(mark["bad"]) for mark in map(read_json, done))
@@ -189,7 +189,7 @@ def read_json(path: Path):
     return json.loads(path.read_text())
 
 
-anything = st.characters(exclude_categories=())  # what file names hold, even lone surrogates
+anything = st.characters(exclude_categories=())  # lone surrogates, too
 parts = st.none() | st.integers() | st.floats(allow_nan=False) | st.text(anything, max_size=20)
 refs = st.builds(
     Ref, st.text(anything, max_size=20), st.just("train"), st.lists(parts, max_size=4).map(tuple)
@@ -199,7 +199,7 @@ refs = st.builds(
 @needs_beam
 @given(refs=st.lists(refs, max_size=4).map(tuple))
 @settings(max_examples=50, deadline=None)
-def test_tasks_come_back_as_they_were(refs):
+def test_tasks_survive_saving(refs):
     from satmip_jax.prepare.beam import _load, _save
 
     task = Task("train", 2, 7, refs)
@@ -235,7 +235,7 @@ def test_workers_that_write_elsewhere_are_explained(scenes, tmp_path, monkeypatc
 
 
 @needs_beam
-def test_options_are_handed_on():
+def test_options_reach_beam():
     from satmip_jax.prepare.beam import pipeline_options
 
     options = pipeline_options('--runner=FlinkRunner --flink_master="a b:1" --x_unknown=2', None)
@@ -259,7 +259,7 @@ def test_options_are_handed_on():
         ({"beam_options": "--runner=NoRunner", "workers": None}, "pipeline failed: .*NoRunner"),
     ],
 )
-def test_bad_options_are_refused(scenes, tmp_path, options, message):
+def test_wrong_options_are_rejected(scenes, tmp_path, options, message):
     with pytest.raises(PrepareError, match=message):
         make(FMoW([scenes]), tmp_path / "out", runner="beam", **options)
 
@@ -271,12 +271,12 @@ def test_options_without_beam(tmp_path):
         make(FMoW([tmp_path]), tmp_path / "out", runner="spark")
 
 
-def test_remote_sources_are_refused():
+def test_remote_sources_are_rejected():
     with pytest.raises(SourceError, match="s3://bucket/fmow is remote: mount it"):
         open_source("fmow", ["s3://bucket/fmow"])
 
 
-def test_without_beam_says_what_to_install(tmp_path, monkeypatch):
+def test_missing_beam_is_explained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)  # cannot be imported
     monkeypatch.delitem(sys.modules, "satmip_jax.prepare.beam", raising=False)
     monkeypatch.delattr("satmip_jax.prepare.beam", raising=False)

@@ -1,4 +1,4 @@
-"""Preparation: what is stored, what is counted, and what is refused."""
+"""Preparation: stored examples, counted problems, rejected options."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from satmip_jax.prepare.run import PrepareError, prepare
 from satmip_jax.prepare.shard_job import PixelSums
 from satmip_jax.sources.base import Ref, UnreadableExample
 from satmip_jax.sources.eurosat import EuroSAT
-from tests.prepare.made import Made, contents, jpeg, make
+from tests.prepare.fake_source import FakeSource, contents, jpeg, make
 
 # --- what is stored -------------------------------------------------------------------------------
 
@@ -77,12 +77,12 @@ def test_pixel_sums_are_those_of_numpy():
 
 def test_jpegs_of_the_right_size_are_stored_verbatim(tmp_path):
     image = jpeg(1, 16, 16)
-    make(tmp_path / "out", Made(changes={2: {"image": image}}))
+    make(tmp_path / "out", FakeSource(changes={2: {"image": image}}))
     assert ShardDataset(tmp_path / "out", "train")[2]["image"] == image
 
 
 def test_boxes_are_cut_with_context(tmp_path):
-    source = Made(changes={0: {"image": jpeg(0, 100, 80), "box": (10, 20, 20, 30)}})
+    source = FakeSource(changes={0: {"image": jpeg(0, 100, 80), "box": (10, 20, 20, 30)}})
     source.context_ratio = 2.0
     make(tmp_path / "out", source)
     # a side of 60 around (20, 35), shifted to (0, 5)
@@ -96,7 +96,7 @@ def test_boxes_are_cut_with_context(tmp_path):
 
 
 def test_limit_spreads_and_splits_choose(tmp_path):
-    make(tmp_path / "out", Made(train=20), limit=4, splits=["train"])
+    make(tmp_path / "out", FakeSource(train=20), limit=4, splits=["train"])
     data = ShardDataset(tmp_path / "out", "train")
     assert [r[-3:] for r in data.ids(range(4))] == ["000", "005", "010", "015"]
     assert data.schema.splits == {"train": 4}
@@ -104,7 +104,7 @@ def test_limit_spreads_and_splits_choose(tmp_path):
 
 def test_name_and_statistics_of_another_folder(tmp_path):
     make(tmp_path / "first")
-    source = Made(train=0, val=5)
+    source = FakeSource(train=0, val=5)
     with pytest.raises(PrepareError, match=r"no split 'train' to compute statistics from .*is val"):
         make(tmp_path / "second", source)
     report = make(tmp_path / "second", source, statistics_from=tmp_path / "first", name="other")
@@ -119,7 +119,7 @@ def test_name_and_statistics_of_another_folder(tmp_path):
 
 
 def test_without_labels(tmp_path):
-    source = Made(changes={i: {"label": None} for i in range(10)})
+    source = FakeSource(changes={i: {"label": None} for i in range(10)})
     source.classes = ()
     make(tmp_path / "out", source)
     assert ShardDataset(tmp_path / "out", "train")[0]["label"] == -1
@@ -141,8 +141,8 @@ BAD = {
 }
 
 
-def test_bad_examples_are_counted_and_named(tmp_path, capsys):
-    source = Made(train=11, val=0, changes={i: change for i, (change, _) in BAD.items()})
+def test_bad_examples_are_counted_and_listed(tmp_path, capsys):
+    source = FakeSource(train=11, val=0, changes={i: change for i, (change, _) in BAD.items()})
     report = make(tmp_path / "out", source, max_pixels=5000)
     assert report.splits == {"train": 2}
     expected = [("train", f"train/{i:03d}", reason) for i, (_, reason) in BAD.items()]
@@ -163,8 +163,8 @@ def test_bad_examples_are_counted_and_named(tmp_path, capsys):
 def test_reading_ahead_changes_nothing(tmp_path, monkeypatch):
     """Groups of any size give the same shards and marks; a group ends after so many bytes."""
     found, steps = [], []
-    read, cut = Made.read, shard_job.Job._cut
-    monkeypatch.setattr(Made, "read", lambda *a: (steps.append("r"), read(*a))[1])
+    read, cut = FakeSource.read, shard_job.Job._cut
+    monkeypatch.setattr(FakeSource, "read", lambda *a: (steps.append("r"), read(*a))[1])
     monkeypatch.setattr(shard_job.Job, "_cut", lambda *a: (steps.append("c"), cut(*a))[1])
     for ahead, size, order in (
         (1, 1 << 20, "rc" * 12),
@@ -177,7 +177,7 @@ def test_reading_ahead_changes_nothing(tmp_path, monkeypatch):
         out = tmp_path / f"{ahead}-{size}"
         steps.clear()
         changes = {3: {"image": b"GIF89a"}, 5: {"box": (40.0, 2.0, 5.0, 5.0)}}
-        make(out, Made(12, 0, changes=changes), shard_size=12)
+        make(out, FakeSource(12, 0, changes=changes), shard_size=12)
         assert "".join(steps) == order
         marks = {p.name: p.read_bytes() for p in (out / ".prepare").glob("*-of-*.json")}
         found.append((contents(out), marks))
@@ -185,8 +185,8 @@ def test_reading_ahead_changes_nothing(tmp_path, monkeypatch):
     assert all(result == found[0] for result in found)
 
 
-def test_problems_are_counted_for_what_is_stored(tmp_path):
-    report = make(tmp_path / "out", Made(changes={1: UnreadableExample("gone")}))
+def test_problems_of_stored_examples_are_counted(tmp_path):
+    report = make(tmp_path / "out", FakeSource(changes={1: UnreadableExample("gone")}))
     # train 0, 2, 4, 6, 8 and val 0, 2 have no country; example 1 is not stored
     assert report.problems.count("country_code", "missing") == 7
     assert report.problems.count("timestamp", "missing") == 13 - 2
@@ -196,7 +196,7 @@ def test_problems_are_counted_for_what_is_stored(tmp_path):
 def test_a_shard_of_bad_examples_is_empty_and_tfds_can_read_it(tmp_path):
     import tensorflow_datasets as tfds
 
-    make(tmp_path / "out", Made(changes={i: UnreadableExample("gone") for i in range(4, 8)}))
+    make(tmp_path / "out", FakeSource(changes={i: UnreadableExample("gone") for i in range(4, 8)}))
     data = ShardDataset(tmp_path / "out", "train")
     ids = [f"train/{i:03d}" for i in (0, 1, 2, 3, 8, 9)]
     assert data.ids(range(len(data))) == ids
@@ -205,8 +205,8 @@ def test_a_shard_of_bad_examples_is_empty_and_tfds_can_read_it(tmp_path):
     assert [source[i]["id"].decode() for i in range(len(source))] == ids
 
 
-def test_ids_from_file_names_cannot_do_harm(tmp_path, capsys):
-    class Named(Made):
+def test_ids_from_file_names_are_printed_safely(tmp_path, capsys):
+    class Named(FakeSource):
         def refs(self):
             names = ["ok", "\x1b[2Jclear", "\udcff.jpg", "x" * 2000, "[bold]"]
             return [Ref(name, "train", (1,)) for name in names]
@@ -221,19 +221,19 @@ def test_ids_from_file_names_cannot_do_harm(tmp_path, capsys):
 def test_nothing_usable_is_an_error(tmp_path):
     gone = {i: UnreadableExample("gone") for i in range(10)}
     with pytest.raises(PrepareError, match=r"no example of made .* \(13 x gone\): .*report\.json"):
-        make(tmp_path / "a", Made(changes=gone))
+        make(tmp_path / "a", FakeSource(changes=gone))
     assert not (tmp_path / "a" / "schema.json").exists()
     assert len(json.loads((tmp_path / "a" / "prepare_report.json").read_text())["bad"]) == 13
     with pytest.raises(PrepareError, match="no training example"):
-        make(tmp_path / "b", Made(val=12, changes=gone))
+        make(tmp_path / "b", FakeSource(val=12, changes=gone))
     with pytest.raises(PrepareError, match="the source lists no examples"):
-        make(tmp_path / "c", Made(train=0, val=0))
+        make(tmp_path / "c", FakeSource(train=0, val=0))
 
 
 def test_a_split_of_bad_examples_is_empty(tmp_path):
     import tensorflow_datasets as tfds
 
-    source = Made(train=10, val=2, changes={i: UnreadableExample("gone") for i in range(2)})
+    source = FakeSource(train=10, val=2, changes={i: UnreadableExample("gone") for i in range(2)})
     assert make(tmp_path / "out", source).splits == {"train": 8, "val": 0}
     assert len(ShardDataset(tmp_path / "out", "val")) == 0
     builder = tfds.builder_from_directory(tmp_path / "out")
@@ -263,7 +263,7 @@ def test_a_split_of_bad_examples_is_empty(tmp_path):
         ({"name": "../x"}, "'../x' cannot name a data set"),
     ],
 )
-def test_bad_options_are_refused_at_once(tmp_path, options, message):
+def test_wrong_options_are_rejected_at_once(tmp_path, options, message):
     with pytest.raises(PrepareError, match=message):
         make(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
@@ -274,11 +274,11 @@ def test_classes_and_ids_are_checked_at_once(tmp_path):
         (("a", "a"), "class 'a' exists twice"),
         (("a\n",), "class 'a.n': must be 1 to 256 printable"),
     ):
-        source = Made()
+        source = FakeSource()
         source.classes = classes
         with pytest.raises(PrepareError, match=message):
             make(tmp_path / "out", source)
-    source = Made()
+    source = FakeSource()
     source.refs = lambda: [Ref("x", "train", (1,)), Ref("x", "val", (2,))]
     with pytest.raises(PrepareError, match="lists 'x' twice"):
         make(tmp_path / "out", source)
@@ -301,8 +301,8 @@ def test_other_options_in_a_started_folder_are_rejected(tmp_path):
     with pytest.raises(PrepareError, match=r"jpeg_quality was 95 and is now 50\. Use the same"):
         make(tmp_path / "out", jpeg_quality=50)
     with pytest.raises(PrepareError, match=r"source\.train was 10 and is now 11\. Use"):
-        make(tmp_path / "out", Made(train=11))
-    source = Made()
+        make(tmp_path / "out", FakeSource(train=11))
+    source = FakeSource()
     source.classes = ("barn", "zoo", "x")
     with pytest.raises(PrepareError, match="other examples are listed"):
         make(tmp_path / "out", source)

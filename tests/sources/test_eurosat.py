@@ -1,4 +1,4 @@
-"""The EuroSAT reader, on small archives made here and on the real ones."""
+"""The EuroSAT reader, on small generated archives and on the real ones."""
 
 import io
 import pickle
@@ -135,7 +135,7 @@ def write_lists(folder: Path, **lists) -> Path:
     return folder
 
 
-def test_lists_decide_where_asked_or_without_a_csv(folder, tmp_path_factory):
+def test_lists_decide_if_given_or_without_a_csv(folder, tmp_path_factory):
     expected = {CHIPS[0]: "test", CHIPS[1]: "train", CHIPS[2]: "train", CHIPS[3]: "val"}
     given = {s: [chip for chip in CHIPS if expected[chip] == s] for s in ("train", "val", "test")}
     elsewhere = write_lists(tmp_path_factory.mktemp("lists"), **given)
@@ -143,12 +143,12 @@ def test_lists_decide_where_asked_or_without_a_csv(folder, tmp_path_factory):
     refs = source.refs()
     assert {ref.id: ref.split for ref in refs} == expected
     places = [source.read(ref, Problems()).metadata.values.get("location") for ref in refs]
-    assert places[:3] == [(24.5, 60.25), (-8.0, 40.5), None]  # the CSV still knows them
+    assert places[:3] == [(24.5, 60.25), (-8.0, 40.5), None]  # locations still come from the CSV
     assert source.options == {"splits": source.splits_from}
     assert "eurosat-train.txt" in source.splits_from
     write_lists(folder, **given)
     beside = EuroSAT([folder])
-    assert beside.splits_from == "the column 'split' of the CSV"  # which is stronger
+    assert beside.splits_from == "the column 'split' of the CSV"  # which takes precedence
     assert [r.split for r in beside.refs()] == ["train", "val", "train", "test"]
     (folder / "meta.csv").unlink()
     alone = EuroSAT([folder])
@@ -228,7 +228,7 @@ def test_files_that_vanish_are_named(folder):
         source.read(gone, Problems())
 
 
-def test_a_cut_archive_is_an_error(folder):
+def test_a_truncated_archive_is_an_error(folder):
     path = folder / "val.zip"
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(SourceError, match=r"val\.zip: cannot be read as a zip .*download it again"):
@@ -312,7 +312,7 @@ def test_real_spatial_split(real_data):
     assert sum(r.split == "train" for r in refs) == 15_528 + 3_380
     assert sum(r.split == "val" for r in refs) == 3_372 + 670
     assert refs[0].split == "val"  # AnnualCrop_1 is "train" in the random split
-    # whole 1-degree cells on one side
+    # each 1-degree cell is in one split
     cells: dict[str, set[tuple[int, int]]] = {"train": set(), "val": set()}
     for ref in refs:
         longitude, latitude = ref.location[3:5]

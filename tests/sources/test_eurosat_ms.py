@@ -171,14 +171,14 @@ def test_a_csv_wins_and_geotiffs_fill_in(rgb, ms, tmp_path):
     found, problems = read_all(source)
     assert found[names[0]]["location"] == (1.5, 2.5)
     assert found[names[1]]["location"] == pytest.approx(CHIPS[names[1]][1:], abs=1e-6)
-    assert "location" not in found[names[2]]  # what the CSV says wrongly is not papered over
+    assert "location" not in found[names[2]]  # a wrong value in the CSV is not replaced
     assert problems.to_json()["location"] == {"out of range": 1}
     with pytest.raises(SourceError, match="--metadata and the column of the split"):
         EuroSAT([rgb, ms], split_column="fold")  # a misspelt column never becomes a draw
 
 
 def test_the_split_without_a_csv(rgb, ms, tmp_path):
-    (tmp_path / "accounts.csv").write_text("date,amount\n")  # a stranger in the same folder
+    (tmp_path / "accounts.csv").write_text("date,amount\n")  # an unrelated file in the same folder
     source = EuroSAT([rgb, ms], seed=3)
     assert source.splits_from == (
         "drawn within each class with seed 3: train 60%, val 20%, test 20%"

@@ -72,7 +72,7 @@ def test_the_folders_decide(tmp_path, how):
         assert not example.metadata.values
 
 
-def test_what_lies_elsewhere_is_counted(tmp_path):
+def test_files_elsewhere_are_counted(tmp_path):
     write(tmp_path)
     for name in ("train/23/a.jpg", "train/ships/a.jpg", "val/1/a.jpg", "cover.jpg"):
         path = tmp_path / "FGSC-23" / name

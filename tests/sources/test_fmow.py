@@ -25,7 +25,7 @@ def assert_values(metadata, expected: dict) -> None:
 
 
 def test_fountain_by_hand(real_data, tmp_path):
-    """A real record with every field; the image is a stand-in of its size, 977 x 663."""
+    """A real record with every field; a generated image has the same size, 977 x 663."""
     folder = tmp_path / "train" / "fountain" / "fountain_514"
     folder.mkdir(parents=True)
     record = (real_data / "fmow" / "fountain_514_1_rgb.json").read_bytes()
@@ -78,7 +78,7 @@ def test_fountain_by_hand(real_data, tmp_path):
             "location": (longitude, latitude),
         },
     )
-    # An independent witness: the annotator's own polygon of the box, to within a metre.
+    # Independent check: the annotator's polygon of the box, to within a metre.
     polygon = json.loads(record)["bounding_boxes"][0]["raw_location"]
     np.testing.assert_allclose((longitude, latitude), polygon_centre(polygon), rtol=0, atol=1e-5)
 
@@ -125,7 +125,7 @@ def test_flooding_by_hand(real_data):
     )
 
 
-def test_other_categories_want_classes_folders(real_data):
+def test_other_categories_need_classes_folders(real_data):
     with pytest.raises(
         SourceError, match=r"none of the 26 images .*17 x image of category 'volcano'.*--classes f"
     ):
@@ -159,10 +159,10 @@ def test_variants_and_splits(tmp_path):
 BOXES = [
     # the original annotation (ID -1) is no label, each of the others is an example
     ([box(-1), box(3), box(4, "barn")], [("#3", "zoo"), ("#4", "barn")]),
-    ([box(-1)], [("#-1", "zoo")]),  # but it stands in where it is alone
+    ([box(-1)], [("#-1", "zoo")]),  # but it is used if it is the only one
     (box(5), [("#5", "zoo")]),  # older releases: one object
     ({"box": [1, 2, 20, 10]}, [("#0", "zoo")]),  # of the folder's category
-    ([], [("", "zoo")]),  # none: the whole image
+    ([], [("", "zoo")]),  # none: the full image
     (..., [("", "zoo")]),
     (None, [("", "zoo")]),
     ([box(3), box(3)], [("#3", "zoo"), ("#3.1", "zoo")]),
@@ -210,7 +210,7 @@ def hidden(tmp_path):
     write(truth, path, [box(-1, "barn"), box(5, "barn")], image=False)
     pairs = [
         {"input": "test_gt/barn/barn_12", "output": "test/0000007"},
-        {"input": "test_gt/zoo/zoo_4", "output": "test/0000008"},  # its record is not there
+        {"input": "test_gt/zoo/zoo_4", "output": "test/0000008"},  # its record is missing
     ]
     (truth / "test_gt_mapping.json").write_text(json.dumps(pairs))
     return tmp_path
@@ -236,7 +236,7 @@ def test_without_the_ground_truth_hidden_splits_are_counted(hidden):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"input": 1}]', '{"a": 1}', "[" * 100_000])
-def test_a_strange_mapping(hidden, text):
+def test_an_unusable_mapping(hidden, text):
     (hidden / "groundtruth" / "test_gt_mapping.json").write_text(text)
     with pytest.raises(SourceError, match=r"test_gt_mapping\.json: not a mapping of fMoW"):
         FMoW([hidden / "images", hidden / "groundtruth"]).refs()

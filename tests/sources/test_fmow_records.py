@@ -14,7 +14,7 @@ from tests.sources.fmow_files import FOOTPRINT, RECORD, box, listed, write
 
 # --- records --------------------------------------------------------------------------------------
 
-STRANGE = [
+UNUSABLE = [
     (b"", "its JSON record is not JSON"),
     (b"{", "its JSON record is not JSON"),
     (b"[1, 2]", "its JSON record is not an object"),
@@ -26,8 +26,8 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize(("content", "reason"), STRANGE)
-def test_strange_records_are_named(tmp_path, content, reason):
+@pytest.mark.parametrize(("content", "reason"), UNUSABLE)
+def test_unusable_records_have_a_reason(tmp_path, content, reason):
     write(tmp_path, "train/zoo/zoo_1/zoo_1_0_rgb", [box(1)])
     (tmp_path / "train/zoo/zoo_1/zoo_1_0_rgb.json").write_bytes(content)
     assert listed(FMoW([tmp_path])) == [("train", "train/zoo/zoo_1/zoo_1_0_rgb.jpg", reason)]
@@ -123,7 +123,7 @@ def test_polygons_by_hand():
         7,
     ],
 )
-def test_what_is_no_polygon(text):
+def test_other_texts_are_no_polygons(text):
     assert polygon_centre(text) is None
 
 

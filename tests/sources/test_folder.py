@@ -28,7 +28,7 @@ EUROSAT_COLUMNS = "path=filename,location=longitude+latitude"
 
 @pytest.fixture
 def eurosat_part(real_data, tmp_path):
-    """Sixty chips of EuroSAT: a zip of them, their rows, and the source that knows EuroSAT."""
+    """Sixty chips of EuroSAT: a zip of them, their rows, and the source `EuroSAT`."""
     csv_file, archive = (
         real_data / "eurosat" / name for name in ("eurosat_metadata.csv", "eurosat_val.zip")
     )
@@ -96,7 +96,7 @@ def as_parquet(path, rows):
     frame["datetime_utc"] = pa.array(
         [datetime.fromisoformat(text) for text in frame["datetime_utc"]], pa.timestamp("ns", "UTC")
     )
-    frame["class"] = [float(text) for text in frame["class"]]  # as pandas does to labels with gaps
+    frame["class"] = [float(text) for text in frame["class"]]  # as pandas does with gaps
     frame["lat"] = [np.nan if v is None else v for v in frame["lat"]]
     pq.write_table(pa.table(frame), path)
 
@@ -115,7 +115,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_says_the_same(name, tmp_path):
+def test_all_formats_give_the_same_examples(name, tmp_path):
     root = write_images(tmp_path / "images", [row["file"] for row in ROWS])
     FORMATS[name](tmp_path / name, ROWS)
     source = Folder([root], metadata=tmp_path / name, columns=COLUMNS)
@@ -148,7 +148,7 @@ def test_a_column_of_paths_is_enough(tmp_path):
     assert {ref.split for ref in source.refs()} == {"train"}
 
 
-def test_columns_with_our_names_need_no_mention_and_can_be_left_out(tmp_path):
+def test_columns_with_names_of_fields_are_found_and_can_be_ignored(tmp_path):
     root = write_images(tmp_path / "images", ["a.png"])
     row = {"path": "a.png", "longitude": 1, "latitude": 2, "gsd": 0.5, "cloud_cover": 3, "x+y": 9}
     table = write_csv(tmp_path / "t.csv", [row])
@@ -178,7 +178,7 @@ def test_lists_and_odd_values_in_cells(tmp_path):
     assert problems.to_json()["gsd"] == {"missing": 1, "not finite": 1, "wrong type": 1}
 
 
-def test_times_that_python_does_not_have(tmp_path):
+def test_times_outside_the_range_of_python(tmp_path):
     root = write_images(tmp_path / "images", ["a.png", "b.png"])
     times = pa.array([0, 2**62], pa.timestamp("us"))
     pq.write_table(
@@ -211,7 +211,7 @@ def test_times_that_python_does_not_have(tmp_path):
         ({"metadata": None}, "no table in .* with --metadata"),
     ],
 )
-def test_options_that_cannot_work(options, message, tmp_path):
+def test_wrong_options_are_rejected(options, message, tmp_path):
     root = write_images(tmp_path / "images", ["d/000.png"])
     table = write_csv(tmp_path / "table.csv", ROWS)
     with pytest.raises(SourceError, match=message):

@@ -152,7 +152,7 @@ def test_the_same_path_in_two_places(tmp_path):
     assert source.skipped == {"file of the same path as another": 1}
 
 
-def test_a_file_that_goes_away_is_one_bad_example(tmp_path):
+def test_a_deleted_file_is_one_bad_example(tmp_path):
     root = write_images(tmp_path / "images", ["a.png"])
     source = Folder([root], write_csv(tmp_path / "t.csv", [{"path": "a.png"}]))
     (ref,) = source.refs()
@@ -179,7 +179,7 @@ def test_files_that_are_no_tables(name, content, message, tmp_path):
         Folder([root], tmp_path / name).refs()
 
 
-def test_long_tables_and_lines_are_refused(tmp_path, monkeypatch):
+def test_long_tables_and_lines_are_rejected(tmp_path, monkeypatch):
     root = write_images(tmp_path / "images", ["a.png", "b.png"])
     lines = [json.dumps({"path": "a.png"}), json.dumps({"path": "b.png", "x": "y" * 3000})]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))

@@ -1,4 +1,4 @@
-"""RESISC-45, and with it what the data sets in class folders have in common."""
+"""RESISC-45, and the common behaviour of data sets in class folders."""
 
 import io
 import json
@@ -98,7 +98,7 @@ def test_reads_every_layout(tmp_path, how):
     assert not source.skipped
     assert "drawn within each class with seed 0" in source.splits_from
     assert source.options == {"splits": source.splits_from}
-    # the draw does not depend on where the images lie
+    # the draw does not depend on the location of the images
     assert {k: v[0] for k, v in read_all(RESISC45([tmp_path / "NWPU-RESISC45"])).items()} == {
         k: v[0] for k, v in found.items()
     }
@@ -216,7 +216,7 @@ def test_any_names_in_a_zip(tmp_path, names):
 
 
 def test_from_archive_to_shards(tmp_path):
-    """The command of the README: what is stored, and what the prepared data says of its split."""
+    """The command of the README: what is stored, and the split recorded with the prepared data."""
     made = write(tmp_path / "raw")
     expected = write_lists(tmp_path / "raw")
     words = ["--source", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--workers", "0"]

@@ -1,4 +1,4 @@
-"""So2Sat: HDF5 files as published, and files that mean harm."""
+"""So2Sat: HDF5 files as published, and malicious ones."""
 
 import builtins
 import pickle
@@ -196,7 +196,7 @@ def huge_pieces(file, elsewhere):
 
 
 def bomb(file, elsewhere):
-    """A piece that unpacks to 2 GB, whatever its shape says."""
+    """A chunk that decompresses to 2 GB, whatever its declared shape."""
     array = file.create_dataset("sen2", SHAPE, "f8", chunks=(1, 32, 32, 10), compression="gzip")
     packer = zlib.compressobj(9)
     head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
@@ -250,7 +250,7 @@ def three(file, elsewhere):
         (three, "3 patches and 2 labels"),
     ],
 )
-def test_harmful_files_are_refused(tmp_path, make, message):
+def test_malicious_files_are_rejected(tmp_path, make, message):
     elsewhere = tmp_path / "elsewhere.h5"
     write(elsewhere, patches(2), one_hot(0, 1))
     with h5py.File(tmp_path / "training.h5", "w") as file:
@@ -260,7 +260,7 @@ def test_harmful_files_are_refused(tmp_path, make, message):
         So2Sat([tmp_path])
 
 
-def test_ordinary_packing_is_read(tmp_path):
+def test_usual_compression_is_read(tmp_path):
     expected = [to_rgb(bands) for bands in patches(4)]
     packing = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
     write(tmp_path / "training.h5", patches(4), one_hot(0, 1, 2, 3), **packing)
@@ -269,7 +269,7 @@ def test_ordinary_packing_is_read(tmp_path):
     assert np.array_equal(stored, expected)
 
 
-def test_damaged_bytes_are_refused_or_counted(tmp_path):
+def test_damaged_bytes_are_rejected_or_counted(tmp_path):
     packing = {"chunks": (1, 32, 32, 10), "compression": "gzip", "fletcher32": True}
     with h5py.File(tmp_path / "training.h5", "w") as file:
         file.create_dataset("sen2", data=patches(4), **packing)
@@ -280,7 +280,7 @@ def test_damaged_bytes_are_refused_or_counted(tmp_path):
     for i, position in enumerate(rng.integers(0, len(whole), 60)):
         data = bytearray(whole)
         data[position] ^= 255
-        (tmp_path / str(i)).mkdir()  # HDF5 would not look at a file again that is open still
+        (tmp_path / str(i)).mkdir()  # HDF5 caches files that are still open
         (tmp_path / str(i) / "training.h5").write_bytes(data)
         try:
             source = So2Sat([tmp_path / str(i)])

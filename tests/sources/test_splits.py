@@ -1,4 +1,4 @@
-"""Splits of data sets that have none of their own: drawn, or by published lists."""
+"""Splits of data sets without published ones: random, or by lists."""
 
 import hashlib
 from collections import Counter
@@ -47,7 +47,7 @@ def test_a_draw_is_complete_disjoint_and_stratified(sizes, seed, shares):
     assert find(seed=seed, shares=shares).assign(backwards, Counter()) == drawn
 
 
-def test_a_draw_follows_the_seed_alone():
+def test_a_draw_depends_on_the_seed_only():
     labels = {f"c/x{i}.jpg": "c" for i in range(100)}
     first, again = find(seed=1).assign(labels, Counter()), find(seed=1).assign(labels, Counter())
     assert first == again
@@ -63,7 +63,7 @@ def test_a_draw_follows_the_seed_alone():
     )
 
 
-def test_lists_are_honoured(tmp_path):
+def test_lists_decide_the_split(tmp_path):
     write_lists(tmp_path, in_three())
     expected = {}
     for split, names in in_three().items():
@@ -84,7 +84,7 @@ def test_lists_are_honoured(tmp_path):
     assert not skipped
 
 
-def test_what_lists_leave_out_is_counted(tmp_path):
+def test_images_on_no_list_are_counted(tmp_path):
     lists = in_three()
     lists["train"] = [*lists["train"][1:], "cloud_001.jpg"]
     write_lists(tmp_path, lists)
@@ -94,7 +94,7 @@ def test_what_lists_leave_out_is_counted(tmp_path):
     assert skipped == {"image on no list": 1, "line of demo-train.txt without an image": 1}
 
 
-def test_published_lists_are_told_from_others(tmp_path):
+def test_published_lists_are_recognized(tmp_path):
     write_lists(tmp_path, in_three())
     checksums = {
         split: hashlib.md5((tmp_path / f"demo-{split}.txt").read_bytes()).hexdigest()
@@ -106,8 +106,8 @@ def test_published_lists_are_told_from_others(tmp_path):
     assert "(not the published ones)" in find(tmp_path, checksums=checksums).description
 
 
-def test_lists_that_would_mislead_are_errors(tmp_path):
-    assert not find(tmp_path, tmp_path).lists  # none there: a draw
+def test_inconsistent_lists_are_errors(tmp_path):
+    assert not find(tmp_path, tmp_path).lists  # no lists: a random draw
     with pytest.raises(SourceError, match=r"no demo-train\.txt, .* provide all of"):
         find(folder=tmp_path)
     write_lists(tmp_path, in_three())
@@ -132,7 +132,7 @@ def test_lists_that_would_mislead_are_errors(tmp_path):
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.binary(max_size=120) | st.text(st.sampled_from("beach_lake/0123.jpg\n\0\\"), max_size=80))
-def test_any_list_is_read_or_refused(tmp_path, text):
+def test_any_list_is_read_or_rejected(tmp_path, text):
     write_lists(tmp_path, in_three())
     data = text if isinstance(text, bytes) else text.encode()
     (tmp_path / "demo-test.txt").write_bytes(data)

@@ -30,7 +30,7 @@ FIELD_NAMES = ("path", "label", "split", "gsd", "timestamp", "location", "countr
 
 
 def check(path: Path, root: Path, rows: int | None = None) -> None:
-    """The only way to fail is to say so; every row is used or counted."""
+    """Errors name the table; every row is used or counted."""
     try:
         source = Folder([root], path)
         refs = source.refs()

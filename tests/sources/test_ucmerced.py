@@ -1,4 +1,4 @@
-"""UC Merced: TIFF files through the class folders' reader, and TIFF files that mean harm."""
+"""UC Merced: TIFF files through the class folders' reader, and malicious TIFF files."""
 
 import io
 import struct
@@ -70,7 +70,7 @@ def test_from_archive_to_shards(tmp_path):
     stored = images.decode(record["image"]).astype(int)
     shrunk = pixels(17).reshape(64, 4, 64, 4, 3).mean((1, 3))
     assert np.abs(stored - shrunk).mean() < 3  # as JPEG keeps it
-    # 0.3 m a pixel, of 256 pixels shrunk to 64; one image has 247 rows
+    # 0.3 m per pixel, of 256 pixels shrunk to 64; one image has 247 rows
     np.testing.assert_allclose(record["metadata"].values["gsd"], (1.2, 1.2), rtol=1e-6)
     odd = found["agricultural/agricultural03.tif"]["metadata"].values["gsd"]
     np.testing.assert_allclose(odd, (1.2, 0.3 * 247 / 64), rtol=1e-6)

@@ -23,7 +23,7 @@ def contents(folder):
     }
 
 
-def test_files_depend_on_the_arguments_alone(tmp_path):
+def test_files_depend_on_the_arguments_only(tmp_path):
     write_dataset(tmp_path / "a", train=60, val=10, size=32, seed=1, progress=False)
     write_dataset(tmp_path / "b", train=60, val=10, size=32, seed=1, workers=2, progress=False)
     write_dataset(tmp_path / "c", train=30, val=10, size=32, seed=1, progress=False)
@@ -41,7 +41,7 @@ def test_files_depend_on_the_arguments_alone(tmp_path):
     assert not train & val
 
 
-def test_what_is_there_is_kept_and_what_is_not_ours_is_refused(tmp_path):
+def test_existing_data_is_kept_and_other_files_are_rejected(tmp_path):
     out = tmp_path / "out"
     write_dataset(out, train=4, val=2, size=32, progress=False)
     before = contents(out)
@@ -90,7 +90,7 @@ def test_the_source_reads_what_it_wrote(tmp_path):
         )
         assert square.pixels.shape == (48, 48, 3)
         assert 2 < square.pixels.std() < 120
-    for field in FIELDS:  # each is missing now and then, none often
+    for field in FIELDS:  # each is missing sometimes, none often
         assert 0 <= problems.count(field.name) <= 20
     assert sum(problems.counts.values()) > 20
     assert source.options["seed"] == 5

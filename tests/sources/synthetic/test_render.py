@@ -49,9 +49,7 @@ def towards(azimuth: float) -> np.ndarray:
 
 @pytest.mark.parametrize("azimuth", [20.0, 110.0, 200.0, 290.0])
 @pytest.mark.parametrize("elevation", [30.0, 55.0])
-def test_shadows_point_away_from_the_sun_and_are_as_long_as_they_should_be(
-    tower, azimuth, elevation
-):
+def test_shadows_have_the_direction_and_length_of_the_sun(tower, azimuth, elevation):
     scene = replace(PLAIN, sun_azimuth=azimuth, sun_elevation=elevation, gsd=1.5, width=128)
     with_tower, without = tower(scene)
     shadow = east_north(without - with_tower > 20, scene.gsd)
@@ -64,7 +62,7 @@ def test_shadows_point_away_from_the_sun_and_are_as_long_as_they_should_be(
 
 
 @pytest.mark.parametrize("category", ["storage_tank", "multi-unit_residential", "stadium"])
-def test_turning_the_sun_half_round_moves_the_shadows_to_the_other_side(category):
+def test_the_opposite_sun_casts_shadows_to_the_opposite_side(category):
     scene = replace(PLAIN, category=category, sun_azimuth=90.0, sun_elevation=35.0)
     high = render(replace(scene, sun_elevation=88.0)).astype(float).mean(axis=-1)
     dark = []
@@ -131,7 +129,7 @@ def test_seasons():
 
     summer, winter = greenness(day=200), greenness(day=15)
     assert summer > winter + 10
-    assert greenness(latitude=-50.0, day=15) == pytest.approx(summer, abs=4)  # the other half
+    assert greenness(latitude=-50.0, day=15) == pytest.approx(summer, abs=4)  # southern hemisphere
     assert greenness(day=200, aridity=1.0) < summer - 10
     assert render(replace(scene, latitude=62.0, day=20)).mean() > render(scene).mean() + 40  # snow
     assert climate(62, 20, 0.1)[1] > 0.9
@@ -175,7 +173,7 @@ def test_any_scene_renders(scene):
 
 
 @pytest.mark.slow
-def test_classes_lie_in_the_layout_and_not_in_the_colours():
+def test_classes_show_in_the_layout_and_not_in_the_colours():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

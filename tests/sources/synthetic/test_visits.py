@@ -24,7 +24,7 @@ from satmip_jax.sources.synthetic.visits import (
         (-73.310776, -3.785814, datetime(2015, 9, 21, 15, 30, 8, tzinfo=UTC), 77.28, 70.44),
     ],
 )
-def test_the_sun_stands_where_it_stood(longitude, latitude, when, azimuth, elevation):
+def test_position_of_the_sun(longitude, latitude, when, azimuth, elevation):
     found = solar_position(longitude, latitude, when)
     assert found[1] == pytest.approx(elevation, abs=0.5)
     # azimuth lines draw together towards the zenith
@@ -38,7 +38,7 @@ def test_classes_are_fmow_classes_and_regions_lie_in_one_hemisphere_each():
         assert region.south < region.north
 
 
-def test_records_agree_with_themselves_and_with_the_scene():
+def test_records_are_consistent_and_match_the_scene():
     for index in range(150):
         scene, record = draw(3, "train", index, 0, 96)
         spot = place(3, "train", index)
@@ -65,7 +65,7 @@ def test_records_agree_with_themselves_and_with_the_scene():
         assert y + h <= record["img_height"] == scene.height
 
 
-def test_metadata_says_little_of_the_class_but_not_nothing():
+def test_metadata_alone_is_a_weak_predictor_of_the_class():
     counts = np.zeros((len(CLASSES), len(REGIONS)))
     for index in range(4000):
         spot = place(0, "train", index)

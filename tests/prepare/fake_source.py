@@ -1,4 +1,4 @@
-"""A source of a few images made here, and what preparing it leaves."""
+"""A source of a few generated images, and the files of its preparation."""
 
 import io
 from collections import Counter
@@ -19,8 +19,8 @@ def jpeg(seed: int, width: int = 24, height: int = 24) -> bytes:
     return file.getvalue()
 
 
-class Made(Source):
-    """A source made here: example i is given by `make(i)`."""
+class FakeSource(Source):
+    """A few generated images; `changes` replaces parts of an example, or makes it fail."""
 
     name = "made"
     classes = ("barn", "zoo")
@@ -57,11 +57,11 @@ class Made(Source):
 
 def make(out: Path, source=None, **options):
     options = {"image_size": 16, "shard_size": 4, "workers": 0, "progress": False, **options}
-    return prepare(source or Made(), out, **options)
+    return prepare(source or FakeSource(), out, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Everything that the folder offers; the report tells its time, so not that."""
+    """Return the files of a prepared folder, except the report, which has a duration."""
     return {
         p.name: p.read_bytes()
         for p in sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""What every source reads files with."""
+"""Bounded reading of files."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes in folders")
-def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
+def test_named_pipes_are_rejected_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     found = []
 
@@ -38,6 +38,6 @@ def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux's")
-def test_a_file_longer_than_it_said_is_not_cut(tmp_path):
+def test_files_that_grow_are_not_truncated(tmp_path):
     with pytest.raises(UnreadableExample, match="grew while it was read"):
-        read_file("/proc/self/status", 1 << 20)  # says it has no bytes
+        read_file("/proc/self/status", 1 << 20)  # its size is reported as 0

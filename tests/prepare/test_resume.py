@@ -1,4 +1,4 @@
-"""Preparation, interrupted: nothing that was finished is lost, and nothing is done wrongly."""
+"""Resuming interrupted preparations: finished shards are kept, the result is the same."""
 
 import os
 import random
@@ -16,13 +16,13 @@ from satmip_jax.prepare.run import PrepareError, prepare
 from satmip_jax.runtime import process_pool
 from satmip_jax.sources.eurosat import EuroSAT
 from tests.conftest import REPOSITORY
-from tests.prepare.made import Made, contents, jpeg, make
+from tests.prepare.fake_source import FakeSource, contents, jpeg, make
 
 
 def test_a_second_run_does_nothing(tmp_path, monkeypatch):
     make(tmp_path / "out")
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(Made, "read", None)  # would fail if called
+    monkeypatch.setattr(FakeSource, "read", None)  # would fail if called
     report = make(tmp_path / "out")
     assert report.resumed == 13
     assert report.splits == {"train": 10, "val": 3}
@@ -38,14 +38,14 @@ def test_unfinished_shards_are_done_again(tmp_path):
     shards = sorted(out.glob("*.array_record-*"))
     assert len(marks) == len(shards) == 4
     marks[0].unlink()  # killed after the shard, before its mark
-    marks[1].write_text(marks[1].read_text()[:50])  # a torn mark
-    shards[2].write_bytes(shards[2].read_bytes()[:-9])  # a torn shard
+    marks[1].write_text(marks[1].read_text()[:50])  # a truncated mark
+    shards[2].write_bytes(shards[2].read_bytes()[:-9])  # a truncated shard
     (out / f".{shards[3].name}.123.tmp").write_bytes(b"half")  # what a kill leaves
     (out / "schema.json").unlink()
     with pytest.raises(ValueError, match="no prepared data"):
         ShardDataset(out, "train")
     report = make(out)
-    assert report.resumed == 3  # val, the only one that was sound
+    assert report.resumed == 3  # val, the only intact one
     assert contents(out) == expected
 
 
@@ -127,7 +127,7 @@ def test_kill_9_at_any_moment(tmp_path, chips):
             time.sleep(0.02)
         assert not [w for w in workers if Path(f"/proc/{w}").exists()], "workers were left behind"
         assert not (out / "schema.json").exists()
-        for path in out.glob("eurosat-*"):  # what has its name is whole
+        for path in out.glob("eurosat-*"):  # files with their final names are complete
             assert path.read_bytes() == expected[path.name]
 
     report = prepare(EuroSAT([chips]), out, image_size=64, shard_size=4, workers=0)
