@@ -18,9 +18,6 @@ def plan(configs, schema):
     return Plan([colour, untrained, Variant("b8", run, values={"batch": 8})], skipped)
 
 
-# A new study is what a file in satmip_jax/studies holds.
-
-
 # The content of the file of a new study.
 BATCHES = Study(
     name="batches",
