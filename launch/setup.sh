@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: installs a requirements file and this package into .venv, once.
+# Sourced by the other scripts. Installs a requirements file and this package into .venv, once.
 #   source launch/setup.sh requirements.txt
-# PYTHON chooses the interpreter (3.11 to 3.13).
+# PYTHON names the interpreter (3.11 to 3.13).
 requirements=$1
 stamp=.venv/.installed-$requirements
 if ! cmp -s "$requirements" "$stamp"; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment in .venv and runs linter, type checker and tests.
+# Sets up a virtual environment in .venv and runs linters, type checker and tests.
 #   bash launch/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."

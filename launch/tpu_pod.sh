@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a Cloud TPU slice: the same command on each, JAX finds the others.
+# Trains on all hosts of a Cloud TPU slice: the same command on each; JAX finds the other hosts.
 #   TPU=my-slice ZONE=us-east5-a [PROJECT=my-project] \
 #     bash launch/tpu_pod.sh --config configs/fmow.py:satmips,s16 --workdir /share/runs/fmow \
 #       --config.data.dir=/share/data/fmow
-# Once per slice, on every host (gcloud compute tpus tpu-vm ssh ... --worker=all --command=...): a
-# checkout in ~/satmip_jax with `pip install -e ".[tpu]"` in its .venv, and a folder that all hosts
-# share: Filestore, or a bucket with hierarchical namespace mounted by gcsfuse.
-# Ctrl-C only ends the watching, and `TPU=... ZONE=... bash launch/tpu_pod.sh stop` the training: it
-# saves first. The same command again goes on from the newest checkpoint.
+# Once per slice, set up every host (gcloud compute tpus tpu-vm ssh ... --worker=all --command=...):
+# a checkout in ~/satmip_jax with `pip install -e ".[tpu]"` in its .venv, and a folder that all
+# hosts share: Filestore, or a bucket with hierarchical namespace mounted by gcsfuse.
+# Ctrl-C ends only the display of the log. `TPU=... ZONE=... bash launch/tpu_pod.sh stop` ends the
+# training, which saves first. The same command again resumes from the newest checkpoint.
 set -euo pipefail
 : "${TPU:?name of the slice}" "${ZONE:?its zone}"
 if [ "${1:-}" = stop ]; then
   remote="pkill -TERM -f '[s]atmip train'"
 else
-  # the log is a file, so that the training does not end with the connection that watches it
+  # The log goes to a file, so the training survives the end of the ssh connection.
   remote="cd ~/satmip_jax && { nohup .venv/bin/satmip train$(printf ' %q' "$@")"
   remote+=' >train.log 2>&1 </dev/null & } && tail --pid=$! -n +1 -F train.log; wait $!'
 fi
