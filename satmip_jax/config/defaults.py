@@ -16,12 +16,13 @@ def default_config() -> ConfigDict:
     """Return every option with its default, locked against unknown keys.
 
     Example:
+        >>> from satmip_jax.config import default_config
         >>> config = default_config()
         >>> config.optimizer.learning_rate = 1e-3
         >>> config.optimiser = 1
         Traceback (most recent call last):
         ...
-        AttributeError: ... optimizer ...
+        AttributeError: 'Key "optimiser" does not exist ...Did you mean "optimizer" ...
     """
     config = ConfigDict(
         {

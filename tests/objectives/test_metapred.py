@@ -1,4 +1,4 @@
-"""Direct prediction: clusters of places, the loss on any number of devices, a run, its resume."""
+"""Direct prediction: geo clusters, the loss on any number of devices, a run and its resumption."""
 
 import dataclasses
 import json
@@ -150,7 +150,7 @@ def model(schema, tiny_config):
         else:
             arrays["values"][:, slices[f.name]] = rng.uniform(0.5, 60, (B, f.kind.size))
     present = rng.random((B, len(FIELDS))) < 0.6
-    present[3] = False  # a row of which nothing is known
+    present[3] = False  # a row without metadata
     position = tabular.field_index()
     present[:, position["cloud_cover"]] = False  # a field that no row has
     present[:, position["gsd"]] = np.arange(B) < 2  # one that only the first device has
@@ -165,7 +165,7 @@ def expected(model, schema):
 
 
 def naive(model, schema):
-    """params -> loss, field by field over the known rows alone; targets by plain Python."""
+    """params -> loss, field by field over the rows that have it; targets in plain Python."""
     _, _, towers, _, view, arrays = model
     slices, columns = tabular.value_slices(), tabular.category_index()
     centres = np.array(schema.geo_centres)
@@ -212,7 +212,7 @@ def naive(model, schema):
 
 
 def on_devices(devices, model, schema):
-    """The compiled function (params, batch) -> ((loss, metrics), gradients), rows spread out."""
+    """The compiled function (params, batch) -> ((loss, metrics), gradients), rows sharded."""
     _, method, towers, _, _, _ = model
     mesh = sharding.make_mesh(jax.devices()[:devices])
 
@@ -239,7 +239,7 @@ def test_loss_and_gradients_are_the_naive_formula(model, schema, expected, devic
         gradients,
         want_gradients,
     )
-    # nothing known in the whole batch: nothing to learn, and nothing that is not finite
+    # no metadata in the batch: nothing to learn, and everything finite
     nothing = arrays | {"present": np.zeros_like(arrays["present"])}
     (got, metrics), gradients = function(params, {"image": view[:, None], "metadata": nothing})
     assert float(got) == 0
@@ -247,7 +247,7 @@ def test_loss_and_gradients_are_the_naive_formula(model, schema, expected, devic
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradients))
 
 
-def test_what_the_train_split_tells_nothing_of_is_no_target(model, schema, tiny_config):
+def test_fields_without_values_in_the_train_split_are_no_targets(model, schema, tiny_config):
     _, method, *_ = model
     assert (method.views, method.metadata_view) == (1, 0)  # the targets follow its crop
     heads = method.heads(schema)
@@ -329,7 +329,7 @@ def test_a_run_learns_where_its_images_are(run, tiny_shards):
     places = [tiny_shards[i]["metadata"].values.get("location") for i in range(64)]
     points = unit_vectors(np.array([place for place in places if place]))
     clusters = np.bincount((points @ np.array(schema.geo_centres).T).argmax(axis=1))
-    chance = clusters.max() / clusters.sum()  # always to say the largest
+    chance = clusters.max() / clusters.sum()  # always predicting the largest
     assert mean("geo_cluster_accuracy", last) > chance + 0.1
     assert "targets and their outputs: gsd 2, geo_cluster 8" in described[0]
 
@@ -356,7 +356,7 @@ def test_the_same_data_and_seed_give_the_same_centres(run, tiny_config, tiny_sha
 
 
 def test_real_records_with_missing_fields(real_data, tiny_config, tmp_path):
-    """WorldView scenes of five acquisitions: few places, some unknown; fields nobody gave."""
+    """WorldView scenes of five acquisitions: few places, some unknown; fields without values."""
     from satmip_jax.data.shard_dataset import ShardDataset
     from satmip_jax.prepare.run import prepare
     from satmip_jax.sources.registry import open_source

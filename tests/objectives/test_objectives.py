@@ -1,4 +1,4 @@
-"""Methods: their losses are what they say, on a tiny model."""
+"""Losses of the methods against their definitions, on a tiny model."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.errors import ConfigError
 from satmip_jax.losses.contrastive import info_nce, nt_xent
 from satmip_jax.models import Towers, build_towers, example_batch
-from satmip_jax.objectives import build_method
+from satmip_jax.objectives import METHODS, build_method
 from tests.conftest import forward_of_views
 
 SIZE, B = 16, 8
@@ -153,6 +153,35 @@ def test_the_logit_scale_is_clamped_after_the_update():
         assert float(jnp.exp(params["log_scale"])) == pytest.approx(want, rel=1e-5)
 
 
-def test_the_number_of_negatives_is_the_true_one():
-    assert build_method(tiny_config("simclr")).negatives(256) == {"simclr": 510}
-    assert build_method(tiny_config("satmips")).negatives(256)["satmip"] == 255
+@pytest.mark.parametrize(
+    ("method", "negatives"),
+    [
+        ("simclr", {"simclr": 510}),
+        ("satmip", {"satmip": 255}),
+        ("satmips", {"simclr": 510, "satmip": 255}),
+        ("supervised", {}),
+        ("metapred", {}),
+    ],
+)
+def test_the_number_of_negatives_is_the_true_one(method, negatives):
+    assert build_method(tiny_config(method)).negatives(256) == negatives
+
+
+def test_geo_clusters_are_needed_only_to_predict_the_location():
+    needed = {
+        (method, fields): build_method(
+            tiny_config(method, f"--config.metadata.fields={fields}")
+        ).needs_geo_clusters
+        for method in METHODS
+        for fields in ("location", "gsd")
+    }
+    assert [key for key, value in needed.items() if value] == [("metapred", "location")]
+
+
+def test_the_metadata_encoder_exists_only_if_a_head_takes_its_output(tiny_shards):
+    schema = tiny_shards.schema
+    methods = {name: build_method(tiny_config(name)) for name in METHODS}
+    encodes = {name for name, method in methods.items() if method.encodes_metadata(schema)}
+    assert encodes == {"satmip", "satmips"}
+    for name, method in methods.items():
+        assert build_towers(tiny_config(name), schema, method).has_metadata == (name in encodes)
