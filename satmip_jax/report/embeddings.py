@@ -40,7 +40,7 @@ class Sample:
 
     @property
     def indices(self) -> np.ndarray:
-        """int (n,): the index of each record in the split."""
+        """Index of each record in the split, int (n,)."""
         return self.features.indices
 
     @property
