@@ -35,7 +35,7 @@ from satmip_jax.sources.base import Source
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
 
 Runner = Callable[[Job, Sequence[Task], tqdm], None]  # writes the shards of the tasks
-Marks = Sequence[tuple[Task, Any]]  # each task with what is known of its finished shard
+Marks = Sequence[tuple[Task, Any]]  # each task with the mark of its finished shard
 
 
 def prepare(
@@ -206,7 +206,7 @@ def _run_local(job: Job, tasks: Sequence[Task], bar: tqdm, workers: int | None) 
         )
     except process_pool.WorkerDiedError as error:
         raise PrepareError(
-            f"{error}: try fewer --workers. Finished shards are kept: the same command resumes"
+            f"{error} (--workers). Finished shards are kept: the same command resumes"
         ) from error
 
 

@@ -153,7 +153,7 @@ class Bar:
 @pytest.mark.parametrize(
     ("task", "error", "message"),
     [
-        ("die", process_pool.WorkerDiedError, "a worker process died"),
+        ("die", process_pool.WorkerDiedError, "a worker process was killed"),
         ("fail", ValueError, "this one"),
     ],
 )
@@ -164,8 +164,10 @@ def test_workers_that_die_or_fail(task, error, message):
 
 def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
     def run(*_, **__):
-        raise process_pool.WorkerDiedError("a worker process died")
+        raise process_pool.WorkerDiedError("a worker died: use fewer workers")
 
     monkeypatch.setattr(process_pool, "run", run)
-    with pytest.raises(PrepareError, match=r"died: try fewer --workers\. Finished shards are kept"):
+    with pytest.raises(
+        PrepareError, match=r"fewer workers \(--workers\)\. Finished shards are"
+    ):
         make(tmp_path / "out")
