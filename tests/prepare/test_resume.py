@@ -167,7 +167,5 @@ def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
         raise process_pool.WorkerDiedError("a worker died: use fewer workers")
 
     monkeypatch.setattr(process_pool, "run", run)
-    with pytest.raises(
-        PrepareError, match=r"fewer workers \(--workers\)\. Finished shards are"
-    ):
+    with pytest.raises(PrepareError, match=r"fewer workers \(--workers\)\. Finished shards are"):
         make(tmp_path / "out")
