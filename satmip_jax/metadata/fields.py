@@ -9,13 +9,15 @@ are physical.
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import numbers
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.metadata.countries import convert_country, country_code
 from satmip_jax.metadata.kinds import Angle, Category, Kind, Location, Numeric, Timestamp
 
 Group = Literal["GSD", "Time", "Location", "Angles", "Other"]
@@ -57,35 +59,16 @@ class Field:
 # --- canonical spellings of categories ------------------------------------------------------------
 
 
-@functools.cache
-def _countries() -> dict[str, str]:
-    """ISO 3166 alpha-3 and alpha-2 codes -> alpha-3."""
-    import pycountry  # lazily: it reads its database on first use
-
-    codes = {"XKX": "XKX", "XK": "XKX"}  # Kosovo: user-assigned, used by the World Bank and others
-    for country in pycountry.countries:
-        codes[country.alpha_3] = codes[country.alpha_2] = country.alpha_3
-    return codes
-
-
-def country_code(text: str) -> str | None:
-    """Return the ISO 3166 alpha-3 code of an alpha-3 or alpha-2 code; None if it is unknown.
-
-    Example:
-        >>> from satmip_jax.metadata.fields import country_code
-        >>> country_code("pe"), country_code("ZZZ")
-        ('PER', None)
-    """
-    return _countries().get(text.upper())
-
-
 _UTM = re.compile(r"0?([1-9]|[1-5][0-9]|60)([C-HJ-NP-X]?)", re.ASCII)
 
 
 def utm_zone(text: str) -> str | None:
     """Return a UTM zone 1-60 with or without its latitude band, spelled like "18M".
 
-    Bands are C-X without I and O; anything else gives None.
+    Bands are C-X without I and O; anything else gives None. A letter is always the band, as in
+    fMoW: "18N" is between 0 and 8 degrees north, and "18S" between 32 and 40 degrees north. Where
+    N and S are hemispheres instead, `metadata.conventions` and `metadata.plausibility` notice it by
+    the latitudes.
 
     Example:
         >>> from satmip_jax.metadata.fields import utm_zone
@@ -94,6 +77,39 @@ def utm_zone(text: str) -> str | None:
     """
     match = _UTM.fullmatch(text.upper())
     return "".join(match.groups()) if match else None
+
+
+_UTM_OTHER = re.compile(
+    r"(?:ZONE|UTM|UTM ZONE)?\s*0?([1-9]|[1-5][0-9]|60)(?:\.0*)?\s*([C-HJ-NP-X]|NORTH|SOUTH)?",
+    re.ASCII,
+)
+_UTM_EPSG = re.compile(r"(?:EPSG:)?32[67]([0-9]{2})(?:\.0*)?", re.ASCII)
+
+
+def convert_utm_zone(raw: object) -> tuple[object, str] | None:
+    """Return the UTM zone of a number, an EPSG code or a longer spelling, and a note.
+
+    Words for the hemisphere are left out, because the letters N and S are latitude bands.
+
+    Example:
+        >>> from satmip_jax.metadata.fields import convert_utm_zone
+        >>> convert_utm_zone(18.0), convert_utm_zone("18 North")
+        (('18', ''), ('18', 'North or South: the hemisphere was left out'))
+    """
+    if isinstance(raw, bool):
+        return None
+    text = raw.strip().upper() if isinstance(raw, str) else ""
+    if isinstance(raw, numbers.Real):
+        with contextlib.suppress(OverflowError):
+            number = float(raw)
+            text = str(int(number)) if number.is_integer() and 0 < number < 1e5 else ""
+    if match := _UTM_EPSG.fullmatch(text):
+        return match[1], "EPSG code: read as its zone"
+    if not (match := _UTM_OTHER.fullmatch(text)):
+        return None
+    if match[2] in ("NORTH", "SOUTH"):
+        return match[1], "North or South: the hemisphere was left out"
+    return match[1] + (match[2] or ""), ""
 
 
 def scan_direction(text: str) -> str | None:
@@ -149,14 +165,14 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         "utm_zone",
-        Category(utm_zone),
+        Category(utm_zone, convert_utm_zone),
         "Location",
         "UTM zone and latitude band",
         "UTM zone {0}",
     ),
     Field(
         "country_code",
-        Category(country_code),
+        Category(country_code, convert_country),
         "Location",
         "ISO 3166 alpha-3",
         "country {0}",
@@ -205,7 +221,7 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         "off_nadir_angle",
-        Angle(0.0, 90.0),
+        Angle(0.0, 90.0, unsigned=True),
         "Angles",
         "degrees",
         "off nadir {0:.1f} degrees",

@@ -10,9 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 
-from satmip_jax.metadata.fields import FIELDS
+import numpy as np
+
+from satmip_jax.metadata.fields import FIELDS, Field
 from satmip_jax.metadata.kinds import MAX_TEXT, BadValueError, Value
 from satmip_jax.metadata.kinds.location import wrap_longitude
 
@@ -22,13 +25,17 @@ MIN_COS_LATITUDE = 0.01
 
 _MAX_KEYS = 256  # unknown names that a Problems tells apart; untrusted files may have any number
 _OTHERS = "(others)"
+_MAX_EXAMPLES = 3  # different values shown per field and reason
+_MAX_SHOWN = 40  # characters of a text in an example
 
 
 class Problems:
-    """Counts of values that could not be used, by field and reason.
+    """Counts of values that could not be used or were converted, by field and reason.
 
     Attributes:
-        counts: (field, reason) -> count.
+        counts: (field, reason) -> number of values that could not be used.
+        examples: (field, reason) -> the first few different values, in words.
+        notes: (field, note) -> number of values that were read by another convention.
 
     Example:
         >>> from satmip_jax.metadata.record import Metadata, Problems
@@ -41,24 +48,43 @@ class Problems:
     def __init__(self) -> None:
         """Start without any."""
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.examples: dict[tuple[str, str], list[str]] = {}
+        self.notes: Counter[tuple[str, str]] = Counter()
         self._names = {f.name for f in FIELDS}
 
-    def add(self, field: object, reason: str, n: int = 1) -> None:
+    def add(self, field: object, reason: str, n: int = 1, example: str = "") -> None:
         """Count `n` more of (field, reason).
 
         Unprintable characters of a name are replaced, and names beyond the first few hundred
         unknown ones are counted together.
+
+        Args:
+            field: Name of the field.
+            reason: Why the value could not be used.
+            n: How many there are.
+            example: The value in words, see `describe`; "" for none.
         """
         name = _printable(field)
         if name not in self._names:
             name = name if len(self._names) < len(FIELDS) + _MAX_KEYS else _OTHERS
             self._names.add(name)
         self.counts[name, reason] += n
+        if example:
+            known = self.examples.setdefault((name, reason), [])
+            if len(known) < _MAX_EXAMPLES and example not in known:
+                known.append(example)
+
+    def note(self, field: str, note: str, n: int = 1) -> None:
+        """Count `n` more values of a field that were converted, as the note says."""
+        self.notes[field, note] += n
 
     def merge(self, other: Problems) -> None:
         """Add the counts of another, such as that of a parallel worker."""
         for (name, reason), n in other.counts.items():
             self.add(name, reason, n)
+            for example in other.examples.get((name, reason), ()):
+                self.add(name, reason, 0, example)
+        self.notes.update(other.notes)
 
     def count(self, field: str, reason: str | None = None) -> int:
         """Return how often the field had that problem, or any problem."""
@@ -66,9 +92,11 @@ class Problems:
 
     def rows(self) -> list[tuple[str, str, int]]:
         """Return (field, reason, count), fields in the order of `FIELDS` and others after them."""
-        order = {f.name: i for i, f in enumerate(FIELDS)}
-        items = [(name, reason, n) for (name, reason), n in self.counts.items()]
-        return sorted(items, key=lambda row: (order.get(row[0], len(order)), row[0], row[1]))
+        return _in_order(self.counts)
+
+    def note_rows(self) -> list[tuple[str, str, int]]:
+        """Return (field, note, count) of the converted values, in the order of `rows`."""
+        return _in_order(self.notes)
 
     def to_json(self) -> dict[str, dict[str, int]]:
         """Return {field: {reason: count}}."""
@@ -77,22 +105,54 @@ class Problems:
             out.setdefault(name, {})[reason] = n
         return out
 
+    def details_to_json(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return {"examples": {field: {reason: texts}}, "notes": {field: {note: count}}}."""
+        examples: dict[str, dict[str, Any]] = {}
+        notes: dict[str, dict[str, Any]] = {}
+        for name, reason, _ in self.rows():
+            if texts := self.examples.get((name, reason)):
+                examples.setdefault(name, {})[reason] = list(texts)
+        for name, note, n in _in_order(self.notes):
+            notes.setdefault(name, {})[note] = n
+        return {"examples": examples, "notes": notes}
+
     @classmethod
-    def from_json(cls, data: Mapping[str, Mapping[str, int]]) -> Problems:
-        """Invert `to_json`."""
+    def from_json(
+        cls,
+        data: Mapping[str, Mapping[str, int]],
+        details: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    ) -> Problems:
+        """Invert `to_json` and `details_to_json`."""
         problems = cls()
+        details = details or {}
+        examples = details.get("examples", {})
         for name, reasons in data.items():
             for reason, n in reasons.items():
                 problems.add(name, reason, n)
+                for example in examples.get(name, {}).get(reason, ()):
+                    problems.add(name, reason, 0, example)
+        for name, notes in details.get("notes", {}).items():
+            for note, n in notes.items():
+                problems.note(name, note, n)
         return problems
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Problems) and self.counts == other.counts
+        return (
+            isinstance(other, Problems)
+            and self.counts == other.counts
+            and self.notes == other.notes
+        )
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         return f"Problems({self.to_json()})"
+
+
+def _in_order(counts: Mapping[tuple[str, str], int]) -> list[tuple[str, str, int]]:
+    order = {f.name: i for i, f in enumerate(FIELDS)}
+    items = [(name, text, n) for (name, text), n in counts.items()]
+    return sorted(items, key=lambda row: (order.get(row[0], len(order)), row[0], row[1]))
 
 
 @dataclass(frozen=True)
@@ -127,10 +187,13 @@ class Metadata:
                 as all missing. Numbers may be numeric strings; `gsd` and `pixel_size` may be one
                 number for both axes; a time is ISO 8601 text (UTC if it has no offset), a datetime
                 or a date; a country may be an alpha-2 code; an azimuth of 360 degrees becomes 0. An
-                `Absent` counts as missing for its reason.
-            problems: Counts what could not be used. The reasons are "missing" (absent, None or
-                empty), "wrong type", "wrong length", "not finite", "out of range" and "unknown
-                category"; a key that is not a field counts as "unknown field".
+                `Absent` counts as missing for its reason. Values of some other conventions are
+                converted, see `Kind.convert` of each kind: negative azimuths, longitudes above 180
+                degrees, epochs, withdrawn country codes and others.
+            problems: Counts what could not be used, with examples, and what was converted. The
+                reasons are "missing" (absent, None or empty), "wrong type", "wrong length", "not
+                finite", "out of range", "unknown category" and "ambiguous date"; a key that is not
+                a field counts as "unknown field".
 
         Example:
             >>> from satmip_jax.metadata.record import Metadata
@@ -147,15 +210,16 @@ class Metadata:
         names = set()
         for f in FIELDS:
             names.add(f.name)
+            raw_value = None
             try:
-                value = items.get(f.name)
-                if isinstance(value, Absent):
-                    raise BadValueError(value.reason)
-                values[f.name] = f.kind.parse(value)
+                raw_value = items.get(f.name)
+                if isinstance(raw_value, Absent):
+                    raise BadValueError(raw_value.reason)
+                values[f.name] = _read(f, raw_value, problems)
             except BadValueError as bad:
-                problems.add(f.name, bad.reason)
+                problems.add(f.name, bad.reason, example=describe(raw_value))
             except Exception:  # an object of an unknown class may fail in any way
-                problems.add(f.name, "wrong type")
+                problems.add(f.name, "wrong type", example=describe(raw_value))
         for key in items:
             if not (isinstance(key, str) and key in names):
                 problems.add(key, "unknown field")
@@ -251,6 +315,53 @@ class Metadata:
             longitude += dx * gsd[0] / (METRES_PER_DEGREE * cosine)
             latitude -= dy * gsd[1] / METRES_PER_DEGREE
         return wrap_longitude(longitude), min(max(latitude, -90.0), 90.0)
+
+
+def _read(f: Field, raw: object, problems: Problems) -> Value:
+    """Return the value of a field, if need be converted."""
+    try:
+        value: Value = f.kind.parse(raw)
+    except BadValueError as bad:
+        if bad.reason == "missing" or (converted := f.kind.convert(raw)) is None:
+            raise
+        value = f.kind.parse(converted[0])
+        if converted[1]:
+            problems.note(f.name, converted[1])
+    return value
+
+
+def describe(raw: object) -> str:
+    """Return a raw value as a short printable text, for reports; "" for a missing one.
+
+    Example:
+        >>> from satmip_jax.metadata.record import describe
+        >>> describe("13/06/2017"), describe([1, None]), describe({"a": 1}), describe(None)
+        ("'13/06/2017'", '[1, None]', '(dict)', '')
+    """
+    if raw is None or (isinstance(raw, str) and not raw.strip()) or isinstance(raw, Absent):
+        return ""
+    return _words(raw)[:MAX_TEXT]
+
+
+def _words(raw: object) -> str:
+    # by exact type: the methods of other classes may fail in any way
+    kind = type(raw)
+    if isinstance(raw, str) and kind is str:
+        text = raw if len(raw) <= _MAX_SHOWN else f"{raw[:_MAX_SHOWN]}..."
+        return f"'{_printable(text)}'"
+    if isinstance(raw, np.generic):
+        return _words(raw.item())
+    if kind in (bool, float, type(None)) or (type(raw) is int and abs(raw) < 10**20):
+        return repr(raw)
+    if type(raw) is datetime or type(raw) is date:
+        return raw.isoformat()
+    if isinstance(raw, list | tuple) and kind in (list, tuple) and len(raw) <= 4:
+        return f"[{', '.join(map(_words, raw))}]" if not _nested(raw) else f"({kind.__name__})"
+    return _printable(f"({kind.__name__})")
+
+
+def _nested(raw: list[Any] | tuple[Any, ...]) -> bool:
+    return any(isinstance(part, list | tuple) for part in raw)
 
 
 def _dot(a: Iterable[float], b: Iterable[float]) -> float:

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
 
 REPORT_FILE = "prepare_report.json"
+_HINTS = {
+    "ambiguous date": "day or month first? If you know: prepare folder --dates day-first (or "
+    "month-first)"
+}
 _SHOWN = 3  # bad examples shown on screen per reason; the file lists all
 
 
@@ -24,7 +29,8 @@ class PrepareReport:
         splits: Split -> number of stored examples.
         bad: (split, id, reason) of each example that was listed but could not be used.
         skipped: Reason -> number of examples that the source left out.
-        problems: Missing fields of the stored examples, by reason.
+        problems: Missing and converted fields of the stored examples, by reason.
+        plausibility: Counts of stored examples whose fields contradict each other.
         statistics: Origin of the statistics: "train", or another prepared folder.
         resumed: Number of examples that an interrupted run had finished before.
         seconds: Duration of this run.
@@ -36,6 +42,7 @@ class PrepareReport:
     bad: Sequence[tuple[str, str, str]]
     skipped: Mapping[str, int]
     problems: Problems
+    plausibility: PlausibilityCheck
     statistics: str
     resumed: int
     seconds: float
@@ -52,6 +59,9 @@ class PrepareReport:
             "bad": [dict(zip(("split", "id", "reason"), row, strict=True)) for row in self.bad],
             "skipped": dict(self.skipped),
             "problems": self.problems.to_json(),
+            **self.problems.details_to_json(),
+            "plausibility": self.plausibility.to_json(),
+            "findings": [str(finding) for finding in self.plausibility.findings()],
             "statistics": self.statistics,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 2),
@@ -92,11 +102,21 @@ class PrepareReport:
         table.add_column("field")
         table.add_column("reason")
         table.add_column("examples", justify="right")
+        table.add_column("values")
         for name, reason, n in self.problems.rows():
-            table.add_row(escape(name), escape(reason), f"{n:,}")
+            values = ", ".join(self.problems.examples.get((name, reason), ()))
+            table.add_row(escape(name), escape(reason), f"{n:,}", escape(values))
         if table.row_count:
             console.print("missing fields:")
             console.print(table)
+        for reason, hint in _HINTS.items():
+            if any(row[1] == reason for row in self.problems.rows()):
+                console.print(f"{reason}: {hint}")
+
+        for name, note, n in self.problems.note_rows():
+            console.print(escape(f"{n:,} value{'' if n == 1 else 's'} of {name}: {note}"))
+        for finding in self.plausibility.findings():
+            console.print(escape(str(finding)))
         earlier = f" ({self.resumed:,} examples from an earlier run)" if self.resumed else ""
         console.print(f"{self.seconds:.1f} s{earlier}; statistics from {escape(self.statistics)}")
 

@@ -23,6 +23,7 @@ from satmip_jax.data import images
 from satmip_jax.data.remote_cache import is_remote
 from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.data.shard_writer import finish
+from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
@@ -123,6 +124,7 @@ def prepare(
             bad=[(task.split, *row) for task, mark in marks for row in mark["bad"]],
             skipped=dict(source.skipped),
             problems=_problems(mark for _, mark in marks),
+            plausibility=_plausibility(mark for _, mark in marks),
             statistics="train" if statistics_from is None else os.fspath(statistics_from),
             resumed=resumed,
             seconds=time.monotonic() - start,
@@ -235,8 +237,15 @@ def _check_usable(report: PrepareReport, need_train: bool) -> None:
 def _problems(marks: Iterable[Any]) -> Problems:
     problems = Problems()
     for mark in marks:
-        problems.merge(Problems.from_json(mark["problems"]))
+        problems.merge(Problems.from_json(mark["problems"], mark.get("details")))
     return problems
+
+
+def _plausibility(marks: Iterable[Any]) -> PlausibilityCheck:
+    plausible = PlausibilityCheck()
+    for mark in marks:  # an earlier version did not check
+        plausible.merge(PlausibilityCheck.from_json(mark.get("plausibility", {})))
+    return plausible
 
 
 def _schema(

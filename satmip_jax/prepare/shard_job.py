@@ -16,6 +16,7 @@ from satmip_jax.data import images
 from satmip_jax.data.shard_format import Record, is_id, shard_file
 from satmip_jax.data.shard_writer import write_shard
 from satmip_jax.errors import SatmipError
+from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.runtime.files import read_json_object, write_atomically
@@ -109,6 +110,7 @@ class Job:
     def run(self, task: Task, tick: Callable[[], None]) -> None:
         """Write one shard, then its mark; call `tick` once per example."""
         problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
+        plausible = PlausibilityCheck()
         bad: dict[str, str] = {}
         train = task.split == "train"
 
@@ -132,6 +134,7 @@ class Job:
                 for record in finished:
                     if train:
                         stats.add(record.metadata)
+                    plausible.add(record.id, record.metadata)
                     yield record
                     tick()
 
@@ -143,6 +146,8 @@ class Job:
                 "length": length,
                 "bad": [(ref.id, bad[ref.id]) for ref in task.refs if ref.id in bad],
                 "problems": problems.to_json(),
+                "details": problems.details_to_json(),
+                "plausibility": plausible.to_json(),
                 "stats": stats.to_json(),
                 "pixels": asdict(sums),
             },

@@ -325,7 +325,8 @@ def _fields(record: dict[str, Any]) -> dict[str, object]:
     pixel = record.get("mean_pixel_width"), record.get("mean_pixel_height")
     raw["pixel_size"] = None if pixel == (None, None) else pixel
     footprint = record.get("raw_location")
-    raw["location"] = footprint if footprint is None else polygon_centre(footprint) or "not WKT"
+    other = footprint if footprint is None or isinstance(footprint, str) else "not WKT"
+    raw["location"] = polygon_centre(footprint) or other
     return raw
 
 

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from satmip_jax.metadata.conventions import CloudCover, Conventions, Dates, TableScan
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources import tables
 from satmip_jax.sources.archives import Archives
@@ -53,6 +54,10 @@ class Folder(Source):
             matches. Columns with these names are found automatically; "gsd=" ignores one.
         splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of a split column.
         seed: Seed of the shares.
+        dates: Order of dates such as 06/07/2017. With "auto" the whole column decides: the order in
+            which every such date exists; if both or none are possible, these times are missing.
+        cloud_cover: Unit of the cloud cover. With "auto" it is a fraction if all values of the
+            table are from 0 to 1 and one lies between.
 
     Raises:
         SourceError: There is no table or there are several, a column or field does not exist, or
@@ -84,6 +89,8 @@ class Folder(Source):
         columns: str | Mapping[str, str | Sequence[str]] = "",
         splits: str = "",
         seed: int = 0,
+        dates: Dates = "auto",
+        cloud_cover: CloudCover = "auto",
     ) -> None:
         super().__init__(paths)
         self.table = self._find_table(metadata)
@@ -97,6 +104,9 @@ class Folder(Source):
                 )
             del self.columns["split"]
         self.seed = seed
+        self.dates: Dates = dates
+        self.cloud_cover: CloudCover = cloud_cover
+        self.conventions = Conventions()
         if self.shares:
             self.splits_from = f"drawn with seed {self.seed}: {splits}"
         elif "split" in self.columns:
@@ -119,6 +129,7 @@ class Folder(Source):
         index = _Index(files)
         used: set[str] = set()
         refs: dict[str, Ref] = {}
+        scan = TableScan()
         count = 0
         for row in self._rows(self.skipped):
             count += 1
@@ -138,6 +149,7 @@ class Folder(Source):
                 self.skipped[str(reason)] += 1
                 continue
             raw = {name: value for name, value in row.items() if name not in tables.SPECIAL}
+            scan.add(raw)
             refs[identity] = Ref(identity, split, (*files[key], label, json.dumps(raw)))
         unlisted = sum(key.lower().endswith(_IMAGES) for key in files.keys() - used)
         if unlisted:
@@ -150,13 +162,17 @@ class Folder(Source):
                 f"the column {self.columns['path'][0]!r} should look like "
                 f"{min(files, default='a/b.jpg')!r}"
             )
+        self.conventions = scan.decide(self.cloud_cover, self.dates)
+        if conventions := self.conventions.to_json():
+            self.options = {**self.options, "conventions": conventions}
         return [refs[key] for key in sorted(refs)]
 
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Read one image."""
         container, member, label, raw = ref.location
         image = self._read(str(container), None if member is None else str(member))
-        metadata = Metadata.parse(json.loads(str(raw)), problems)
+        values = self.conventions.apply(json.loads(str(raw)), problems)
+        metadata = Metadata.parse(values, problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
 
     def _rows(self, skipped: Counter[str]) -> Iterator[dict[str, tables.Cell]]:

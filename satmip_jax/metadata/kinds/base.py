@@ -23,8 +23,8 @@ class BadValueError(Exception):
     """A raw value that cannot be used.
 
     Attributes:
-        reason: "missing", "wrong type", "wrong length", "not finite", "out of range" or
-            "unknown category"; `Problems` counts it.
+        reason: "missing", "wrong type", "wrong length", "not finite", "out of range",
+            "unknown category" or "ambiguous date"; `Problems` counts it.
     """
 
     def __init__(self, reason: str) -> None:
@@ -79,6 +79,23 @@ class Kind(abc.ABC, Generic[V]):
         Raises:
             BadValueError: It cannot be used, for a reason that is counted.
         """
+
+    def convert(self, raw: object) -> tuple[object, str] | None:
+        """Return a value that `parse` refuses in the form that it reads, and a note.
+
+        It serves values of other unambiguous conventions, such as azimuths of -180 to 180 degrees.
+        `Metadata.parse` calls it after `parse` failed, and `Problems` counts the note. Shards are
+        read by `parse` alone.
+
+        Returns:
+            The value for `parse`, and words for what was done, or "" if only the spelling changed;
+            None if no other convention fits.
+
+        Raises:
+            BadValueError: For a better reason than that of `parse`.
+        """
+        del raw
+        return None
 
     @abc.abstractmethod
     def dump(self, value: V) -> str | tuple[float, ...]:

@@ -20,6 +20,7 @@ class Category(Kind[str]):
     Attributes:
         validator: text -> its canonical spelling, or None if it is unknown; applied to its own
             result it must change nothing.
+        converter: What `Kind.convert` does; None if there are no other conventions.
 
     Example:
         >>> from satmip_jax.metadata.kinds import Category
@@ -28,6 +29,7 @@ class Category(Kind[str]):
     """
 
     validator: Callable[[str], str | None]
+    converter: Callable[[object], tuple[object, str] | None] | None = None
 
     size = 0
     has_vocabulary = True
@@ -46,6 +48,12 @@ class Category(Kind[str]):
         if category is None:
             raise BadValueError("unknown category")
         return category
+
+    def convert(self, raw: object) -> tuple[object, str] | None:
+        """Return what `converter` does of the value, if it is not too long."""
+        if self.converter is None or (isinstance(raw, str) and len(raw) > MAX_TEXT):
+            return None
+        return self.converter(raw)
 
     def dump(self, value: str) -> str:
         """Return the text itself."""

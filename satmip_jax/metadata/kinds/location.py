@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from satmip_jax.metadata.field_stats import FieldStats
+from satmip_jax.metadata.kinds.base import BadValueError
 from satmip_jax.metadata.kinds.numeric import Numbers
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ class Location(Numbers):
     def canonical(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return the location with its longitude in [-180, 180)."""
         return wrap_longitude(values[0]), values[1]
+
+    def convert(self, raw: object) -> tuple[object, str] | None:
+        """Wrap longitudes of 180 to 360 degrees."""
+        try:
+            longitude, latitude = self._numbers(raw)
+        except BadValueError:
+            return None
+        if 180 < longitude <= 360 and -90 <= latitude <= 90:
+            return (longitude - 360, latitude), "longitude in 180..360: wrapped to -180..180"
+        return None
 
     def n_features(self, stats: FieldStats, frequencies: int) -> int:
         """Return 3 for the point, and 6 per frequency."""

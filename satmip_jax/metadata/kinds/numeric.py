@@ -64,6 +64,13 @@ class Numbers(Kind[tuple[float, ...]], abc.ABC):
 
     def parse(self, raw: object) -> tuple[float, ...]:
         """Return the numbers of a number, a numeric string, or a sequence of these."""
+        values = self._numbers(raw)
+        if not self.in_range(values):
+            raise BadValueError("out of range")
+        return self.canonical(values)
+
+    def _numbers(self, raw: object) -> tuple[float, ...]:
+        """Return `size` finite numbers, in or out of range."""
         if isinstance(raw, list | tuple | np.ndarray):
             if len(raw) != self.size:
                 raise BadValueError("wrong length")
@@ -74,9 +81,7 @@ class Numbers(Kind[tuple[float, ...]], abc.ABC):
                 values *= self.size  # one scale for both axes
             if len(values) != self.size:
                 raise BadValueError("wrong length")
-        if not self.in_range(values):
-            raise BadValueError("out of range")
-        return self.canonical(values)
+        return values
 
     def canonical(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return the one spelling of valid values; those strictly within the bounds are it."""
@@ -147,6 +152,7 @@ class Angle(Numbers):
         low: Lower end of the valid range, included.
         high: Upper end, included. If the range is one whole turn, this end is read as `low`.
         period: A whole turn, in the unit of the field.
+        unsigned: Whether a sign only tells the side, as of off-nadir angles; it is dropped.
 
     Example:
         >>> from satmip_jax.metadata.kinds import Angle
@@ -157,6 +163,7 @@ class Angle(Numbers):
     low: float | None = None
     high: float | None = None
     period: float = 360.0
+    unsigned: bool = False
 
     @functools.cached_property
     def is_cyclic(self) -> bool:
@@ -168,6 +175,24 @@ class Angle(Numbers):
         """Return the angle within [low, high) if the range is one whole turn."""
         return tuple(v % self.period for v in values) if self.is_cyclic else values
 
+    def convert(self, raw: object) -> tuple[object, str] | None:
+        """Wrap angles up to half a turn below and slightly above one turn; drop the sign."""
+        try:
+            (value,) = self._numbers(raw)
+        except BadValueError:
+            return None
+        if self.is_cyclic and self.low is not None and self.high is not None:
+            half = self.period / 2
+            if self.low - half <= value < self.low:
+                note = f"in {self.low - half:g}..{self.low + half:g}: wrapped"
+                # a tiny negative angle wraps to the end of the range, which `parse` wraps again
+                return value % self.period, f"{note} to {self.low:g}..{self.high:g}"
+            if self.high < value <= self.high + _ROUNDING:
+                return value - self.period, f"slightly above {self.high:g}: wrapped"
+        if self.unsigned and self.high is not None and -self.high <= value < 0:
+            return -value, "negative: only the size was kept"
+        return None
+
     def n_features(self, stats: FieldStats, frequencies: int) -> int:
         """Return 2: sine and cosine."""
         return 2
@@ -175,6 +200,9 @@ class Angle(Numbers):
     def features(self, x: Array, present: Array, stats: FieldStats, frequencies: int) -> Array:
         """Return the sine and the cosine."""
         return sine_cosine(x / self.period)
+
+
+_ROUNDING = 0.01  # degrees by which an angle of one turn may exceed it
 
 
 def _number(raw: object) -> float:

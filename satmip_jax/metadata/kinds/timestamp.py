@@ -16,6 +16,7 @@ from satmip_jax.metadata.kinds.base import (
     sine_cosine,
     standardize,
 )
+from satmip_jax.metadata.kinds.time_formats import convert_time
 
 if TYPE_CHECKING:
     from jax import Array
@@ -72,6 +73,10 @@ class Timestamp(Kind[datetime]):
         if not self.first_year <= moment.year <= self.last_year:
             raise BadValueError("out of range")
         return moment
+
+    def convert(self, raw: object) -> tuple[object, str] | None:
+        """Read EXIF and other formats, and epochs, see `time_formats.convert_time`."""
+        return convert_time(raw)
 
     def dump(self, value: datetime) -> str:
         """Return ISO 8601 text with "Z" for UTC."""

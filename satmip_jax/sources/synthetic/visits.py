@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from math import asin, atan2, cos, degrees, radians, sin, tan
+from math import cos, radians
 
 import numpy as np
 
 from satmip_jax.metadata.record import METRES_PER_DEGREE
+from satmip_jax.metadata.solar import solar_position
 from satmip_jax.sources.synthetic.layouts import LAYOUTS
 from satmip_jax.sources.synthetic.render import Scene
 
@@ -107,53 +108,6 @@ _FAVOURED: dict[str, Callable[[Region], bool]] = {
     "swimming_pool": lambda r: abs(r.north) < 42 and r.aridity < 0.7,
     "wind_farm": lambda r: abs(r.north) > 38,
 }
-
-
-def solar_position(longitude: float, latitude: float, when: datetime) -> tuple[float, float]:
-    """Return the position of the sun, to about half a degree.
-
-    NOAA's formulas, https://gml.noaa.gov/grad/solcalc/solareqns.PDF.
-
-    Args:
-        longitude: Degrees east.
-        latitude: Degrees north.
-        when: An aware time.
-
-    Returns:
-        (azimuth clockwise from north, elevation above the horizon), degrees.
-
-    Example:
-        >>> from datetime import UTC, datetime
-        >>> from satmip_jax.sources.synthetic.visits import solar_position
-        >>> when = datetime(2012, 4, 2, 10, 32, 22, tzinfo=UTC)
-        >>> azimuth, elevation = solar_position(longitude=8.583, latitude=47.449, when=when)
-        >>> round(azimuth), round(elevation)
-        (159, 46)
-    """
-    utc = when.astimezone(UTC)
-    hour = utc.hour + utc.minute / 60 + utc.second / 3600
-    g = 2 * np.pi / 365 * (utc.timetuple().tm_yday - 1 + (hour - 12) / 24)
-    minutes = 229.18 * (
-        0.000075
-        + 0.001868 * cos(g)
-        - 0.032077 * sin(g)
-        - 0.014615 * cos(2 * g)
-        - 0.040849 * sin(2 * g)
-    )
-    declination = (
-        0.006918
-        - 0.399912 * cos(g)
-        + 0.070257 * sin(g)
-        - 0.006758 * cos(2 * g)
-        + 0.000907 * sin(2 * g)
-        - 0.002697 * cos(3 * g)
-        + 0.00148 * sin(3 * g)
-    )
-    angle = radians((hour * 60 + minutes + 4 * longitude) / 4 - 180)
-    phi = radians(latitude)
-    height = sin(phi) * sin(declination) + cos(phi) * cos(declination) * cos(angle)
-    azimuth = atan2(sin(angle), cos(angle) * sin(phi) - tan(declination) * cos(phi))
-    return (degrees(azimuth) + 180) % 360, degrees(asin(min(max(height, -1.0), 1.0)))
 
 
 def utm_zone(longitude: float, latitude: float) -> str:

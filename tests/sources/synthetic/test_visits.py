@@ -1,11 +1,12 @@
 """Places and records of the synthetic data set."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 import pytest
 
+from satmip_jax.metadata.solar import solar_position
 from satmip_jax.sources.fmow import CLASSES as FMOW_CLASSES
 from satmip_jax.sources.synthetic.visits import (
     CLASSES,
@@ -13,22 +14,7 @@ from satmip_jax.sources.synthetic.visits import (
     REGIONS,
     draw,
     place,
-    solar_position,
 )
-
-
-@pytest.mark.parametrize(
-    ("longitude", "latitude", "when", "azimuth", "elevation"),
-    [  # from real records: fMoW's fountain_514_1, and the paper's example
-        (8.5831, 47.4490, datetime(2012, 4, 2, 10, 32, 22, tzinfo=UTC), 159.21, 46.18),
-        (-73.310776, -3.785814, datetime(2015, 9, 21, 15, 30, 8, tzinfo=UTC), 77.28, 70.44),
-    ],
-)
-def test_position_of_the_sun(longitude, latitude, when, azimuth, elevation):
-    found = solar_position(longitude, latitude, when)
-    assert found[1] == pytest.approx(elevation, abs=0.5)
-    # azimuth lines draw together towards the zenith
-    assert (found[0] - azimuth) * np.cos(np.radians(elevation)) == pytest.approx(0, abs=0.5)
 
 
 def test_classes_are_fmow_classes_and_regions_lie_in_one_hemisphere_each():
