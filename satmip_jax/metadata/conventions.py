@@ -95,7 +95,9 @@ class TableScan:
         self._fractions = False  # whether a cloud cover lies strictly between 0 and 1
         self._percent = False  # whether one is above 1
         self._bands = False  # whether a letter is certainly a band
-        self._hemispheres = False  # whether one is certainly a hemisphere
+        self._letters = self._beyond = (
+            0  # letters N and S with a latitude, and those beyond the band
+        )
 
     def add(self, raw: Mapping[str, Any]) -> None:
         """Look at the raw values of one row."""
@@ -125,7 +127,9 @@ class TableScan:
         fraction = cloud_cover == "fraction"
         if cloud_cover == "auto":
             fraction = self._fractions and not self._percent
-        return Conventions(day_first, fraction, self._hemispheres and not self._bands)
+        # most of them, because a single location may be wrong
+        hemisphere = not self._bands and self._letters < 2 * self._beyond
+        return Conventions(day_first, fraction, hemisphere)
 
     def _add_letter(self, letter: str, location: object) -> None:
         if letter not in ("N", "S"):
@@ -139,7 +143,8 @@ class TableScan:
         band = -1 <= latitude <= 9 if letter == "N" else 31 <= latitude <= 41
         hemisphere = latitude >= -1 if letter == "N" else latitude <= 1
         self._bands |= not hemisphere
-        self._hemispheres |= not band
+        self._letters += 1
+        self._beyond += not band
 
 
 def _cloud_cover(raw: object) -> float | None:

@@ -71,9 +71,9 @@ class Finding:
     def __str__(self) -> str:
         """Return a sentence for people."""
         what = {
-            "sun": "sun angles disagree with time and place",
-            "utm_zone": "UTM zones disagree with the location",
-            "country_code": "countries disagree with the location",
+            "sun": "sun angles against time and place",
+            "utm_zone": "UTM zone against location",
+            "country_code": "country against location",
         }[self.check]
         text = f"{what}: {self.disagree:,} of {self.checked:,} records disagree"
         if self.explanation:

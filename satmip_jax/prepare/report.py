@@ -102,7 +102,7 @@ class PrepareReport:
         table.add_column("field")
         table.add_column("reason")
         table.add_column("examples", justify="right")
-        table.add_column("values")
+        table.add_column("first values")
         for name, reason, n in self.problems.rows():
             values = ", ".join(self.problems.examples.get((name, reason), ()))
             table.add_row(escape(name), escape(reason), f"{n:,}", escape(values))

@@ -13,6 +13,7 @@ from satmip_jax.prepare.report import REPORT_FILE
 from satmip_jax.report.files import ReportError, read_object
 
 MAX_REASONS = 10
+MAX_SENTENCE = 400  # characters of a finding of the preparation
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,13 @@ def _sentences(report: Mapping[str, Any]) -> list[str]:
     bad = report.get("bad")
     skipped = len(bad) if isinstance(bad, list) else 0
     skipped += sum(count for _, count in _counts(report.get("skipped")))
-    return [f"Stored: {stored or 'nothing'}.", f"Skipped: {skipped:,}."]
+    findings = report.get("findings")
+    contradictions = [
+        f"{text[:MAX_SENTENCE]}."
+        for text in (findings if isinstance(findings, list) else [])[:3]
+        if isinstance(text, str)
+    ]
+    return [f"Stored: {stored or 'nothing'}.", f"Skipped: {skipped:,}.", *contradictions]
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -88,6 +88,7 @@ def test_latitudes_decide_whether_letters_are_hemispheres():
         [("32N", 48), ("32T", 44)],  # another band: so N is one, if a wrong one
         [("32S", 35), ("32N", 48)],  # neither fits all
         [("32N", None)],
+        [("32N", 3), ("32N", 5), ("32N", 48)],  # a single wrong latitude
     ):
         found, problems = zones(*bands)
         assert found == [zone for zone, _ in bands]

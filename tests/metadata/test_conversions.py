@@ -37,6 +37,12 @@ def read(name, raw):
         ("off_nadir_angle", -21.5, 21.5, "negative: only the size was kept"),
         ("location", [254.5, 20], [-105.5, 20.0], LONGITUDE),
         ("location", ["360", "-20"], [0.0, -20.0], LONGITUDE),
+        (
+            "location",
+            [-180.001, 5],
+            [pytest.approx(179.999), 5.0],
+            "longitude slightly beyond -180 or 360: wrapped",
+        ),
         ("utm_zone", 18, "18", ""),
         ("utm_zone", 18.0, "18", ""),
         ("utm_zone", np.int64(7), "7", ""),

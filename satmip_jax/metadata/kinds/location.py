@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from satmip_jax.metadata.field_stats import FieldStats
 from satmip_jax.metadata.kinds.base import BadValueError
-from satmip_jax.metadata.kinds.numeric import Numbers
+from satmip_jax.metadata.kinds.numeric import ROUNDING, Numbers
 
 if TYPE_CHECKING:
     from jax import Array
@@ -40,13 +40,18 @@ class Location(Numbers):
         return wrap_longitude(values[0]), values[1]
 
     def convert(self, raw: object) -> tuple[object, str] | None:
-        """Wrap longitudes of 180 to 360 degrees."""
+        """Wrap longitudes of 180 to 360 degrees, and those slightly beyond an end."""
         try:
             longitude, latitude = self._numbers(raw)
         except BadValueError:
             return None
-        if 180 < longitude <= 360 and -90 <= latitude <= 90:
+        if not -90 <= latitude <= 90:
+            return None
+        if 180 < longitude <= 360:
             return (longitude - 360, latitude), "longitude in 180..360: wrapped to -180..180"
+        if -180 - ROUNDING <= longitude < -180 or 360 < longitude <= 360 + ROUNDING:
+            note = "longitude slightly beyond -180 or 360: wrapped"
+            return (wrap_longitude(longitude), latitude), note
         return None
 
     def n_features(self, stats: FieldStats, frequencies: int) -> int:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from jax import Array
 
 
+ROUNDING = 0.01  # degrees by which an angle or a longitude may exceed its turn
+
+
 class Numbers(Kind[tuple[float, ...]], abc.ABC):
     """Values that are tuples of `size` numbers within bounds, stored as float32.
 
@@ -187,7 +190,7 @@ class Angle(Numbers):
                 note = f"in {self.low - half:g}..{self.low + half:g}: wrapped"
                 # a tiny negative angle wraps to the end of the range, which `parse` wraps again
                 return value % self.period, f"{note} to {self.low:g}..{self.high:g}"
-            if self.high < value <= self.high + _ROUNDING:
+            if self.high < value <= self.high + ROUNDING:
                 return value - self.period, f"slightly above {self.high:g}: wrapped"
         if self.unsigned and self.high is not None and -self.high <= value < 0:
             return -value, "negative: only the size was kept"
@@ -200,9 +203,6 @@ class Angle(Numbers):
     def features(self, x: Array, present: Array, stats: FieldStats, frequencies: int) -> Array:
         """Return the sine and the cosine."""
         return sine_cosine(x / self.period)
-
-
-_ROUNDING = 0.01  # degrees by which an angle of one turn may exceed it
 
 
 def _number(raw: object) -> float:
