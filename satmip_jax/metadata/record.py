@@ -217,7 +217,8 @@ class Metadata:
                     raise BadValueError(raw_value.reason)
                 values[f.name] = _read(f, raw_value, problems)
             except BadValueError as bad:
-                problems.add(f.name, bad.reason, example=describe(raw_value))
+                example = "" if bad.reason == "missing" else describe(raw_value)
+                problems.add(f.name, bad.reason, example=example)
             except Exception:  # an object of an unknown class may fail in any way
                 problems.add(f.name, "wrong type", example=describe(raw_value))
         for key in items:
