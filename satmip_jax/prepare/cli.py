@@ -107,10 +107,13 @@ def _run(
     image_size: int | None,
     **given: Any,
 ) -> None:
+    from satmip_jax.prepare.report import describe
     from satmip_jax.prepare.run import prepare
     from satmip_jax.sources.registry import open_source
 
     source = open_source(source_name, paths, **options)
+    for line in describe(source):  # before the work, in time to stop it
+        click.echo(line)
     report = prepare(
         source,
         image_size=image_size or source.image_size,

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,9 +21,15 @@ from satmip_jax.data.shard_format import shard_file
 from satmip_jax.metadata.schema import MAX_NAME
 from satmip_jax.prepare.shard_job import WORK, Job, PrepareError, Task, write_json
 from satmip_jax.runtime.files import read_json_object
+from satmip_jax.sources.archives import BAD_ZIP, read_directory
 from satmip_jax.sources.base import Ref, Source
 
 _FORMAT = 1  # of the folder `WORK`
+_EXAMPLES = "the table or the images changed since (other examples or classes are listed)"
+_CHANGES = {  # digests of the data -> message if they differ
+    "rows": "the table changed since (labels or metadata of the same images)",
+    "file_sizes": "the images changed since (sizes of their files)",
+}
 
 
 def select(
@@ -125,6 +132,8 @@ def make_plan(
         "limit": limit,
         "splits": sorted(splits) if splits else None,
         "examples": _fingerprint(tasks, source.classes),
+        "rows": _digest(source.row_of(ref) for task in tasks for ref in task.refs),
+        "file_sizes": _digest(_sizes(source, (ref for task in tasks for ref in task.refs))),
     }
     return json.loads(json.dumps(plan))
 
@@ -134,6 +143,42 @@ def _fingerprint(tasks: Sequence[Task], classes: Sequence[str]) -> str:
     for task in tasks:
         digest.update(json.dumps([task.split, [ref.id for ref in task.refs]]).encode())
     return digest.hexdigest()
+
+
+def _digest(items: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item).encode())
+    return digest.hexdigest()
+
+
+def _sizes(source: Source, refs: Iterable[Ref]) -> Iterator[list[object]]:
+    """Yield the sizes of the files of each example; of a zip's members also the checksums."""
+    zips: dict[str, dict[str, tuple[int, int]]] = {}
+    for ref in refs:
+        sizes: list[object] = []
+        for container, member in source.files_of(ref):
+            if member is not None and container.lower().endswith(".zip"):
+                if container not in zips:
+                    zips[container] = _members(container)
+                sizes.append(zips[container].get(member))
+                continue
+            path = container if member is None else os.path.join(container, member)
+            try:
+                sizes.append(os.stat(path).st_size)
+            except (OSError, ValueError):  # a bad example, now as later
+                sizes.append(None)
+        yield sizes
+
+
+def _members(path: str) -> dict[str, tuple[int, int]]:
+    """Return member -> (size, checksum), as the zip states them."""
+    if os.path.isdir(path):  # a folder called .zip
+        return {}
+    try:
+        return {info.filename: (info.file_size, info.CRC) for info in read_directory(path)}
+    except BAD_ZIP:
+        return {}
 
 
 @contextlib.contextmanager
@@ -158,8 +203,13 @@ def claim(out: Path) -> Iterator[None]:
         yield
 
 
-def check_plan(out: Path, plan: dict[str, Any]) -> None:
+def check_plan(out: Path, plan: dict[str, Any]) -> str:
     """Save the plan in a new folder, or compare it with that of an earlier run.
+
+    Plans of earlier versions have neither rows nor sizes of files: they are added.
+
+    Returns:
+        A notice for users; "" if there is nothing to say.
 
     Raises:
         PrepareError: The plans differ; the message lists the differences.
@@ -167,19 +217,35 @@ def check_plan(out: Path, plan: dict[str, Any]) -> None:
     path = out / WORK / "plan.json"
     if not path.exists():
         write_json(path, plan)
-        return
+        return ""
     earlier = read_json_object(path)
+    new = [key for key in _CHANGES if key not in earlier]
     differing = [key for key in earlier | plan if earlier.get(key) != plan.get(key)]
-    if "examples" in differing and len(differing) > 1:
-        differing.remove("examples")  # a consequence of the others
-    if differing:
+    differing = [key for key in differing if key not in new]
+    options = [key for key in differing if key not in ("examples", *_CHANGES)]
+    if options == ["source.conventions"] and len(differing) > 1:
+        options = []  # they follow from the rows
+    # other examples are a consequence of other options, and other rows and files of both
+    differing = [key for key in differing if key != "source.conventions"] or differing
+    differing = options or (["examples"] if "examples" in differing else differing)
+    if options:
         changes = ", ".join(
-            "other examples are listed"
-            if key == "examples"
-            else f"{key} was {earlier.get(key)!r} and is now {plan.get(key)!r}"
-            for key in differing
+            f"{key} was {earlier.get(key)!r} and is now {plan.get(key)!r}" for key in options
         )
         raise PrepareError(
             f"{out} was started with other options: {changes}. Use the same options to resume, or "
             "another folder, or delete this one to start again"
         )
+    if differing:
+        changes = " and ".join(_CHANGES.get(key, _EXAMPLES) for key in differing)
+        raise PrepareError(
+            f"{out} was started with other data: {changes}. Its shards hold the earlier data: "
+            "choose another folder, or delete this one to start again"
+        )
+    if new:
+        write_json(path, plan)
+        return (
+            f"{out} was started by an earlier version, which did not record the table's rows and "
+            "the sizes of the images: if they changed since, delete the folder and start again"
+        )
+    return ""

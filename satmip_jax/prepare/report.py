@@ -10,12 +10,14 @@ from typing import Any
 
 from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
+from satmip_jax.sources.base import Source
 
 REPORT_FILE = "prepare_report.json"
 _HINTS = {
     "ambiguous date": "day or month first? If you know: prepare folder --dates day-first (or "
     "month-first)"
 }
+_CLASSES = 20  # names of classes shown
 _SHOWN = 3  # bad examples shown on screen per reason; the file lists all
 
 
@@ -34,6 +36,8 @@ class PrepareReport:
         statistics: Origin of the statistics: "train", or another prepared folder.
         resumed: Number of examples that an interrupted run had finished before.
         seconds: Duration of this run.
+        reading: Sentences about how the data were read, see `describe`.
+        notice: A sentence about an earlier run; "" if there is nothing to say.
     """
 
     name: str
@@ -46,6 +50,8 @@ class PrepareReport:
     statistics: str
     resumed: int
     seconds: float
+    reading: Sequence[str] = ()
+    notice: str = ""
 
     def bad_reasons(self) -> dict[str, int]:
         """Return reason -> number of bad examples, most frequent first."""
@@ -65,6 +71,8 @@ class PrepareReport:
             "statistics": self.statistics,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 2),
+            "reading": list(self.reading),
+            "notice": self.notice,
         }
 
     def show(self, console: Any = None) -> None:
@@ -75,6 +83,8 @@ class PrepareReport:
 
         console = console or Console()
         total = sum(self.splits.values())
+        if self.notice:
+            console.print(escape(self.notice))
         console.print(f"{escape(self.name)}: {total:,} examples in {escape(str(self.out))}")
         table = Table()
         table.add_column("split")
@@ -119,6 +129,14 @@ class PrepareReport:
             console.print(escape(str(finding)))
         earlier = f" ({self.resumed:,} examples from an earlier run)" if self.resumed else ""
         console.print(f"{self.seconds:.1f} s{earlier}; statistics from {escape(self.statistics)}")
+
+
+def describe(source: Source) -> list[str]:
+    """Return sentences for users: the columns that a source reads, and its classes."""
+    names = ", ".join(source.classes[:_CLASSES])
+    more = f" and {len(source.classes) - _CLASSES:,} more" if source.classes[_CLASSES:] else ""
+    classes = f"{len(source.classes):,} classes: {names}{more}" if source.classes else "no labels"
+    return [_printable(line) for line in (*source.summary, classes)]
 
 
 def _printable(text: str) -> str:

@@ -28,7 +28,7 @@ from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.prepare.plan import check_names, check_plan, claim, divide, make_plan, select
-from satmip_jax.prepare.report import REPORT_FILE, PrepareReport
+from satmip_jax.prepare.report import REPORT_FILE, PrepareReport, describe
 from satmip_jax.prepare.shard_job import Job, Options, PixelSums, PrepareError, Task, write_json
 from satmip_jax.runtime import process_pool
 from satmip_jax.sources.base import Source
@@ -88,8 +88,8 @@ def prepare(
 
     Raises:
         PrepareError: An option is wrong, Apache Beam is missing or its pipeline failed, the folder
-            holds something else or was started with other options, no example is usable, or there
-            is no train split to compute statistics from.
+            holds something else or was started with other options or data, no example is usable, or
+            there is no train split to compute statistics from.
         SourceError: The source cannot be listed.
 
     Example:
@@ -114,7 +114,7 @@ def prepare(
     tasks = _tasks(job, splits, limit, need_train=inherited is None)
     plan = make_plan(job, tasks, splits, limit)
     with claim(out):
-        check_plan(out, plan)
+        notice = check_plan(out, plan)
         resumed = _write_shards(job, tasks, write, progress)
         marks = [(task, job.read_mark(task)) for task in tasks]
         report = PrepareReport(
@@ -128,6 +128,8 @@ def prepare(
             statistics="train" if statistics_from is None else os.fspath(statistics_from),
             resumed=resumed,
             seconds=time.monotonic() - start,
+            reading=describe(source),
+            notice=notice,
         )
         write_json(out / REPORT_FILE, report.to_json())
         _check_usable(report, need_train=inherited is None)

@@ -92,6 +92,7 @@ class Source(abc.ABC):
         class_weights: Weighted F1 scores that belong to the data set: name of the metric, which
             ends in "_f1", to the weight of each class. Evaluation reports them besides accuracy
             and macro F1.
+        summary: Lines for users about how the data are read, such as the columns of a table.
         skipped: Reason -> number of examples that `refs` left out.
         generates: Whether the source writes its own files, so that `paths` need not exist.
         tfds_name: Name of the data set in TensorFlow Datasets; makes `tfds:NAME` a path. Such a
@@ -132,6 +133,7 @@ class Source(abc.ABC):
     context_ratio: float | None = None
     splits_from: str = "the source"
     class_weights: Mapping[str, Mapping[str, float]] = {}
+    summary: Sequence[str] = ()
     skipped: Mapping[str, int] = {}
     generates: bool = False
     tfds_name: str | None = None
@@ -163,6 +165,20 @@ class Source(abc.ABC):
         Raises:
             UnreadableExample: This example cannot be used.
         """
+
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the files of an example: (file, None), or (folder or zip, path in it).
+
+        `prepare` notices when the size of one has changed since an interrupted run.
+        """
+        return ()
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return what the listing knows of an example besides id, split and files: JSON.
+
+        `prepare` notices when it has changed since an interrupted run.
+        """
+        return ()
 
 
 def read_file(path: str | Path, limit: int) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources.archives import Archives, path_parts
+from satmip_jax.sources.archives import Archives, nfc, path_parts
 from satmip_jax.sources.base import Example, Ref, Source
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Shares, Splits
 
@@ -73,8 +73,8 @@ class ClassFolders(Source):
         classes = {normalize_name(name): name for name in self.classes}
         labels: dict[str, str] = {}
         files: dict[str, tuple[str, str]] = {}
-        for container, member in self.archives.files():
-            names = path_parts(container, member)
+        for container, member, name in self.archives.files():
+            names = path_parts(container, name)
             label = classes.get(normalize_name(names[-2]))
             if label is None:
                 skipped[f"image in {names[-2][:40]!r}, which is no class"] += 1
@@ -84,6 +84,7 @@ class ClassFolders(Source):
                 skipped["the same image again, in another place"] += 1
                 continue
             labels[key], files[key] = label, (container, member)
+        skipped.update(self.archives.skipped)
         if not labels:
             elsewhere = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common(3))
             raise self.archives.nothing_found(
@@ -98,6 +99,15 @@ class ClassFolders(Source):
         image = self.archives.read(str(container), str(member), MAX_IMAGE_BYTES)
         return Example(ref.id, image, Metadata.parse(self.facts, problems), str(label))
 
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the image."""
+        container, member, *_ = ref.location
+        return ((str(container), str(member)),)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the label."""
+        return ref.location[2:]
+
 
 def normalize_name(name: str) -> str:
     """Return the name of a class without case, spaces and signs, which differ between mirrors.
@@ -107,4 +117,4 @@ def normalize_name(name: str) -> str:
         >>> normalize_name("Baseball_Diamond")
         'baseballdiamond'
     """
-    return "".join(c for c in name.casefold() if c.isalnum())
+    return "".join(c for c in nfc(name).casefold() if c.isalnum())

@@ -27,7 +27,6 @@ source       https://github.com/phelber/EuroSAT, https://zenodo.org/records/7711
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,9 +37,12 @@ from typing import Any
 
 from satmip_jax.metadata.record import Absent, Metadata, Problems
 from satmip_jax.sources import geotiff
-from satmip_jax.sources.archives import Archives
+from satmip_jax.sources.archives import Archives, is_macos, leads_out, nfc
 from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
+from satmip_jax.sources.cells import CellReader
+from satmip_jax.sources.columns import PLANE, describe_columns, find_column, match_columns
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Splits
+from satmip_jax.sources.tables import Table
 
 CLASSES = (
     "AnnualCrop",
@@ -141,10 +143,11 @@ class EuroSAT(Source):
         self.splits: Splits | None = None  # the column decides
         if splits_folder is not None or split_column == DRAWN:
             self.splits = find((), folder=splits_folder)
-        elif not any("filename" in _header(path) for path in self._candidates(table)):
+        elif not any(_has(path, {"filename"}) for path in self._candidates(table)):
             beside = find(self.paths)
             self.splits = beside if beside.lists or self.georeferenced else None
         self.metadata = self._find_csv(table)
+        self._cells = self._read_csv(self.metadata) if self.metadata else None
         options: dict[str, Any]
         if self.splits:
             options = {"splits": self.splits.description}
@@ -160,11 +163,12 @@ class EuroSAT(Source):
         """List every chip that has both an image and a split, in alphabetical order."""
         self.skipped: Counter[str] = Counter()
         chips: dict[str, tuple[str, str]] = {}
-        for container, member in self.archives.files():
-            key = _key(member)
+        for container, member, name in self.archives.files():
+            key = _key(name)
             if key in chips:
                 self.skipped["the same chip again, in another archive"] += 1
             chips.setdefault(key, (container, member))
+        self.skipped.update(self.archives.skipped)
         if not chips and self.georeferenced:
             raise SourceError(
                 f"only GeoTIFFs in {', '.join(map(str, self.paths))}: locations come from "
@@ -179,8 +183,8 @@ class EuroSAT(Source):
             )
         refs = self._by_splits(chips, self.splits) if self.splits else self._by_column(chips)
         tifs: dict[str, tuple[str, str]] = {}
-        for container, member in self.tifs.files():
-            tifs.setdefault(_stem(_key(member)), (container, member))
+        for container, member, name in self.tifs.files():
+            tifs.setdefault(_stem(_key(name)), (container, member))
         located = [_with_tif(refs[key], tifs) for key in sorted(refs)]
         if any(ref.location[-1] for ref in located):
             geotiff.require(self.name)
@@ -191,7 +195,7 @@ class EuroSAT(Source):
         listed, rows = set(), 0
         for row in self._rows():
             rows += 1
-            key, label, split = _key(row["filename"]), row["label"], row[self.split_column]
+            key, label, split = _key(row["path"]), row["label"], row["split"]
             if key in listed:
                 self.skipped["the same row again"] += 1
                 continue
@@ -214,7 +218,7 @@ class EuroSAT(Source):
         return refs
 
     def _by_splits(self, chips: Mapping[str, tuple[str, str]], splits: Splits) -> dict[str, Ref]:
-        places = {_key(row["filename"]): _place(row) for row in self._rows()}
+        places = {_key(row["path"]): _place(row) for row in self._rows()}
         labels: dict[str, str] = {}
         for key in chips:
             label = key.rpartition("/")[0]
@@ -239,6 +243,15 @@ class EuroSAT(Source):
         )
         return Example(ref.id, image, metadata, str(label), box=None)
 
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the JPEG, and the GeoTIFF if it has the location."""
+        pairs = (ref.location[:2], ref.location[6:8])
+        return tuple((str(pair[0]), str(pair[1])) for pair in pairs if pair and pair[0])
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the label, and location and country as the CSV has them."""
+        return ref.location[2:6]
+
     def _from_tif(self, container: object, member: object) -> object:
         if not container:
             return Absent("no GeoTIFF of the chip")
@@ -248,7 +261,32 @@ class EuroSAT(Source):
             return Absent(f"GeoTIFF: {reason}")
 
     def _rows(self) -> Iterator[dict[str, str]]:
-        return _read_csv(self.metadata) if self.metadata else iter(())
+        """Yield the rows of the CSV by our names; missing cells are ""."""
+        if self._cells is not None:
+            for row in self._cells.rows(self.skipped):
+                place = row.pop("location", None)
+                longitude, latitude = place if isinstance(place, list) else (None, None)
+                cells = {**row, "longitude": longitude, "latitude": latitude}
+                yield {name: str(cell or "") for name, cell in cells.items()}
+
+    def _read_csv(self, path: Path) -> CellReader:
+        if path.stat().st_size > MAX_CSV_BYTES:
+            raise SourceError(f"{path}: more than {MAX_CSV_BYTES >> 20} MiB, not EuroSAT metadata")
+        table = Table(path, "csv", pad_rows=True)
+        ours = ("path", "location", "country_code", *(() if self.splits else ("label", "split")))
+        names = {"path": "filename"} | ({} if self.splits else {"split": self.split_column})
+        columns = match_columns(names, table.header, path)
+        columns = {name: columns[name] for name in ours if name in columns}
+        if not set(columns.get("location", ())) - {*PLANE, "location", "geometry"}:
+            columns.pop("location", None)  # the release has longitude and latitude
+        cells = CellReader(table, columns)
+        self.summary = [
+            f"table: {path}",
+            *describe_columns(columns, table.header),
+            *filter(None, [table.notice]),
+            *cells.notices,
+        ]
+        return cells
 
     def _folders(self) -> set[Path]:
         return {path if path.is_dir() else path.parent for path in self.paths}
@@ -259,12 +297,17 @@ class EuroSAT(Source):
 
     def _candidates(self, table: Path | None) -> list[Path]:
         given = [table] if table else [path for path in self.paths if path.suffix.lower() == ".csv"]
-        return given or [p for f in sorted(self._folders()) for p in sorted(f.glob("*.csv"))]
+        return given or [
+            path
+            for folder in sorted(self._folders())
+            for path in sorted(folder.glob("*.csv"))
+            if not is_macos(path.name) and not leads_out(path, folder)
+        ]
 
     def _find_csv(self, table: Path | None) -> Path | None:
         """Return the one CSV with the columns: `table`, or one among the paths or beside them."""
         candidates, columns = self._candidates(table), self._columns()
-        fitting = [path for path in candidates if columns <= set(_header(path))]
+        fitting = [path for path in candidates if _has(path, columns)]
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
@@ -274,12 +317,12 @@ class EuroSAT(Source):
             )
         if self.splits and table is None:
             return None
-        headers = "; ".join(
-            f"{path} has {', '.join(_header(path)) or 'no'} columns" for path in candidates
-        )
+        found = [f"{path} has {', '.join(_header(path)) or 'no'} columns" for path in candidates]
+        headers = "; ".join(found or ["no CSV among the paths or beside them"])
+        headers = "; ".join([headers, *self.tifs.skipped])
         raise SourceError(
             f"no EuroSAT metadata CSV with the columns {', '.join(sorted(columns))} "
-            f"({headers or 'no CSV among the paths or beside them'}). Give the CSV with --metadata "
+            f"({headers}). Give the CSV with --metadata "
             "and the column of the split with --split-column; or use no CSV, but lists "
             f"(--splits-folder) or a random split (--split-column {DRAWN}). EuroSAT_MS.zip, as "
             "another --source, also has the locations"
@@ -288,7 +331,7 @@ class EuroSAT(Source):
 
 def _key(name: str) -> str:
     """Return the last two parts of a path: "Forest/Forest_1.jpg"."""
-    return "/".join(PurePosixPath(name.replace("\\", "/")).parts[-2:])
+    return "/".join(PurePosixPath(nfc(name).replace("\\", "/")).parts[-2:])
 
 
 def _stem(key: str) -> str:
@@ -319,20 +362,13 @@ def _location(longitude: object, latitude: object) -> object:
 
 
 def _header(path: Path) -> list[str]:
+    """Return the columns of a CSV; [] if it cannot be read."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader([file.readline(1 << 16)]), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+        return Table(path, "csv").header
+    except SourceError:
         return []
 
 
-def _read_csv(path: Path) -> Iterator[dict[str, str]]:
-    """Yield rows as text; cells that a short row lacks are ""."""
-    try:
-        if path.stat().st_size > MAX_CSV_BYTES:
-            raise SourceError(f"{path}: more than {MAX_CSV_BYTES >> 20} MiB, not EuroSAT metadata")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, restval=""):
-                yield {key: value.strip() for key, value in row.items() if isinstance(key, str)}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path}: cannot be read as CSV: {error}") from error
+def _has(path: Path, columns: set[str]) -> bool:
+    header = _header(path)
+    return all(find_column(name, header) is not None for name in columns)

@@ -88,8 +88,8 @@ class FGSC23(Source):
         skipped: Counter[str] = Counter()
         self.skipped = skipped
         refs: dict[str, Ref] = {}
-        for container, member in self.archives.files():
-            split, number, name = ("", "", *path_parts(container, member))[-3:]
+        for container, member, path in self.archives.files():
+            split, number, name = ("", "", *path_parts(container, path))[-3:]
             if split not in SPLITS:
                 skipped["chip in neither train/<number> nor test/<number>"] += 1
             elif number not in _NUMBERS:
@@ -98,6 +98,7 @@ class FGSC23(Source):
                 skipped["the same chip again, in another place"] += 1
             else:
                 refs[key] = Ref(key, split, (container, member, _NUMBERS[number]))
+        skipped.update(self.archives.skipped)
         if not refs:
             raise self.archives.nothing_found(
                 "chips of FGSC-23", "train/<number>/*.jpg and test/<number>/*.jpg, numbers 0 to 22"
@@ -109,3 +110,12 @@ class FGSC23(Source):
         container, member, label = ref.location
         image = self.archives.read(str(container), str(member), MAX_CHIP_BYTES)
         return Example(ref.id, image, Metadata.parse({}, problems), str(label))
+
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the image."""
+        container, member, *_ = ref.location
+        return ((str(container), str(member)),)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the label."""
+        return ref.location[2:]

@@ -178,6 +178,14 @@ class FMoW(Source):
         image = read_file(str(path), MAX_IMAGE_BYTES)
         return Example(ref.id, image, metadata, None if label is None else str(label), box)
 
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the image and its record."""
+        return tuple((str(path), None) for path in ref.location[:2] if path is not None)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the position of the box in its record, and the label."""
+        return ref.location[2:]
+
     def _refs_of(
         self, key: str, path: str, record_path: str | None, category: str
     ) -> Iterator[Ref]:

@@ -3,7 +3,7 @@
 sensor       a column of the table
 bands        those that `satmip_jax.data.images` decodes: JPEG, PNG, TIFF and WebP, as RGB
 labels       a column of the table, or none
-metadata     columns of a CSV, JSON Lines or Parquet file; fields without a column are missing
+metadata     columns of a CSV, JSON or Parquet file; fields without a column are missing
 splits       a column of the table, or random shares
 licence      the publisher's
 
@@ -15,18 +15,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from satmip_jax.metadata.conventions import CloudCover, Conventions, Dates, TableScan
+from satmip_jax.metadata.fields import field
+from satmip_jax.metadata.kinds import BadValueError
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.sources import tables
-from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, Ref, Source, SourceError, read_file
+from satmip_jax.sources.archives import LINK, Archives, is_macos, leads_out, nfc
+from satmip_jax.sources.base import Example, Ref, Source, SourceError
+from satmip_jax.sources.cells import CellReader
+from satmip_jax.sources.columns import (
+    PLANE,
+    SPECIAL,
+    describe_columns,
+    match_columns,
+    parse_columns,
+)
+from satmip_jax.sources.tables import Cell, Table, is_table
 
 MAX_IMAGE_BYTES = 1 << 30
 MAX_CLASSES = 10_000
@@ -45,13 +53,15 @@ class Folder(Source):
     Args:
         paths: Folders, searched at any depth, and zips, including those at the top of a folder. The
             table may be one of the paths.
-        metadata: The table: CSV, JSON Lines or Parquet, by its suffix. Without it, the only table
-            among the paths or at the top of a folder (of several, metadata.*).
+        metadata: The table: CSV, JSON (lines, an array, or GeoJSON) or Parquet, by its suffix.
+            Without it, the only table among the paths or at the top of a folder (of several,
+            metadata.*).
         columns: Which column holds what, as in
             "path=file,label=class,location=lon+lat,gsd=resolution". Left of "=" is a metadata
             field, or path, label, split or id; right of it a column, or one per component. A path
             is relative to a folder or zip; its leading folders may be omitted if one image
-            matches. Columns with these names are found automatically; "gsd=" ignores one.
+            matches. Columns with these names, or usual ones such as lat and lng, are found
+            automatically, whatever their case; "gsd=" ignores one.
         splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of a split column.
         seed: Seed of the shares.
         dates: Order of dates such as 06/07/2017. With "auto" the whole column decides: the order in
@@ -93,16 +103,24 @@ class Folder(Source):
         cloud_cover: CloudCover = "auto",
     ) -> None:
         super().__init__(paths)
+        self._archives = Archives(self.paths, ("",), follow_links=False)
+        self._outside: list[str] = []  # tables that are not read, and why
         self.table = self._find_table(metadata)
-        self.columns = tables.match_columns(columns, tables.columns(self.table), self.table)
+        table = Table(self.table)
+        self.columns = match_columns(columns, table.header, self.table)
         self.shares = _parse_shares(splits)
         if self.shares and "split" in self.columns:
-            if "split" in tables.parse_columns(columns):
+            if "split" in parse_columns(columns):
                 raise SourceError(
                     "give either a split column (--columns split=...) or shares "
                     "(--splits), not both"
                 )
             del self.columns["split"]
+        self._cells = CellReader(table, self.columns)
+        notices = [*filter(None, [table.notice]), *self._cells.notices]
+        if "location" not in parse_columns(columns) and not self._is_in_degrees():
+            x_y = " and ".join(self.columns.pop("location"))
+            notices.append(f"{x_y} are not degrees: ignored")
         self.seed = seed
         self.dates: Dates = dates
         self.cloud_cover: CloudCover = cloud_cover
@@ -120,7 +138,12 @@ class Folder(Source):
             "shares": dict(self.shares),
             "seed": self.seed,
         }
-        self._archives = Archives(self.paths, _IMAGES)
+        self.summary = [
+            f"table: {self.table}",
+            *describe_columns(self.columns, table.header),
+            *notices,
+            *self._outside,
+        ]
 
     def refs(self) -> list[Ref]:
         """List every image that has a row, in the order of the ids."""
@@ -131,7 +154,7 @@ class Folder(Source):
         refs: dict[str, Ref] = {}
         scan = TableScan()
         count = 0
-        for row in self._rows(self.skipped):
+        for row in self._cells.rows(self.skipped):
             count += 1
             try:
                 key = index.find(row.get("path"))
@@ -148,7 +171,7 @@ class Folder(Source):
             except _SkippedRow as reason:
                 self.skipped[str(reason)] += 1
                 continue
-            raw = {name: value for name, value in row.items() if name not in tables.SPECIAL}
+            raw = {name: value for name, value in row.items() if name not in SPECIAL}
             scan.add(raw)
             refs[identity] = Ref(identity, split, (*files[key], label, json.dumps(raw)))
         unlisted = sum(key.lower().endswith(_IMAGES) for key in files.keys() - used)
@@ -170,21 +193,31 @@ class Folder(Source):
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Read one image."""
         container, member, label, raw = ref.location
-        image = self._read(str(container), None if member is None else str(member))
+        image = self._archives.read(str(container), str(member), MAX_IMAGE_BYTES)
         values = self.conventions.apply(json.loads(str(raw)), problems)
         metadata = Metadata.parse(values, problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
 
-    def _rows(self, skipped: Counter[str]) -> Iterator[dict[str, tables.Cell]]:
-        """Yield rows by our names; several columns as a list, or None if all are empty."""
-        selected = [name for columns in self.columns.values() for name in columns]
-        for cells in tables.rows(self.table, selected, skipped):
-            row: dict[str, tables.Cell] = {}
-            for name, columns in self.columns.items():
-                values = [cells[column] for column in columns]
-                components = None if all(value is None for value in values) else values
-                row[name] = values[0] if len(columns) == 1 else components
-            yield row
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the image."""
+        container, member, *_ = ref.location
+        return ((str(container), str(member)),)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the label and the fields as the table has them."""
+        return ref.location[2:]
+
+    def _is_in_degrees(self) -> bool:
+        """Whether all of x and y may be degrees, if these are the columns of the location."""
+        if tuple(name.strip().casefold() for name in self.columns.get("location", ())) != PLANE:
+            return True
+        for row in self._cells.rows(Counter(), ("location",)):
+            try:
+                field("location").kind.parse(row["location"])
+            except BadValueError as bad:
+                if bad.reason != "missing":
+                    return False
+        return True
 
     def _classes(self) -> tuple[str, ...]:
         """Return the labels of the table: integers in numerical order, others alphabetically."""
@@ -192,9 +225,12 @@ class Folder(Source):
             return ()
         (column,) = self.columns["label"]
         labels: set[str] = set()
-        for row in tables.rows(self.table, [column], Counter()):
-            text = _text(row[column])
-            if text and len(text) <= MAX_LABEL:
+        for row in self._cells.rows(Counter(), ("label",)):
+            try:
+                text = self._label(row["label"])
+            except _SkippedRow:
+                continue
+            if text:
                 labels.add(text)
             if len(labels) > MAX_CLASSES:
                 raise SourceError(
@@ -205,13 +241,15 @@ class Folder(Source):
         numbers = all(re.fullmatch(r"[0-9]{1,9}", text) for text in labels)
         return tuple(sorted(labels, key=lambda text: (int(text) if numbers else 0, text)))
 
-    def _label(self, value: tables.Cell) -> str | None:
+    def _label(self, value: Cell) -> str | None:
+        if isinstance(value, list | dict):
+            raise _SkippedRow("label of a wrong type")
         text = _text(value)
         if text and len(text) > MAX_LABEL:
             raise _SkippedRow(f"label of more than {MAX_LABEL} characters")
-        return text
+        return text and nfc(text)
 
-    def _split(self, value: tables.Cell, identity: str) -> str:
+    def _split(self, value: Cell, identity: str) -> str:
         if self.shares:
             digest = hashlib.blake2b(f"{self.seed}:{identity}".encode(), digest_size=8).digest()
             at = int.from_bytes(digest, "big") / 2**64
@@ -229,81 +267,62 @@ class Folder(Source):
 
     # --- files ------------------------------------------------------------------------------------
 
-    def _files(self) -> dict[str, tuple[str, str | None]]:
-        """Return path below a folder or in a zip -> (file, None) or (zip, member)."""
-        files: dict[str, tuple[str, str | None]] = {}
-        for key, place in self._walk():
+    def _files(self) -> dict[str, tuple[str, str]]:
+        """Return path below a folder or in a zip -> (folder or zip, path as it is there)."""
+        for path in self.paths:
+            if not (path.is_dir() or path.suffix.lower() == ".zip" or is_table(path)):
+                raise SourceError(f"{path}: expected a folder, a zip or a table")
+        files: dict[str, tuple[str, str]] = {}
+        for container, member, name in self._archives.files():
+            try:
+                key = _relative(name)
+            except _SkippedRow:
+                self.skipped["zip member whose path leads out of the zip"] += 1
+                continue
             if not _is_unicode(key):
                 self.skipped["file whose name is not Unicode"] += 1
             elif key in files:
                 self.skipped["file of the same path as another"] += 1
             else:
-                files[key] = place
+                files[key] = (container, member)
+        self.skipped.update(self._archives.skipped)
         return files
-
-    def _walk(self) -> Iterator[tuple[str, tuple[str, str | None]]]:
-        for path in self.paths:
-            if path.is_dir():
-                root = os.path.realpath(path)
-                for place, folders, names in os.walk(path):
-                    for name in folders:
-                        if os.path.islink(os.path.join(place, name)):
-                            self.skipped["folder that is a symbolic link"] += 1
-                    folders.sort()
-                    for name in sorted(names):
-                        file = os.path.join(place, name)
-                        if name.lower().endswith(".zip") and place == str(path):
-                            yield from self._members(Path(file))
-                        elif not os.path.realpath(file).startswith(root.rstrip(os.sep) + os.sep):
-                            self.skipped["symbolic link that leads out of its folder"] += 1
-                        else:
-                            yield os.path.relpath(file, path).replace(os.sep, "/"), (file, None)
-            elif path.suffix.lower() == ".zip":
-                yield from self._members(path)
-            elif not tables.is_table(path):
-                raise SourceError(f"{path}: expected a folder, a zip or a table")
-
-    def _members(self, path: Path) -> Iterator[tuple[str, tuple[str, str | None]]]:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise SourceError(f"{path}: cannot be read as a zip ({error})") from error
-        for name in sorted(names):
-            if name.endswith("/"):
-                continue
-            try:
-                yield _relative(name), (str(path), name)
-            except _SkippedRow:
-                self.skipped["zip member whose path leads out of the zip"] += 1
-
-    def _read(self, container: str, member: str | None) -> bytes:
-        if member is None:
-            return read_file(container, MAX_IMAGE_BYTES)
-        return self._archives.read(container, member, MAX_IMAGE_BYTES)
 
     def _find_table(self, metadata: str | Path | None) -> Path:
         if metadata is not None:
             if not Path(metadata).is_file():
                 raise SourceError(f"no table at {metadata}")
             return Path(metadata)
-        given = [path for path in self.paths if path.is_file() and tables.is_table(path)]
+        given = [path for path in self.paths if path.is_file() and is_table(path)]
         candidates = given or [
             path
             for folder in self.paths
             if folder.is_dir()
             for path in sorted(folder.iterdir())
-            if path.is_file() and tables.is_table(path)
+            if path.is_file()
+            and is_table(path)
+            and not is_macos(path.name)
+            and not self._is_outside(path, folder)
         ]
+        # GeoJSON beside another table is rather the outline of an area
+        plain = [path for path in candidates if path.suffix.lower() != ".geojson"]
+        candidates = given or plain or candidates
         usual = [path for path in candidates if path.name.lower().startswith("metadata.")]
         if len(usual) == 1 or len(candidates) == 1:
             return (usual or candidates)[0]
         names = ", ".join(path.name for path in candidates[:9])
+        outside = "; ".join(self._outside)
         raise SourceError(
             f"{f'several tables ({names})' if names else 'no table'} in "
-            f"{', '.join(map(str, self.paths))}: give a CSV, JSON Lines or Parquet file with "
-            "--metadata; it needs at least a column of image paths"
+            f"{', '.join(map(str, self.paths))}{f' ({outside})' if outside else ''}: give a CSV, "
+            "JSON or Parquet file with --metadata; it needs at least a column of image paths"
         )
+
+    def _is_outside(self, table: Path, folder: Path) -> bool:
+        if not leads_out(table, folder):
+            return False
+        self._outside.append(f"{LINK}: {table.name}")
+        return True
 
 
 class _SkippedRow(Exception):
@@ -319,12 +338,12 @@ class _Index:
         for key in files:
             self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
 
-    def find(self, value: tables.Cell) -> str:
+    def find(self, value: Cell) -> str:
         """Return the key of the one file that a path of the table means."""
         text = _text(value)
         if not text:
             raise _SkippedRow("row without a path")
-        path = _relative(text)
+        path = nfc(_relative(text))
         if path in self._files:
             return path
         named = self._by_name.get(path.rpartition("/")[2], [])
@@ -345,11 +364,11 @@ def _relative(text: str) -> str:
     return "/".join(parts)
 
 
-def _text(value: tables.Cell) -> str | None:
+def _text(value: Cell) -> str | None:
     """Return the text of a cell, None if it is empty. Integers look the same in every format."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return None if value is None or isinstance(value, list) else str(value).strip() or None
+    return None if value is None or isinstance(value, list | dict) else str(value).strip() or None
 
 
 def _is_unicode(text: str) -> bool:

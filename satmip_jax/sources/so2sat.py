@@ -139,6 +139,14 @@ class So2Sat(Source):
         metadata = Metadata.parse(self.facts, problems)
         return Example(ref.id, images.encode_png(to_rgb(bands)), metadata, str(label))
 
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the HDF5 file."""
+        return ((str(ref.location[0]), None),)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the position of the patch, and the label."""
+        return ref.location[1:]
+
     def _find(self) -> dict[str, Path]:
         """Return the file of each split."""
         candidates = [

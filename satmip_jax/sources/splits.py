@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from satmip_jax.sources.archives import nfc
 from satmip_jax.sources.base import SourceError
 
 MAX_LIST_BYTES = 64 << 20  # a real list takes 500 KB
@@ -127,12 +128,13 @@ class Splits:
     def _listed(self, labels: Mapping[str, str], skipped: Counter[str]) -> dict[str, str]:
         by_name: dict[str, list[str]] = {}
         for key in labels:
-            for name in {_stem(key), _stem(key).rpartition("/")[2]}:
+            for name in {nfc(_stem(key)), nfc(_stem(key)).rpartition("/")[2]}:
                 by_name.setdefault(name, []).append(key)
         assigned: dict[str, str] = {}
         for split, path in self.lists:
             for line in _lines(path):
-                keys = by_name.get(_stem(line)) or by_name.get(_stem(line).rpartition("/")[2], [])
+                name = nfc(_stem(line))
+                keys = by_name.get(name) or by_name.get(name.rpartition("/")[2], [])
                 if not keys:
                     skipped[f"line of {path.name} without an image"] += 1
                 elif len(keys) > 1:

@@ -304,7 +304,7 @@ def test_other_options_in_a_started_folder_are_rejected(tmp_path):
         make(tmp_path / "out", FakeSource(train=11))
     source = FakeSource()
     source.classes = ("barn", "zoo", "x")
-    with pytest.raises(PrepareError, match="other examples are listed"):
+    with pytest.raises(PrepareError, match="other examples or classes are listed"):
         make(tmp_path / "out", source)
     assert contents(tmp_path / "out") == before
 

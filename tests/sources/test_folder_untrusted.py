@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from satmip_jax.metadata.record import Problems
-from satmip_jax.sources import folder, tables
+from satmip_jax.sources import folder, json_rows, tables
 from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.folder import Folder
 from tests.sources.pictures import picture, read_all, write_csv, write_images
@@ -183,7 +183,7 @@ def test_long_tables_and_lines_are_rejected(tmp_path, monkeypatch):
     root = write_images(tmp_path / "images", ["a.png", "b.png"])
     lines = [json.dumps({"path": "a.png"}), json.dumps({"path": "b.png", "x": "y" * 3000})]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr(tables, "MAX_LINE", 1000)
+    monkeypatch.setattr(json_rows, "MAX_LINE", 1000)
     source = Folder([root], tmp_path / "t.jsonl")
     assert len(source.refs()) == 1
     assert source.skipped["row that is too long"] == 1
