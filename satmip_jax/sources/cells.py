@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from satmip_jax.metadata.fields import FIELDS, country_code
+from satmip_jax.metadata.countries import country_code
+from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.sources.columns import Columns
 from satmip_jax.sources.tables import Cell, Table
 

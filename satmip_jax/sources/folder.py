@@ -34,6 +34,7 @@ from satmip_jax.sources.columns import (
     match_columns,
     parse_columns,
 )
+from satmip_jax.sources.splits import SPLIT_NAME, parse_shares
 from satmip_jax.sources.tables import Cell, Table, is_table
 
 MAX_IMAGE_BYTES = 1 << 30
@@ -41,7 +42,6 @@ MAX_CLASSES = 10_000
 MAX_LABEL = 128  # characters
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-_SPLIT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 
 class Folder(Source):
@@ -108,7 +108,7 @@ class Folder(Source):
         self.table = self._find_table(metadata)
         table = Table(self.table)
         self.columns = match_columns(columns, table.header, self.table)
-        self.shares = _parse_shares(splits)
+        self.shares = parse_shares(splits)
         if self.shares and "split" in self.columns:
             if "split" in parse_columns(columns):
                 raise SourceError(
@@ -261,7 +261,7 @@ class Folder(Source):
         if "split" not in self.columns:
             return "train"
         text = _text(value)
-        if not text or not _SPLIT.fullmatch(text):
+        if not text or not SPLIT_NAME.fullmatch(text):
             raise _SkippedRow("row without a split" if not text else "row with an unusable split")
         return text
 
@@ -377,27 +377,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# --- options --------------------------------------------------------------------------------------
-
-
-def _parse_shares(text: str) -> tuple[tuple[str, float], ...]:
-    """Parse "train=0.8,val=0.2" into (("train", 0.8), ("val", 0.2))."""
-    shares: dict[str, float] = {}
-    for part in text.split(",") if text.strip() else ():
-        name, _, number = (piece.strip() for piece in part.partition("="))
-        try:
-            share = float(number)
-        except ValueError:
-            share = -1.0
-        if not _SPLIT.fullmatch(name) or not 0 < share <= 1 or name in shares:
-            raise SourceError(
-                f'--splits: cannot read {part.strip()!r}: give shares such as "train=0.8,val=0.2"'
-            )
-        shares[name] = share
-    if shares and abs(sum(shares.values()) - 1) > 1e-6:
-        raise SourceError(
-            f"--splits: the shares in {text!r} add up to {sum(shares.values()):g}, not 1"
-        )
-    return tuple(shares.items())

@@ -10,6 +10,7 @@ same on every machine, and for images from folders, zips and TFDS.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from satmip_jax.sources.archives import nfc
 from satmip_jax.sources.base import SourceError
 
 MAX_LIST_BYTES = 64 << 20  # a real list takes 500 KB
+
+SPLIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 
 Shares = tuple[tuple[str, float], ...]
 SIXTY_TWENTY_TWENTY: Shares = (("train", 0.6), ("val", 0.2), ("test", 0.2))
@@ -156,6 +159,31 @@ class Splits:
                 f"{min(labels).rpartition('/')[2]!r}"
             )
         return assigned
+
+
+def parse_shares(text: str) -> Shares:
+    """Parse "train=0.8,val=0.2" into (("train", 0.8), ("val", 0.2)).
+
+    Raises:
+        SourceError: The text cannot be parsed, or the shares do not add up to 1.
+    """
+    shares: dict[str, float] = {}
+    for part in text.split(",") if text.strip() else ():
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not SPLIT_NAME.fullmatch(name) or not 0 < share <= 1 or name in shares:
+            raise SourceError(
+                f'--splits: cannot read {part.strip()!r}: give shares such as "train=0.8,val=0.2"'
+            )
+        shares[name] = share
+    if shares and abs(sum(shares.values()) - 1) > 1e-6:
+        raise SourceError(
+            f"--splits: the shares in {text!r} add up to {sum(shares.values()):g}, not 1"
+        )
+    return tuple(shares.items())
 
 
 def _divide(n: int, shares: Sequence[tuple[str, float]]) -> list[str]:

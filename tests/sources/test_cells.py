@@ -80,17 +80,17 @@ def test_namibia_where_no_row_has_three_letters(cells, codes, notice, tmp_path):
 )
 def test_decimal_commas_where_every_number_has_them(delimiter, cells, values, tmp_path):
     root = write_images(tmp_path / "images", [f"{i}.png" for i in range(3)])
-    lines = [f"path{delimiter}cloud_cover"]
+    lines = [f"path{delimiter}multispectral_gsd"]
     lines += [f'{i}.png{delimiter}"{cell}"' for i, cell in enumerate(cells)]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     source = Folder([root], tmp_path / "t.csv")
     found, problems = read_all(source)
-    got = [found[f"{i}.png"].metadata.numbers("cloud_cover") for i in range(3)]
+    got = [found[f"{i}.png"].metadata.numbers("multispectral_gsd") for i in range(3)]
     assert got == [None if value is None else (value,) for value in values]
     read = values[0] is not None
     assert any("decimal commas read" in line for line in source.summary) == read
     assert any("write decimal points" in line for line in source.summary) == (not read)
-    assert problems.count("cloud_cover", "wrong type") == (0 if read else values.count(None))
+    assert problems.count("multispectral_gsd", "wrong type") == (0 if read else values.count(None))
 
 
 def test_texts_with_commas_in_json(tmp_path):
