@@ -154,14 +154,15 @@ def _digest(items: Iterable[object]) -> str:
 
 def _sizes(source: Source, refs: Iterable[Ref]) -> Iterator[list[object]]:
     """Yield the sizes of the files of each example; of a zip's members also the checksums."""
-    zips: dict[str, dict[str, tuple[int, int]]] = {}
+    zips: dict[str, dict[str, tuple[int, int]] | None] = {}
     for ref in refs:
         sizes: list[object] = []
         for container, member in source.files_of(ref):
-            if member is not None and container.lower().endswith(".zip"):
-                if container not in zips:
-                    zips[container] = _members(container)
-                sizes.append(zips[container].get(member))
+            if member is not None and container not in zips:
+                zips[container] = _members(container)
+            members = zips.get(container)
+            if members is not None and member is not None:
+                sizes.append(members.get(member))
                 continue
             path = container if member is None else os.path.join(container, member)
             try:
@@ -171,12 +172,12 @@ def _sizes(source: Source, refs: Iterable[Ref]) -> Iterator[list[object]]:
         yield sizes
 
 
-def _members(path: str) -> dict[str, tuple[int, int]]:
-    """Return member -> (size, checksum), as the zip states them."""
-    if os.path.isdir(path):  # a folder called .zip
-        return {}
+def _members(container: str) -> dict[str, tuple[int, int]] | None:
+    """Return member -> (size, checksum), as a zip states them; None for a folder."""
+    if os.path.isdir(container):
+        return None
     try:
-        return {info.filename: (info.file_size, info.CRC) for info in read_directory(path)}
+        return {info.filename: (info.file_size, info.CRC) for info in read_directory(container)}
     except BAD_ZIP:
         return {}
 

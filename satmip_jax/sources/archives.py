@@ -94,7 +94,7 @@ class Archives:
             if path.is_dir():
                 yield from self._in_folder(path)
                 for archive in sorted(p for p in path.iterdir() if p.suffix.lower() == ".zip"):
-                    if is_macos(archive.name):
+                    if is_macos(archive.name) or archive.is_dir():
                         continue
                     if leads_out(archive, path):
                         self.skipped[f"{LINK}: {archive.name}"] += 1

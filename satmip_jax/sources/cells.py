@@ -38,7 +38,7 @@ class _Profile:
     has_long_codes: bool = False  # three-letter country codes
     commas: int = 0
     thousands: int = 0  # those of `commas` that may separate thousands
-    other: int = 0  # numbers that are neither whole nor have a comma, and all other texts
+    other: bool = False  # numbers that are neither whole nor have a comma, or other texts
 
     def add(self, text: str, role: str) -> None:
         if text in MISSING:
@@ -48,11 +48,11 @@ class _Profile:
         elif role == "country_code":
             self.has_long_codes |= len(text) == 3 and country_code(text) is not None
         elif role in _NUMERIC:
-            if _COMMA.fullmatch(text):
+            if "," in text and _COMMA.fullmatch(text):
                 self.commas += 1
                 self.thousands += _THOUSANDS.fullmatch(text) is not None
-            elif not _WHOLE.fullmatch(text):
-                self.other += 1
+            elif not self.other and not _WHOLE.fullmatch(text):
+                self.other = True
 
     def has_decimal_commas(self, delimiter: str) -> bool:
         """Whether every number has a decimal comma or is whole, so that no other reading fits."""
@@ -94,11 +94,12 @@ class CellReader:
             if ours not in _KEPT
         }
         selected = [column for _, column in profiles]
+        adders = [(ours, column, profile.add) for (ours, column), profile in profiles.items()]
         for row in table.rows(selected, Counter()) if selected else ():
-            for (ours, column), profile in profiles.items():
+            for ours, column, add in adders:
                 value = row[column]
                 if type(value) is str:
-                    profile.add(value, ours)
+                    add(value, ours)
         self._namibia = {
             key
             for key, profile in profiles.items()
@@ -120,9 +121,11 @@ class CellReader:
         for cells in self.table.rows([c for theirs in wanted.values() for c in theirs], skipped):
             row: dict[str, Cell] = {}
             for ours, theirs in wanted.items():
+                if len(theirs) == 1:
+                    row[ours] = self._value(ours, theirs[0], cells[theirs[0]])
+                    continue
                 values = [self._value(ours, column, cells[column]) for column in theirs]
-                components = None if all(value is None for value in values) else values
-                row[ours] = values[0] if len(theirs) == 1 else components
+                row[ours] = values if values != [None] * len(values) else None
             yield row
 
     def _value(self, ours: str, column: str, value: Cell) -> Cell:
@@ -130,7 +133,7 @@ class CellReader:
             return value
         if value in MISSING or (value == "NA" and (ours, column) not in self._namibia):
             return None
-        if (ours, column) in self._commas and _COMMA.fullmatch(value):
+        if self._commas and (ours, column) in self._commas and _COMMA.fullmatch(value):
             return value.replace(",", ".")
         return value
 

@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.runtime.files import read_json
+from satmip_jax.sources.archives import is_macos
 from satmip_jax.sources.base import (
     Box,
     Example,
@@ -246,7 +247,7 @@ class FMoW(Source):
             for place, folders, files in os.walk(root / folder):
                 folders.sort()
                 for name in files:
-                    if name.endswith(ending):
+                    if name.endswith(ending) and not is_macos(name):
                         path = os.path.join(place, name)
                         below = os.path.relpath(path, root / folder).replace(os.sep, "/")
                         yield below[: -len(suffix) - 1], path

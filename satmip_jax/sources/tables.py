@@ -220,6 +220,8 @@ def _cell(value: object) -> Cell:
 
     What cannot be used becomes {}, a wrong type for labels and all fields.
     """
+    if type(value) is str and value.isascii():  # nearly all of them
+        return value.strip() or None
     try:
         if isinstance(value, bytes):
             value = value.decode("utf-8")
