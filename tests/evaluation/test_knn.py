@@ -159,8 +159,14 @@ def test_neighbours_are_of_other_groups():
     )
     _, index = nearest(bank, queries, 5, groups=groups, query_chunk=16, bank_chunk=64)
     assert (groups[0][np.asarray(index)] != groups[1][:, None]).all()
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_groups_of_another_shape():
+    (bank, labels), (queries, _) = blobs(200), blobs(50, seed=1)
+    groups = np.arange(200), np.arange(200)
     with pytest.raises(FeaturesError, match=r"\(200,\) of the bank and \(50,\) of the queries"):
-        knn_predict(bank, labels, queries, num_classes=6, groups=(groups[0], groups[0]))
+        knn_predict(bank, labels, queries, num_classes=6, groups=groups)
 
 
 def test_unlabelled_rows_do_not_vote_and_are_counted(caplog):
