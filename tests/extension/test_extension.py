@@ -40,7 +40,8 @@ LINES = {
     ),
     "metadata/fields.py": (
         r"(FIELDS: .* = \()(.*?)\n\)\n",
-        r'\1\2\n    Field("snow_cover", Numeric(0.0, 100.0), "Other", "percent", "snow {0:.3g}"),\n)\n',
+        r'\1\2\n    Field("snow_cover", Numeric(0.0, 100.0), "Other", "percent", "snow {0:.3g}"),'
+        "\n)\n",
     ),
 }
 COUNT, BATCH, WIDTH, TOY_WIDTH = 24, 8, 32, 6  # 32: of the encoder "mu/8"
