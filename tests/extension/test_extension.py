@@ -36,11 +36,11 @@ LINES = {
     "evaluation/protocols.py": (
         r"(PROTOCOLS: .* = \{\n)",
         r"from satmip_jax.evaluation.toy_probe import nearest_mean\n"
-        r'\1    "nearest-mean": Protocol(nearest_mean),\n',
+        r'\1    "nearest-mean": nearest_mean,\n',
     ),
     "metadata/fields.py": (
-        r"(FIELDS: .* = \()(.*?)\n\)\n",
-        r'\1\2\n    Field("snow_cover", Numeric(0.0, 100.0), "Other", "percent", "snow {0:.3g}"),'
+        r"(FIELDS: .* = \()((?s:.*?))\n\)\n",
+        r'\1\2\n    Field("snow_cover", Numeric(low=0.0, high=100.0), "Other", "percent", "snow {0:.3g}"),'
         "\n)\n",
     ),
 }
@@ -71,7 +71,7 @@ class Package:
             shutil.copy(Path(__file__).with_name(name), folder / "code" / "satmip_jax" / room)
         for name, (pattern, replacement) in LINES.items():
             path = folder / "code" / "satmip_jax" / name
-            text, count = re.subn(pattern, replacement, path.read_text(), flags=re.DOTALL)
+            text, count = re.subn(pattern, replacement, path.read_text())
             assert count == 1, f"{name} has no registry"
             path.write_text(text)
 
