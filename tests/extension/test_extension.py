@@ -36,12 +36,12 @@ LINES = {
     "evaluation/protocols.py": (
         r"(PROTOCOLS: .* = \{\n)",
         r"from satmip_jax.evaluation.toy_probe import nearest_mean\n"
-        r'\1    "nearest-mean": nearest_mean,\n',
+        r'\1    "nearest-mean": Protocol(nearest_mean),\n',
     ),
     "metadata/fields.py": (
         r"(FIELDS: .* = \()((?s:.*?))\n\)\n",
-        r'\1\2\n    Field("snow_cover", Numeric(low=0.0, high=100.0), "Other", "percent", "snow {0:.3g}"),'
-        "\n)\n",
+        r'\1\2\n    Field("snow_cover", Numeric(low=0.0, high=100.0), '
+        '"Other", "percent", "snow {0:.3g}"),\n)\n',
     ),
 }
 COUNT, BATCH, WIDTH, TOY_WIDTH = 24, 8, 32, 6  # 32: of the encoder "mu/8"
