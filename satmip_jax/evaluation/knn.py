@@ -54,7 +54,7 @@ def knn_predict(
 
     Args:
         bank: features that have labels; may be sharded over devices.
-        labels: of the bank; -1 is unlabelled: such rows do not vote, and their number is logged.
+        labels: of the bank; -1 is unlabelled: such rows do not vote.
         queries: features to classify; may be sharded over devices.
         k: number of neighbours that vote.
         num_classes: labels are 0 to num_classes - 1.
@@ -268,7 +268,7 @@ def check_features(name: str, features: ArrayLike) -> Float[Array, "n d"]:
 
 
 def check_labels(labels: ArrayLike, n: int, num_classes: int) -> Bool[np.ndarray, " n"]:
-    """Return which rows are labelled, and log how many are not; raise FeaturesError for others."""
+    """Return which rows are labelled, or raise FeaturesError unless labels are -1 or classes."""
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         raise FeaturesError(
@@ -283,7 +283,7 @@ def check_labels(labels: ArrayLike, n: int, num_classes: int) -> Bool[np.ndarray
         )
     labelled = labels >= 0
     if not labelled.all():
-        log.info("%d of %d rows of the bank have no label", int((~labelled).sum()), n)
+        log.debug("%d of %d rows of the bank have no label", int((~labelled).sum()), n)
     return labelled
 
 

@@ -204,7 +204,7 @@ def linear_predict(
 
     Args:
         bank: features that have labels; may be sharded over devices.
-        labels: of the bank; -1 is unlabelled: such rows are ignored, and their number is logged.
+        labels: of the bank; -1 is unlabelled: such rows are ignored.
         queries: features to classify; may be sharded over devices.
         num_classes: labels are 0 to num_classes - 1.
         held_out: rows of the bank, see `held_out_rows`.
@@ -250,7 +250,7 @@ def linear_predict(
     correct = np.asarray(predict(probe, bank)) == labels
     accuracies = correct[:, chosen_on & labelled].mean(axis=1)
     best = max(range(len(strengths)), key=lambda i: (accuracies[i], strengths[i]))
-    log.info(
+    log.debug(
         "linear probe: strength %g of %g to %g; accuracy on %d held-out rows: %.1f %%",
         strengths[best],
         min(strengths),

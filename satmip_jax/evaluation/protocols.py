@@ -199,7 +199,7 @@ def _classify(
             weight = fusion.choose_weight(
                 image, metadata, labels, *weigh_on, num_classes=num_classes
             )
-            log.info("both: the metadata have %g times the weight of the image", weight)
+            log.debug("both: the metadata have %g times the weight of the image", weight)
             pairs["both"] = (
                 fusion.fuse(image, metadata, weight),
                 fusion.fuse(image_query, metadata_query, weight),

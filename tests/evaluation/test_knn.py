@@ -173,7 +173,7 @@ def test_unlabelled_rows_do_not_vote_and_are_counted(caplog):
     (bank, labels), (queries, _) = blobs(200), blobs(50, seed=1)
     hidden = labels.copy()
     hidden[::3] = -1
-    with caplog.at_level(logging.INFO, logger="satmip_jax"):
+    with caplog.at_level(logging.DEBUG, logger="satmip_jax"):
         ours = predict(bank, hidden, queries, num_classes=6)
     assert "67 of 200 rows of the bank have no label" in caplog.text
     kept = hidden >= 0
