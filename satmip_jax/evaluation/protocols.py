@@ -88,7 +88,7 @@ def score(
         block: side of the spatial cells, degrees; 0 for no blocked scores. Those are
             cross-validated over cells, and n is the number of queries with a known location.
         tune: rows of the bank on which weights and strengths are chosen; by default a fifth of
-            it, in whole cells where locations are known.
+            it, by cells where locations are known.
 
     Raises:
         EvaluationError: there are no labels, or a protocol is unknown.

@@ -1,4 +1,4 @@
-"""Spatial blocks: cells of the earth that lie on one side of a split as a whole.
+"""Spatial blocks: cells of the earth, each completely on one side of a split.
 
 Neighbouring images share fields, buildings and weather, so a random split rewards recognizing the
 place: on EuroSAT the raw location classifies 73 % of a random split and 27 % of a spatial one.

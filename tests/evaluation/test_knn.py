@@ -1,4 +1,4 @@
-"""kNN against scikit-learn and against a plain search, on random and on adversarial features."""
+"""kNN against scikit-learn and an exhaustive search, on random and adversarial features."""
 
 import logging
 
@@ -202,8 +202,8 @@ def test_compute_is_float32_whatever_comes():
     assert cosine.dtype == jnp.float32
     exact = nearest(np.asarray(low[0], np.float32), np.asarray(low[1], np.float32), 5)[0]
     np.testing.assert_array_equal(cosine, exact)
-    whole = predict(bank.astype(np.float64), labels, queries.astype(np.float64), num_classes=6)
-    np.testing.assert_array_equal(whole, predict(bank, labels, queries, num_classes=6))
+    double = predict(bank.astype(np.float64), labels, queries.astype(np.float64), num_classes=6)
+    np.testing.assert_array_equal(double, predict(bank, labels, queries, num_classes=6))
 
 
 def test_sharded_over_devices():

@@ -1,4 +1,4 @@
-"""Rows of scores and their file."""
+"""Scores and their file."""
 
 import dataclasses
 import io
