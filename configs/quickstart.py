@@ -2,7 +2,7 @@
 
     satmip quickstart
 
-6 minutes on 2 cores; kNN accuracy 58.6 % from images (untrained 36.0, colour 33.8), seed 0: see
+6 minutes on 2 cores; kNN accuracy 57.8 % from images (untrained 36.0, colour 33.8), seed 0: see
 docs/results.md.
 """
 

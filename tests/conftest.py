@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def import_torchvision() -> None:
-    """torchvision for oracles, also where its compiled operators do not fit the torch there is."""
+    """Import torchvision, even if its compiled operators do not fit the installed torch."""
     torch = pytest.importorskip("torch")
     try:
         pytest.importorskip("torchvision")

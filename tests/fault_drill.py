@@ -1,12 +1,12 @@
-"""A fault drill: kill runs at random moments, damage files, and compare with an undisturbed run.
+"""Fault drill: kill runs at random moments, damage files, and compare with an undisturbed run.
 
     python -m tests.fault_drill --kills 50 [--processes 2] [--seed 0] [--out FOLDER]
 
 It starts `satmip prepare` and `satmip train` of a tiny config as real processes, ends them in every
-phase that can be told from outside (output and files), damages the newest checkpoint now and then,
-and gives the same command again until the run is done; then the next run begins, until all kills
-are used up. Each run must end with the undisturbed one's state and metrics, bit for bit. On an idle
-machine with two cores a kill takes about 10 s.
+phase that is visible from outside (output and files), damages the newest checkpoint now and then,
+and repeats the same command until the run is done. Then the next run begins, until all kills are
+used up. Each run must end with the state and the metrics of the undisturbed one, bit for bit. On an
+idle machine with two cores a kill takes about 10 s.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ TRAIN = (
     "--config.data.workers=0",
 )
 PHASES = ("start", "restore", "compile", "step", "save", "read back", "score")
-PATIENCE = 600.0  # seconds that a phase may be waited for, or an end
+PATIENCE = 600.0  # seconds to wait for a phase, or for the end of a run
 
 
 class DrillError(AssertionError):
-    """A run did what it must not; the message shows what it printed."""
+    """A run failed; the message shows its output."""
 
 
 @dataclass
 class Run:
-    """One start of a command, as one process or several, with what can be seen of it."""
+    """One start of a command, as one process or several, observed through output and files."""
 
     commands: list[list[str]]
     log: Path
@@ -75,7 +75,7 @@ class Run:
             ]
 
     def steps(self) -> set[int]:
-        """Steps of the checkpoints that are there."""
+        """Return the steps of the complete checkpoints."""
         folder = self.workdir / "checkpoints" if self.workdir else Path("/nowhere")
         return {int(p.name) for p in folder.glob("*") if p.name.isdigit()}
 
@@ -83,13 +83,13 @@ class Run:
         path = self.workdir / "metrics.jsonl" if self.workdir else Path("/nowhere")
         return path.read_bytes().count(b"\n") if path.is_file() else 0
 
-    def printed(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     def phase(self) -> str:
-        """What the run is doing, as far as output and files tell."""
+        """Return what the run is doing, by its output and files."""
         assert self.workdir is not None
-        if " M parameters" not in self.printed():
+        if " M parameters" not in self.output():
             return "restore" if self.before else "start"
         if self.saving():
             return "save"
@@ -103,27 +103,27 @@ class Run:
         return any(self.workdir.glob("checkpoints/*.orbax-checkpoint-tmp"))
 
     def wait_for(self, phase: str, draw: random.Random) -> bool:
-        """Wait until `phase` has come, and a little longer; False if the run ended before."""
+        """Wait for `phase`, and a little longer; return False if the run ended before."""
         begun = time.monotonic()
-        known = self.steps()
+        steps_before = self.steps()
         while time.monotonic() < begun + PATIENCE:
             if self.ended():
                 return False
             now = self.phase()
-            new = bool(self.steps() - known)
+            new = bool(self.steps() - steps_before)
             if phase in ("start", "restore") and time.monotonic() > begun + draw.uniform(0.5, 8):
                 return True
             if phase == now or (phase == "read back" and new):
                 pause = 0.0 if phase in ("read back", "save") else draw.expovariate(2)
                 time.sleep(min(pause, 3.0))
                 return True
-            if phase == "score" and "step 12:" not in self.printed() and 12 in self.steps():
+            if phase == "score" and "step 12:" not in self.output() and 12 in self.steps():
                 return True
             if PHASES.index(now) > PHASES.index(phase) and phase in ("compile",):
-                return True  # it was too short to be seen
+                return True  # it was too short to be observed
             time.sleep(0.002)
         self.end()
-        raise DrillError(f"no phase {phase!r} in {PATIENCE:.0f} s:\n{self.printed()}")
+        raise DrillError(f"no phase {phase!r} in {PATIENCE:.0f} s:\n{self.output()}")
 
     def ended(self) -> bool:
         return all(process.poll() is not None for process in self.processes)
@@ -144,11 +144,11 @@ class Run:
             return [process.wait(timeout=PATIENCE) for process in self.processes]
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
-            raise DrillError(f"no end in {PATIENCE:.0f} s:\n{self.printed()}") from None
+            raise DrillError(f"no end in {PATIENCE:.0f} s:\n{self.output()}") from None
 
 
 class Drill:
-    """The whole of it; `report` holds what to print."""
+    """A drill: its commands, its faults, and counts of their outcomes."""
 
     def __init__(self, out: Path, *, processes: int, seed: int) -> None:
         self.out, self.processes = out, processes
@@ -168,8 +168,8 @@ class Drill:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 address = f"127.0.0.1:{free.getsockname()[1]}"
-            together = ["--coordinator", address, "--processes", str(count), "--heartbeat", "10"]
-            commands = [[*command, *together, "--process", str(i)] for i in range(count)]
+            flags = ["--coordinator", address, "--processes", str(count), "--heartbeat", "10"]
+            commands = [[*command, *flags, "--process", str(i)] for i in range(count)]
         environment = {
             "XLA_FLAGS": "",
             "JAX_PLATFORMS": "cpu",
@@ -196,16 +196,16 @@ class Drill:
 
     def must_end_well(self, run: Run) -> None:
         if any(run.finish()):
-            raise DrillError(run.printed())
+            raise DrillError(run.output())
 
     # --- faults -----------------------------------------------------------------------------------
 
     def kill(self, run: Run, phase: str) -> str:
-        """End a run in one of several ways; returns how."""
+        """End a run in one of several ways; return which."""
         how = self.draw.choices(["kill -9", "SIGTERM", "SIGTERM twice"], [8, 1, 1])[0]
         if how == "kill -9":
-            # one of several processes, or all; of one the others must notice, and end by themselves
-            # (before they have met that takes minutes)
+            # one of several processes, or all. If it is one, the others must detect it and end by
+            # themselves, which takes minutes before they have joined.
             which = [None, *(range(self.processes) if phase not in ("start", "restore") else ())]
             run.signal(signal.SIGKILL, self.draw.choice(which) if self.processes > 1 else None)
             run.finish()
@@ -217,11 +217,11 @@ class Drill:
         codes = run.finish()
         allowed = {0, 130, -signal.SIGTERM}
         if self.processes == 1 and not allowed.issuperset(codes):
-            raise DrillError(f"{how} ended with {codes}:\n{run.printed()}")
+            raise DrillError(f"{how} ended with {codes}:\n{run.output()}")
         return how
 
     def damage(self, workdir: Path) -> str:
-        """Damage a file of the newest checkpoint, if it is not the only one; returns which."""
+        """Damage a file of the newest checkpoint, if there is another one; return how and which."""
         steps = sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
         if len(steps) < 2:
             return ""
@@ -263,7 +263,7 @@ class Drill:
             left = self.one_run(self.out / f"run{number}", left)
 
     def one_run(self, workdir: Path, left: int) -> int:
-        """Start until done, with at most `left` kills; returns how many are left then."""
+        """Start a run until it is done, with at most `left` kills; return how many are left."""
         damaged = ""
         while True:
             run = self.train(workdir)
@@ -278,7 +278,7 @@ class Drill:
             phase = wanted if wanted in ("read back", "score") else run.phase()
             left -= 1
             self.kills[phase, self.kill(run, phase)] += 1
-            if damaged and " M parameters" in run.printed():
+            if damaged and " M parameters" in run.output():
                 self.note_damage(damaged, run)
                 damaged = ""
             if not damaged and self.draw.random() < 0.4:
@@ -291,19 +291,20 @@ class Drill:
         return left
 
     def note_damage(self, damaged: str, run: Run) -> None:
-        seen = "is damaged" in run.printed()
-        self.damages[damaged.split(":")[0] + (", noticed" if seen else ", not noticed")] += 1
-        if not seen:
-            print(f"not noticed (harmless if the result is the same): {damaged}", flush=True)
+        detected = "is damaged and" in run.output()
+        outcome = "detected" if detected else "not detected"
+        self.damages[f"{damaged.split(':')[0]}, {outcome}"] += 1
+        if not detected:
+            print(f"not detected (harmless if the result is the same): {damaged}", flush=True)
 
     def compare_prepared(self) -> None:
         one, other = (self.out / name for name in ("shards", "shards_cut"))
         files = [*sorted(p.name for p in one.glob("*.array_record*")), "schema.json"]
         same = all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
-        self.outcomes["shards the same" if same else "differs"] += 1
+        self.outcomes["shards identical" if same else "differs"] += 1
 
     def compare(self, workdir: Path) -> None:
-        """State leaf by leaf and metrics row by row with those of the undisturbed run."""
+        """Compare state and metrics with those of the undisturbed run, leaf by leaf, row by row."""
         mine, whole = (f / "checkpoints" / str(STEPS) for f in (workdir, self.out / "whole"))
         records = [
             json.loads((f / "run" / "metadata").read_text())["leaves"] for f in (mine, whole)
@@ -315,7 +316,7 @@ class Drill:
                 different.append(name)
         rows = [_rows(folder) for folder in (workdir, self.out / "whole")]
         different += [] if rows[0] == rows[1] else ["metrics.jsonl"]
-        self.outcomes["differs" if different else "runs the same bit for bit"] += 1
+        self.outcomes["differs" if different else "runs identical bit for bit"] += 1
         if different:
             print(f"{workdir} differs in {', '.join(different[:10])}", flush=True)
 
@@ -339,9 +340,11 @@ def _rows(workdir: Path) -> list[dict[str, float]]:
 
 @click.command()
 @click.option("--kills", default=50, show_default=True, type=click.IntRange(1))
-@click.option("--processes", default=1, show_default=True, type=click.IntRange(1), help="Of a run.")
-@click.option("--seed", default=0, show_default=True, help="Of what is killed and damaged.")
-@click.option("--out", help="Keeps all files and outputs; a temporary folder otherwise.")
+@click.option(
+    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes per run."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+@click.option("--out", help="Folder that keeps all files and outputs.  [default: a temporary one]")
 def main(kills: int, processes: int, seed: int, out: str | None) -> None:
     folder = Path(out) if out else Path(tempfile.mkdtemp(prefix="fault_drill_"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -85,10 +85,11 @@ def test_from_nothing_to_scores(tmp_path):
     assert (tmp_path / "quick" / "page" / "index.html").is_file()
 
 
-def test_readme_commands_exist():
-    """Every option and file in the command lines of the README exists."""
-    readme = (REPOSITORY / "README.md").read_text()
-    commands = re.findall(r"^\s*(satmip \w+ .*|bash \S+.*)$", readme.replace("\\\n", ""), re.M)
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
+def test_documented_commands_exist(page):
+    """Every option and file in the command lines of the documentation exists."""
+    text = (REPOSITORY / page).read_text()
+    commands = re.findall(r"^\s*(satmip \w+ .*|bash \S+.*)$", text.replace("\\\n", ""), re.M)
     assert len(commands) >= 5
     for command in commands:
         words = command.split()

@@ -63,7 +63,7 @@ def record(state: PyTree) -> Record:
     Example:
         >>> from satmip_jax.checkpoints.integrity import record
         >>> record({"w": jnp.ones((2, 3))})
-        {'w': ['float32', [2, 3], '91ce6bbf61000000']}
+        {'w': ['float32', [2, 3], 'ae1ca2ace1000000']}
     """
     named = named_leaves(state)
     with ThreadPoolExecutor(cores()) as pool:
@@ -82,7 +82,7 @@ def record(state: PyTree) -> Record:
 
 
 def _local_sums(x: jax.Array) -> np.ndarray:
-    """Sums over the shards that this process counts: each part of the array is counted once."""
+    """Sum over the shards that this process counts; each part of the array is counted once."""
     total = np.zeros(2, np.uint64)
     for shard in x.addressable_shards:
         if shard.replica_id == 0:
@@ -92,7 +92,7 @@ def _local_sums(x: jax.Array) -> np.ndarray:
 
 
 def _sums(block: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """[sum of each element's bits times an odd number of its position, number of not finite ones].
+    """Return [sum of each element's bits times an odd number of its position, values not finite].
 
     Modulo 2^64. As the factors are odd, every change of a single element changes the sum.
 
@@ -218,5 +218,5 @@ def _leaf_problem(
 
 
 def _short(error: Exception) -> str:
-    """The first part of tensorstore's message; the whole specification follows it."""
+    """Return the first part of tensorstore's message; its specification follows."""
     return str(error).split(" [")[0][:300]

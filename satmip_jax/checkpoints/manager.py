@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 import satmip_jax
 from satmip_jax.checkpoints import integrity
+from satmip_jax.checkpoints.checked_restore import CheckpointError, restore_checked
 from satmip_jax.checkpoints.read_back import ReadBack, short_reason
 from satmip_jax.config.conversion import from_json, to_json
 from satmip_jax.distributed.multihost import is_main_process
@@ -33,15 +34,9 @@ from satmip_jax.metadata.schema import Schema, SchemaError
 
 PyTree = Any
 
+__all__ = ["CheckpointError", "Checkpoints", "SaveError"]
+
 log = logging.getLogger(__name__)
-
-# Errors of orbax on damaged files. Not RuntimeError: that is a device out of memory.
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError)
-MAX_LISTED = 20  # leaves in a message
-
-
-class CheckpointError(SatmipError, ValueError):
-    """A missing or unsuitable checkpoint; the message names each missing or misshapen leaf."""
 
 
 class SaveError(SatmipError, OSError):
@@ -97,7 +92,7 @@ class Checkpoints:
                 cleanup_tmp_directories=not self.read_only,
             ),
             item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
+                "state": ocp.StandardCheckpointHandler(),  # read by `restore_checked`
                 "run": ocp.JsonCheckpointHandler(),
             },
         )
@@ -307,7 +302,8 @@ class Checkpoints:
         damaged = {}
         for candidate in self._choose(step):
             try:
-                state = self._restore(abstract, candidate, partial=partial)
+                folder = self.folder / str(candidate)
+                state = restore_checked(folder, abstract, partial=partial)
             except integrity.DamagedError as error:
                 damaged[candidate] = str(error)
                 continue
@@ -324,74 +320,6 @@ class Checkpoints:
             f"no checkpoint in {self.folder} is intact:\n  {reasons}\n"
             "Copy an intact one there, or train in another workdir."
         )
-
-    def _restore(self, abstract: PyTree, step: int, *, partial: bool) -> PyTree:
-        """Restore a checkpoint after its leaves were read and compared with its record.
-
-        Args:
-            abstract: the state, or a part of it.
-            step: of the checkpoint.
-            partial: neither check nor read leaves that are not in `abstract`.
-
-        Raises:
-            DamagedError: it is damaged, on this or on another process.
-            CheckpointError: it is of another model.
-        """
-        folder = self.folder / str(step)
-        problem = ""
-        try:
-            stored = integrity.checked_record(integrity.read_run(folder))
-        except integrity.DamagedError as error:
-            problem = str(error)
-        else:
-            wanted = integrity.named_leaves(abstract)
-            if partial:
-                tops = {name.split(".")[0] for name in wanted}
-                stored = {n: entry for n, entry in stored.items() if n.split(".")[0] in tops}
-            self._compare(wanted, stored, step)
-            # from here on, sizes are known to be the model's, even in an untrusted checkpoint
-            problem = integrity.find_problem(folder / "state", stored)
-        if jax.process_count() > 1:
-            problems = multihost_utils.process_allgather(np.array([bool(problem)]))
-            if problems.any() and not problem:
-                problem = "damaged on another process"
-        if problem:
-            raise integrity.DamagedError(problem)
-        try:
-            return self._read(abstract, step, partial=partial)
-        except UNREADABLE as error:  # files beside the leaves are damaged
-            raise integrity.DamagedError(f"cannot be restored: {short_reason(error)}") from error
-
-    def _read(self, abstract: PyTree, step: int, *, partial: bool) -> PyTree:
-        if not partial:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            return self._manager.restore(step, args=args)["state"]
-        # StandardRestore has no partial restore
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            return reader.restore(
-                self.folder / str(step) / "state",
-                args=ocp.args.PyTreeRestore(
-                    abstract,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                    partial_restore=True,
-                ),
-            )
-
-    def _compare(self, wanted: Mapping[str, Any], stored: integrity.Record, step: int) -> None:
-        """Raise CheckpointError with each leaf that differs in presence, shape or dtype."""
-        problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
-        problems += [f"unexpected {name}" for name in sorted(stored.keys() - wanted.keys())]
-        for name in sorted(wanted.keys() & stored.keys()):
-            (dtype, shape, _), leaf = stored[name], wanted[name]
-            if (dtype, shape) != (str(leaf.dtype), [*leaf.shape]):
-                problems.append(f"{name} is {dtype}{shape}, expected {leaf.dtype}{[*leaf.shape]}")
-        if problems:
-            listed = "\n  ".join(problems[:MAX_LISTED])
-            listed += "\n  ..." if len(problems) > MAX_LISTED else ""
-            raise CheckpointError(
-                f"checkpoint {step} in {self.folder} is of another model; {len(problems)} leaves "
-                f"differ:\n  {listed}\nUse the config it was trained with, or another workdir."
-            )
 
     def run(self, step: int | None = None) -> tuple[ConfigDict, Schema]:
         """Return the config and the schema that were saved with a checkpoint.

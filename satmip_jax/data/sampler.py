@@ -1,6 +1,6 @@
 """The order of samples: a pure function of the seed, the number of examples and the batch size.
 
-All record numbers are shuffled, in every epoch anew, and divided into global batches. Each process
+All record numbers are shuffled, again in every epoch, and divided into global batches. Each process
 takes its rows of every batch. So the position in the data is the step, a resumed run needs no other
 state, and any number of worker processes or hosts sees the same batches.
 """

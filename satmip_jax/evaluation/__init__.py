@@ -1,0 +1,1 @@
+"""Evaluation: features of a data set, and how well they classify it."""

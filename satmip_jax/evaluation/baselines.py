@@ -148,7 +148,7 @@ def _patch_projections(filters: Array, images: Array) -> Array:
 
 
 def _pool(values: Array) -> Array:
-    """Mean and standard deviation over the image, (b, h, w, c) -> (b, 2c)."""
+    """Return mean and standard deviation over the image, (b, h, w, c) -> (b, 2c)."""
     return jnp.concatenate([jnp.mean(values, axis=(1, 2)), jnp.std(values, axis=(1, 2))], axis=1)
 
 
@@ -170,17 +170,17 @@ def _in_chunks(function: Callable[[Array], Array], images: np.ndarray) -> np.nda
 
 
 def _colour(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
-    """Mean and standard deviation of each channel."""
+    """Return mean and standard deviation of each channel."""
     return {"image": colour_statistics(batch["image"])}
 
 
 def _patches(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
-    """Pooled random projections of patches."""
+    """Return pooled random projections of patches."""
     return {"image": patch_projections(batch["image"])}
 
 
 def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
-    """The metadata fields themselves; for "both", beside colour statistics."""
+    """Return the metadata fields themselves; for "both", also colour statistics."""
     raw = tabular.raw_features(batch["metadata"], schema, schema.select_fields(fields))
     return _colour(batch, schema, fields) | {"metadata": np.asarray(raw)}
 

@@ -1,6 +1,6 @@
 """Nearest-neighbour classification of features, on the device.
 
-Two norms of the field, and they differ: state which one a number used.
+Two conventions are common and give different numbers; report which one you used.
 
 * `vote="majority"`: the k = 5 nearest by cosine, one vote each. The practice of the SatMIP authors;
   equal to scikit-learn's `KNeighborsClassifier(k, metric="cosine", algorithm="brute")`.
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from satmip_jax.errors import SatmipError
 
@@ -32,54 +33,54 @@ log = logging.getLogger(__name__)
 
 
 class FeaturesError(SatmipError, ValueError):
-    """Features, labels or options that kNN cannot work with; the message says which and why."""
+    """Features, labels or options that cannot be used; the message says which and why."""
 
 
 def knn_predict(
-    bank: ArrayLike,
-    labels: ArrayLike,
-    queries: ArrayLike,
+    bank: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
+    queries: Float[ArrayLike, "m d"],
     *,
     k: int = 5,
     num_classes: int,
     vote: Vote = "majority",
     temperature: float = 0.07,
-    groups: tuple[ArrayLike, ArrayLike] | None = None,
-) -> Array:
-    """The class of each query by a vote of its k nearest in the bank.
+    groups: tuple[Int[ArrayLike, " n"], Int[ArrayLike, " m"]] | None = None,
+) -> Int32[Array, " m"]:
+    """Return the class of each query by a vote of its k nearest neighbours in the bank.
 
-    Features are cast to float32 and L2-normalised here (a zero vector is at cosine 0 from all).
-    Of equally near neighbours the first of the bank is taken, of equal votes the smallest class.
+    Features are cast to float32 and normalised to unit length (a zero vector has cosine 0 with
+    all). Ties between neighbours go to the first in the bank, ties between classes to the smallest.
 
     Args:
-      bank: (n, d) features that have labels.
-      labels: (n,) integers; -1 is unlabelled: such rows do not vote, and their number is logged.
-      queries: (m, d) features to classify. Bank and queries may be sharded over devices.
-      k: neighbours that vote.
-      num_classes: labels are 0 to num_classes - 1.
-      vote: "majority", one vote each, or "weighted", exp(cosine / temperature) each.
-      temperature: of the weighted vote.
-      groups: int (n,) and (m,), the groups of bank and queries: a neighbour is of another group.
-        `(np.arange(n), np.arange(n))` leaves one out of a bank that is its own queries.
-
-    Returns:
-      int32 (m,).
+        bank: features that have labels; may be sharded over devices.
+        labels: of the bank; -1 is unlabelled: such rows do not vote.
+        queries: features to classify; may be sharded over devices.
+        k: number of neighbours that vote.
+        num_classes: labels are 0 to num_classes - 1.
+        vote: "majority", one vote each, or "weighted", exp(cosine / temperature) each.
+        temperature: of the weighted vote.
+        groups: of bank and queries; neighbours from the query's own group do not vote.
+            `(np.arange(n), np.arange(n))` is leave-one-out for a bank that is its own queries.
 
     Raises:
-      FeaturesError: shapes that do not fit, labels out of range, features that are not finite,
-        fewer labelled rows than k.
+        FeaturesError: shapes do not match, labels are out of range, features are not finite, or
+            there are fewer labelled rows than k.
 
     Example:
-      >>> predicted = knn_predict(train, train_labels, test, k=5, num_classes=10)
-      >>> accuracy(test_labels, predicted)
+        >>> from satmip_jax.evaluation.knn import knn_predict
+        >>> bank, labels = np.eye(3, dtype=np.float32), np.array([0, 1, 2])
+        >>> queries = np.array([[0.1, 0.9, 0.0], [0.0, 0.2, 0.8]], np.float32)
+        >>> np.asarray(knn_predict(bank, labels, queries, k=1, num_classes=3))
+        array([1, 2], dtype=int32)
     """
     if vote not in ("majority", "weighted"):
-        raise FeaturesError(f"vote is {vote!r}: 'majority' or 'weighted'")
+        raise FeaturesError(f"vote is {vote!r}: expected 'majority' or 'weighted'")
     if not temperature > 0:
-        raise FeaturesError(f"temperature is {temperature}: needs to be above 0")
+        raise FeaturesError(f"temperature is {temperature}: expected a number above 0")
     bank, queries = check_features("bank", bank), check_features("queries", queries)
-    usable = check_labels(labels, len(bank), num_classes)
-    similarity, index = nearest(bank, queries, k, usable=usable, groups=groups)
+    labelled = check_labels(labels, len(bank), num_classes)
+    similarity, index = nearest(bank, queries, k, usable=labelled, groups=groups)
     if not len(queries):
         return jnp.zeros(0, jnp.int32)
     weighted_by = jnp.float32(temperature) if vote == "weighted" else None
@@ -88,16 +89,16 @@ def knn_predict(
 
 
 def knn_classify(
-    bank: np.ndarray,
-    queries: np.ndarray,
-    labels: np.ndarray,
-    held_out: np.ndarray,
+    bank: Float[np.ndarray, "n d"],
+    queries: Float[np.ndarray, "m d"],
+    labels: Int[np.ndarray, " n"],
+    held_out: Bool[np.ndarray, " n"],
     num_classes: int,
     *,
     k: int,
     vote: Vote,
     temperature: float = 0.07,
-) -> np.ndarray:
+) -> Int32[np.ndarray, " m"]:
     """Classify as a protocol, see `Protocol.classify`; k is cut to the number of labelled rows."""
     del held_out  # nothing is chosen
     k = min(k, int((labels >= 0).sum()))
@@ -106,29 +107,37 @@ def knn_classify(
 
 
 def nearest(
-    bank: ArrayLike,
-    queries: ArrayLike,
+    bank: Float[ArrayLike, "n d"],
+    queries: Float[ArrayLike, "m d"],
     k: int,
     *,
-    usable: ArrayLike | None = None,
-    groups: tuple[ArrayLike, ArrayLike] | None = None,
+    usable: Bool[ArrayLike, " n"] | None = None,
+    groups: tuple[Int[ArrayLike, " n"], Int[ArrayLike, " m"]] | None = None,
     query_chunk: int = QUERY_CHUNK,
     bank_chunk: int = BANK_CHUNK,
-) -> tuple[Array, Array]:
-    """The k rows of the bank of highest cosine with each query, nearest first.
+) -> tuple[Float32[Array, "m k"], Int32[Array, "m k"]]:
+    """Return the k rows of the bank with the highest cosine for each query, nearest first.
 
     Args:
-      bank: (n, d); queries: (m, d).
-      k: how many.
-      usable: bool (n,), the rows that may be neighbours; all of them by default.
-      groups: int (n,) and (m,): rows of a query's own group are no neighbours of it.
-      query_chunk, bank_chunk: rows compared at a time; query_chunk * bank_chunk numbers are held.
+        bank: rows to search.
+        queries: rows to search for.
+        k: number of neighbours.
+        usable: rows that may be neighbours; all by default.
+        groups: of bank and queries; rows of a query's own group are not its neighbours.
+        query_chunk: queries compared at a time.
+        bank_chunk: rows compared at a time; memory is that of query_chunk * bank_chunk cosines.
 
     Returns:
-      cosine float32 (m, k) and row of the bank int32 (m, k).
+        The cosines, and the rows of the bank.
 
     Raises:
-      FeaturesError: shapes that do not fit, features that are not finite, too few rows for k.
+        FeaturesError: shapes do not match, features are not finite, or there are fewer rows than k.
+
+    Example:
+        >>> from satmip_jax.evaluation.knn import nearest
+        >>> cosine, row = nearest(np.eye(3, dtype=np.float32), np.ones((1, 3), np.float32), 2)
+        >>> np.asarray(cosine).round(3), np.asarray(row)
+        (array([[0.577, 0.577]], dtype=float32), array([[0, 1]], dtype=int32))
     """
     bank, queries = check_features("bank", bank), check_features("queries", queries)
     n, m = len(bank), len(queries)
@@ -138,16 +147,18 @@ def nearest(
             "take both from the same encoder"
         )
     if min(query_chunk, bank_chunk) < 1:
-        raise FeaturesError(f"chunks of {query_chunk} and {bank_chunk} rows: needs 1 or more")
+        raise FeaturesError(f"chunks of {query_chunk} and {bank_chunk} rows: expected 1 or more")
     usable = np.ones(n, bool) if usable is None else np.asarray(usable)
     if usable.shape != (n,) or usable.dtype != bool:
         raise FeaturesError(f"usable is {usable.dtype} {usable.shape}: expected bool ({n},)")
     available = int(usable.sum())
-    if groups is not None:
-        groups = _check_groups(groups, n, m)
-        available -= _largest(groups, usable)
+    numbered = None if groups is None else _number_groups(groups, n, m)
+    if numbered is not None:
+        available -= _largest_own_group(numbered, usable)
     if not 1 <= k <= available:
-        advice = f"choose k from 1 to {available}" if available > 0 else "it needs labelled rows"
+        advice = (
+            f"choose k from 1 to {available}" if available > 0 else "the bank needs labelled rows"
+        )
         raise FeaturesError(
             f"k is {k}, and {max(available, 0)} of the bank's {n} rows can be neighbours: {advice}"
         )
@@ -157,7 +168,7 @@ def nearest(
         bank,
         jnp.asarray(usable),
         queries,
-        groups,
+        numbered,
         k=k,
         query_chunk=min(query_chunk, m),
         bank_chunk=min(bank_chunk, n),
@@ -179,25 +190,25 @@ def _nearest(
     bank_chunks, query_chunks = -(-n // bank_chunk), -(-m // query_chunk)
 
     def search(chunk: Array) -> tuple[Array, Array]:
-        # The last chunk begins early, to be of the same size; what is seen twice is dropped.
+        # The last chunk starts early, to have the same size; rows compared twice are dropped.
         first_query = jnp.minimum(chunk * query_chunk, m - query_chunk)
-        some = _normalise(lax.dynamic_slice_in_dim(queries, first_query, query_chunk))
+        rows_of_chunk = _normalize(lax.dynamic_slice_in_dim(queries, first_query, query_chunk))
         if groups is not None:
-            own = lax.dynamic_slice_in_dim(groups[1], first_query, query_chunk)
+            query_groups = lax.dynamic_slice_in_dim(groups[1], first_query, query_chunk)
 
         def merge(best: tuple[Array, Array], chunk: Array) -> tuple[tuple[Array, Array], None]:
             first = jnp.minimum(chunk * bank_chunk, n - bank_chunk)
-            rows = _normalise(lax.dynamic_slice_in_dim(bank, first, bank_chunk))
+            rows = _normalize(lax.dynamic_slice_in_dim(bank, first, bank_chunk))
             # (q, d) . (r, d) -> (q, r)
-            cosine = jnp.einsum("qd,rd->qr", some, rows, precision=lax.Precision.HIGHEST)
+            cosine = jnp.einsum("qd,rd->qr", rows_of_chunk, rows, precision=lax.Precision.HIGHEST)
             index = first + jnp.arange(bank_chunk, dtype=jnp.int32)[None]
             allowed = lax.dynamic_slice_in_dim(usable, first, bank_chunk)[None]
             allowed &= index >= chunk * bank_chunk
             if groups is not None:
-                theirs = lax.dynamic_slice_in_dim(groups[0], first, bank_chunk)
-                allowed = allowed & (theirs[None] != own[:, None])
+                bank_groups = lax.dynamic_slice_in_dim(groups[0], first, bank_chunk)
+                allowed = allowed & (bank_groups[None] != query_groups[:, None])
             cosine = jnp.where(allowed, cosine, -jnp.inf)
-            # The best so far come first and top_k is stable: equals are taken in the bank's order.
+            # The best so far come first and top_k is stable: ties keep the order of the bank.
             cosine = jnp.concatenate([best[0], cosine], axis=1)
             index = jnp.broadcast_to(index, (query_chunk, bank_chunk))
             index = jnp.concatenate([best[1], index], axis=1)
@@ -207,13 +218,13 @@ def _nearest(
         none = jnp.full((query_chunk, k), -jnp.inf), jnp.zeros((query_chunk, k), jnp.int32)
         return lax.scan(merge, none, jnp.arange(bank_chunks, dtype=jnp.int32))[0]
 
-    found = lax.map(search, jnp.arange(query_chunks, dtype=jnp.int32))
-    seen_twice = query_chunks * query_chunk - m
+    chunks = lax.map(search, jnp.arange(query_chunks, dtype=jnp.int32))
+    repeated = query_chunks * query_chunk - m
 
-    def join(chunks: Array) -> Array:
-        return jnp.concatenate([chunks[:-1].reshape(-1, k), chunks[-1, seen_twice:]])
+    def join(parts: Array) -> Array:
+        return jnp.concatenate([parts[:-1].reshape(-1, k), parts[-1, repeated:]])
 
-    return join(found[0]), join(found[1])
+    return join(chunks[0]), join(chunks[1])
 
 
 @partial(jax.jit, static_argnames="num_classes")
@@ -221,15 +232,18 @@ def _vote(similarity: Array, labels: Array, temperature: Array | None, num_class
     if temperature is None:
         weight = jnp.ones_like(similarity)
     else:
-        # relative to the nearest: the same winner, and no overflow at any temperature
+        # relative to the nearest: the same winner, without overflow at any temperature
         weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
     is_class = labels[:, :, None] == jnp.arange(num_classes, dtype=jnp.int32)[None, None]
     votes = jnp.sum(jnp.where(is_class, weight[:, :, None], 0), axis=1)  # (m, classes)
     return jnp.argmax(votes, axis=1).astype(jnp.int32)
 
 
-def _normalise(rows: Array) -> Array:
-    """Rows of length 1 in float32; zero rows stay zero, and squares neither over- nor underflow."""
+def _normalize(rows: Array) -> Array:
+    """Scale rows to unit length in float32; zero rows stay zero, no square over- or underflows.
+
+    `losses.contrastive.normalize` is simpler; features of any scale are scored here.
+    """
     rows = rows.astype(jnp.float32)
     largest = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
     rows = rows / jnp.where(largest > 0, largest, 1)
@@ -237,7 +251,8 @@ def _normalise(rows: Array) -> Array:
     return rows / jnp.where(length > 0, length, 1)
 
 
-def check_features(name: str, features: ArrayLike) -> Array:
+def check_features(name: str, features: ArrayLike) -> Float[Array, "n d"]:
+    """Return features as a device array, or raise FeaturesError unless they are finite rows."""
     features = jnp.asarray(features)
     if features.ndim != 2 or features.shape[1] == 0:
         raise FeaturesError(f"{name} is of shape {features.shape}: expected (rows, features)")
@@ -252,8 +267,8 @@ def check_features(name: str, features: ArrayLike) -> Array:
     return features
 
 
-def check_labels(labels: ArrayLike, n: int, num_classes: int) -> np.ndarray:
-    """Which rows are labelled; says how many are not."""
+def check_labels(labels: ArrayLike, n: int, num_classes: int) -> Bool[np.ndarray, " n"]:
+    """Return which rows are labelled, or raise FeaturesError unless labels are -1 or classes."""
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
         raise FeaturesError(
@@ -266,14 +281,14 @@ def check_labels(labels: ArrayLike, n: int, num_classes: int) -> np.ndarray:
             f"label {labels[outside][0]} of row {int(outside.argmax())}: expected 0 to "
             f"{num_classes - 1}, or -1 for unlabelled ({int(outside.sum())} rows are outside)"
         )
-    usable = labels >= 0
-    if not usable.all():
-        log.info("%d of %d rows of the bank have no label", int((~usable).sum()), n)
-    return usable
+    labelled = labels >= 0
+    if not labelled.all():
+        log.debug("%d of %d rows of the bank have no label", int((~labelled).sum()), n)
+    return labelled
 
 
-def _check_groups(groups: tuple[ArrayLike, ArrayLike], n: int, m: int) -> tuple[Array, Array]:
-    """Both as small numbers, which an int32 holds whatever the groups are called."""
+def _number_groups(groups: tuple[ArrayLike, ArrayLike], n: int, m: int) -> tuple[Array, Array]:
+    """Replace group names, integers of any size, by int32 numbers from 0."""
     bank, queries = (np.asarray(g) for g in groups)
     if bank.shape != (n,) or queries.shape != (m,):
         raise FeaturesError(
@@ -281,12 +296,12 @@ def _check_groups(groups: tuple[ArrayLike, ArrayLike], n: int, m: int) -> tuple[
             f"and ({m},) of the queries"
         )
     names = np.unique(np.concatenate([bank, queries]))
-    small = [jnp.asarray(np.searchsorted(names, g), jnp.int32) for g in (bank, queries)]
-    return small[0], small[1]
+    numbered = [jnp.asarray(np.searchsorted(names, g), jnp.int32) for g in (bank, queries)]
+    return numbered[0], numbered[1]
 
 
-def _largest(groups: tuple[Array, Array], usable: np.ndarray) -> int:
-    """How many neighbours a query loses at most to its own group."""
+def _largest_own_group(groups: tuple[Array, Array], usable: np.ndarray) -> int:
+    """Return the largest number of neighbours that a query loses to its own group."""
     bank, queries = (np.asarray(g) for g in groups)
     names = 1 + max(bank.max(initial=0), queries.max(initial=0))
     return int(np.bincount(bank[usable], minlength=names)[queries].max(initial=0))

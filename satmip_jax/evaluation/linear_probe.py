@@ -1,15 +1,16 @@
 """Linear probe: multinomial logistic regression of features, solved on the device.
 
-For every strength of the penalty the minimum over coefficients W (classes, d) and intercepts b of
+For each strength of the penalty the probe minimizes, over coefficients W (classes, d) and
+intercepts b,
 
     mean over rows of the cross-entropy of softmax(W x + b)  +  strength / 2 * |W|^2
 
-where the mean is weighted if rows have weights. Intercepts are not penalised. It is the objective
-of scikit-learn's `LogisticRegression(C)` divided by C n, with C = 1 / (strength n), n the sum of
-the weights. Because it is a mean, a strength chosen on some of the rows fits all of them as well.
-(Of two classes scikit-learn fits one vector, the difference of our two: C = 2 / (strength n).)
+The mean is weighted if rows have weights, and intercepts are not penalized. This is the objective
+of scikit-learn's `LogisticRegression(C)` divided by C n, with C = 1 / (strength n) and n the sum of
+the weights. As it is a mean, a strength chosen on a part of the rows fits all of them as well. (For
+two classes scikit-learn fits one vector, the difference of our two: C = 2 / (strength n).)
 
-How it is solved: `logistic`.
+`logistic_solver` describes how it is solved.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 from numpy.typing import NDArray
 
 from satmip_jax.evaluation import logistic_solver
@@ -45,94 +48,102 @@ class Fit:
     """Solutions for s strengths.
 
     Attributes:
-      strengths: float32 (s,), as given.
-      coefficients: float32 (s, classes, d); 0 for a class that has no rows.
-      intercepts: float32 (s, classes); -infinity for a class that has no rows: it is never
-        predicted.
-      objective: float32 (s,), the minimum.
-      iterations: int32 (s,).
-      converged: bool (s,), False where it was stopped by `max_iter` or by rounding.
+        strengths: as given.
+        coefficients: 0 for a class without rows.
+        intercepts: -infinity for a class without rows, so it is never predicted.
+        objective: the minimum.
+        iterations: of the solver.
+        converged: False where `max_iter` or rounding stopped the solver.
     """
 
-    strengths: NDArray[np.float32]
-    coefficients: Array
-    intercepts: Array
-    objective: NDArray[np.float32]
-    iterations: NDArray[np.int32]
-    converged: NDArray[np.bool_]
+    strengths: Float32[np.ndarray, " s"]
+    coefficients: Float32[Array, "s classes d"]
+    intercepts: Float32[Array, "s classes"]
+    objective: Float32[np.ndarray, " s"]
+    iterations: Int32[np.ndarray, " s"]
+    converged: Bool[np.ndarray, " s"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How `linear_predict` chose: held-out accuracy (s,) of each strength, and the one taken."""
+    """The strength that `linear_predict` chose, and why.
+
+    Attributes:
+        strengths: the candidates.
+        held_out_accuracy: of each candidate, a fraction.
+        strength: the chosen one.
+        converged: whether the solver converged for it, on all rows.
+    """
 
     strengths: tuple[float, ...]
-    held_out_accuracy: NDArray[np.float64]
+    held_out_accuracy: Float64[np.ndarray, " s"]
     strength: float
     converged: bool
 
 
 def fit(
-    features: ArrayLike,
-    labels: ArrayLike,
+    features: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
     *,
     num_classes: int,
     strengths: Sequence[float],
-    weights: ArrayLike | None = None,
+    weights: Float[ArrayLike, " n"] | Int[ArrayLike, " n"] | Bool[ArrayLike, " n"] | None = None,
     tolerance: float = TOLERANCE,
     max_iter: int = MAX_ITER,
 ) -> Fit:
-    """Minimise the objective above for each of the strengths.
+    """Minimize the objective of the linear probe for each strength of the penalty.
 
-    Features should be standardised: a penalty on W only means the same for features of the same
-    scale, and float32 tells no features of scale 1 apart beside others of scale 1e6. Strengths are
-    solved `TOGETHER` under vmap. Memory: a copy of the features, and some five arrays of scores,
-    each of at most `MAX_SCORES` numbers or those of one strength, (classes, n).
+    Features should be standardised: a penalty on W means the same only for features of the same
+    scale, and float32 loses features of scale 1 beside others of scale 1e6. `TOGETHER` strengths
+    are solved at a time. Memory: a copy of the features, and about five arrays of scores, each of
+    at most `MAX_SCORES` numbers or those of one strength, (classes, n).
 
     Args:
-      features: (n, d), computed with in float32. Rows may be sharded over devices.
-      labels: (n,) integers from 0; -1 is unlabelled: such rows have no influence.
-      num_classes: labels are 0 to num_classes - 1.
-      strengths: s numbers above 0.
-      weights: (n,) of the rows, 0 or more; 0 leaves a row out. 1 by default.
-      tolerance: stops where |g| <= tolerance * sqrt(objective), with g the gradient in the scaled
-        coordinates, in which |g|^2 / 2 is about what a Newton step still gains. With the default
-        the objective is within 2e-4 of its minimum (measured; relative).
-      max_iter: stops there at the latest, which is logged.
+        features: computed with in float32; rows may be sharded over devices.
+        labels: -1 is unlabelled: such rows have no influence.
+        num_classes: labels are 0 to num_classes - 1.
+        strengths: numbers above 0.
+        weights: of the rows, 0 or more; 0 leaves a row out. 1 by default.
+        tolerance: stop where |g| <= tolerance * sqrt(objective), with g the gradient in the scaled
+            coordinates, in which |g|^2 / 2 is about what a Newton step still gains. With the
+            default the objective is within 2e-4 of its minimum (measured; relative).
+        max_iter: largest number of iterations; reaching it is logged.
 
     Raises:
-      FeaturesError: shapes that do not fit, features that are not finite or too large for float32,
-        labels or weights out of range, labelled rows of fewer than two classes.
+        FeaturesError: shapes do not match, features are not finite or too large for float32, labels
+            or weights are out of range, or the labelled rows have fewer than two classes.
 
     Example:
-      >>> probe = fit(train, train_labels, num_classes=10, strengths=[1e-4, 1e-2])
-      >>> probe.coefficients.shape
-      (2, 10, 128)
+        >>> from satmip_jax.evaluation.linear_probe import fit
+        >>> features = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+        >>> probe = fit(features, np.arange(40) % 10, num_classes=10, strengths=[1e-4, 1e-2])
+        >>> probe.coefficients.shape
+        (2, 10, 8)
     """
     features = check_features("features", features)
-    used = np.where(check_labels(labels, len(features), num_classes), 1, 0).astype(np.float32)
+    row_weights = check_labels(labels, len(features), num_classes).astype(np.float32)
     if weights is not None:
-        given = np.asarray(weights, np.float32)
-        if given.shape != used.shape or not (np.isfinite(given) & (given >= 0)).all():
+        factors = np.asarray(weights, np.float32)
+        if factors.shape != row_weights.shape or not (np.isfinite(factors) & (factors >= 0)).all():
             raise FeaturesError(
-                f"weights are {given.shape} from {given.min(initial=0)} to "
-                f"{given.max(initial=0)}: expected {used.shape}, finite, 0 or more"
+                f"weights are {factors.shape} from {factors.min(initial=0)} to "
+                f"{factors.max(initial=0)}: expected {row_weights.shape}, finite, 0 or more"
             )
-        used = used * given
+        row_weights = row_weights * factors
     if not len(strengths) or not all(np.isfinite(x) and x > 0 for x in strengths):
         raise FeaturesError(f"strengths are {list(strengths)}: expected numbers above 0")
     labels = np.asarray(labels).astype(np.int32)
-    if len(classes := np.unique(labels[used > 0])) < 2:
+    if len(classes := np.unique(labels[row_weights > 0])) < 2:
         raise FeaturesError(
-            f"of {len(used)} rows {int((used > 0).sum())} can be used, of {len(classes)} classes: "
-            "logistic regression needs two classes"
+            f"of {len(row_weights)} rows {int((row_weights > 0).sum())} can be used, of "
+            f"{len(classes)} classes: logistic regression needs two classes"
         )
-    order = np.argsort(strengths)[::-1]  # alike strengths need alike numbers of iterations
-    together = min(TOGETHER, len(order), max(1, MAX_SCORES // (num_classes * len(used))))
+    order = np.argsort(strengths)[::-1]  # similar strengths need similar numbers of iterations
+    together = min(TOGETHER, len(order), max(1, MAX_SCORES // (num_classes * len(row_weights))))
     solved = logistic_solver.solve(
         features,
         labels,
-        used,
+        row_weights,
         np.asarray(strengths, np.float32)[order],
         np.float32(tolerance),
         np.int32(max_iter),
@@ -145,7 +156,7 @@ def fit(
         raise FeaturesError(TOO_LARGE)
     for i in np.flatnonzero(~converged).tolist():
         log.warning(
-            "linear probe: strength %g did not converge in %d iterations, its objective is %g",
+            "linear probe: strength %g did not converge in %d iterations; its objective is %g",
             strengths[i],
             iterations[i],
             objective[i],
@@ -160,48 +171,59 @@ def fit(
     )
 
 
-def predict(probe: Fit, queries: ArrayLike) -> Array:
-    """The likeliest class of each query (m, d) by each of the s strengths: int32 (s, m)."""
+def predict(probe: Fit, queries: Float[ArrayLike, "m d"]) -> Int32[Array, "s m"]:
+    """Return the most likely class of each query, for each of the s strengths.
+
+    Args:
+        probe: from `fit`.
+        queries: features from the same encoder.
+
+    Raises:
+        FeaturesError: shapes do not match, or features are not finite.
+    """
     queries = check_features("queries", queries)
     _check_width("probe", probe.coefficients, queries)
     return _predict(probe.coefficients, probe.intercepts, queries)
 
 
 def linear_predict(
-    bank: ArrayLike,
-    labels: ArrayLike,
-    queries: ArrayLike,
+    bank: Float[ArrayLike, "n d"],
+    labels: Int[ArrayLike, " n"],
+    queries: Float[ArrayLike, "m d"],
     *,
     num_classes: int,
-    held_out: ArrayLike,
+    held_out: Bool[ArrayLike, " n"],
     strengths: Sequence[float] = STRENGTHS,
-) -> tuple[Array, Choice]:
+) -> tuple[Int32[Array, " m"], Choice]:
     """Classify by a linear probe whose strength is chosen on the held-out rows of the bank.
 
-    It is fitted to the other rows with every strength; the one that classifies most of the held-out
-    rows rightly (of equals the strongest) is fitted to all rows, and classifies the queries.
-    Features should be standardised. Bank and queries are divided by one number here, which gives
-    the bank's features a variance of 1 on average, so that strengths do not depend on their units.
+    The probe is fitted to the other rows with every strength. The strength that classifies most of
+    the held-out rows correctly (of equals the strongest) is fitted to all rows, and classifies the
+    queries. Features should be standardised. Bank and queries are divided by one number, which
+    gives the bank's features a mean variance of 1, so that strengths do not depend on their units.
 
     Args:
-      bank: (n, d) features that have labels.
-      labels: (n,) integers; -1 is unlabelled: such rows are ignored, and their number is logged.
-      queries: (m, d) features to classify. Bank and queries may be sharded over devices.
-      num_classes: labels are 0 to num_classes - 1.
-      held_out: bool (n,), see `held_out_rows`.
-      strengths: of the penalty, see `fit`.
+        bank: features that have labels; may be sharded over devices.
+        labels: of the bank; -1 is unlabelled: such rows are ignored.
+        queries: features to classify; may be sharded over devices.
+        num_classes: labels are 0 to num_classes - 1.
+        held_out: rows of the bank, see `held_out_rows`.
+        strengths: of the penalty, see `fit`.
 
     Returns:
-      int32 (m,), and the `Choice`.
+        The classes, and how the strength was chosen.
 
     Raises:
-      FeaturesError: as `fit`; no labelled row is held out, or those that are not have one class.
+        FeaturesError: as for `fit`; no labelled row is held out, or the others have one class.
 
     Example:
-      >>> held_out = held_out_rows(train_labels)
-      >>> predicted, choice = linear_predict(
-      ...     train, train_labels, test, num_classes=10, held_out=held_out)
-      >>> accuracy(test_labels, predicted)
+        >>> from satmip_jax.evaluation.linear_probe import held_out_rows, linear_predict
+        >>> labels = np.arange(60) % 3
+        >>> bank = np.eye(3, dtype=np.float32)[labels]
+        >>> predicted, choice = linear_predict(
+        ...     bank, labels, bank[:4], num_classes=3, held_out=held_out_rows(labels))
+        >>> np.asarray(predicted), choice.strength
+        (array([0, 1, 2, 0], dtype=int32), 1.0)
     """
     bank, queries = check_features("bank", bank), check_features("queries", queries)
     _check_width("bank", bank, queries)
@@ -210,53 +232,55 @@ def linear_predict(
         raise FeaturesError(
             f"held_out is {chosen_on.dtype} {chosen_on.shape}: expected bool ({len(bank)},)"
         )
-    used = check_labels(labels, len(bank), num_classes)
-    if not (chosen_on & used).any():
+    labelled = check_labels(labels, len(bank), num_classes)
+    if not (chosen_on & labelled).any():
         raise FeaturesError("no labelled row is held out: the strength is chosen on such rows")
-    if not np.isfinite(unit := float(_unit(bank, used))):
+    if not np.isfinite(unit := float(_unit(bank, labelled))):
         raise FeaturesError(TOO_LARGE)
     bank, queries = bank.astype(jnp.float32) / unit, queries.astype(jnp.float32) / unit
-    # Rows are left out by weight, so that shapes and shardings stay.
-    known = np.where(used, labels, 0)
+    # Rows are left out by weight, so that shapes and shardings do not change.
+    targets = np.where(labelled, labels, 0)
     probe = fit(
         bank,
-        known,
+        targets,
         num_classes=num_classes,
         strengths=strengths,
-        weights=used & ~chosen_on,
+        weights=labelled & ~chosen_on,
     )
-    right = np.asarray(predict(probe, bank)) == labels
-    accuracies = right[:, chosen_on & used].mean(axis=1)
+    correct = np.asarray(predict(probe, bank)) == labels
+    accuracies = correct[:, chosen_on & labelled].mean(axis=1)
     best = max(range(len(strengths)), key=lambda i: (accuracies[i], strengths[i]))
-    log.info(
-        "linear probe: strength %g of %g to %g, right of %d held-out rows: %.1f %%",
+    log.debug(
+        "linear probe: strength %g of %g to %g; accuracy on %d held-out rows: %.1f %%",
         strengths[best],
         min(strengths),
         max(strengths),
-        (chosen_on & used).sum(),
+        (chosen_on & labelled).sum(),
         100 * accuracies[best],
     )
-    final = fit(bank, known, num_classes=num_classes, strengths=[strengths[best]], weights=used)
+    final = fit(
+        bank, targets, num_classes=num_classes, strengths=[strengths[best]], weights=labelled
+    )
     choice = Choice(tuple(strengths), accuracies, strengths[best], bool(final.converged[0]))
     return predict(final, queries)[0], choice
 
 
 def linear_classify(
-    bank: np.ndarray,
-    queries: np.ndarray,
-    labels: np.ndarray,
-    held_out: np.ndarray,
+    bank: Float[np.ndarray, "n d"],
+    queries: Float[np.ndarray, "m d"],
+    labels: Int[np.ndarray, " n"],
+    held_out: Bool[np.ndarray, " n"],
     num_classes: int,
-) -> np.ndarray:
+) -> Int32[np.ndarray, " m"]:
     """Classify as a protocol, see `Protocol.classify`."""
     predicted, _ = linear_predict(bank, labels, queries, num_classes=num_classes, held_out=held_out)
     return np.asarray(predicted)
 
 
-def _check_width(name: str, known: Array, queries: Array) -> None:
-    if known.shape[-1] != queries.shape[-1]:
+def _check_width(name: str, fitted: Array, queries: Array) -> None:
+    if fitted.shape[-1] != queries.shape[-1]:
         raise FeaturesError(
-            f"{name} has {known.shape[-1]} features a row and queries {queries.shape[-1]}: "
+            f"{name} has {fitted.shape[-1]} features a row and queries {queries.shape[-1]}: "
             "take both from the same encoder"
         )
 
@@ -275,34 +299,36 @@ def _predict(coefficients: Array, intercepts: Array, queries: Array) -> Array:
 
 @jax.jit
 def _unit(features: Array, used: Array) -> Array:
-    """The root of the features' mean variance over the rows used; 1 where all are constant."""
+    """Return the root of the features' mean variance over the used rows; 1 if all are constant."""
     features, used = features.astype(jnp.float32), used[:, None]
     variance = jnp.mean(jnp.var(features, axis=0, where=used))
     return jnp.sqrt(jnp.where(variance > 0, variance, 1))
 
 
 def held_out_rows(
-    labels: ArrayLike,
+    labels: Int[ArrayLike, " n"],
     *,
     fraction: float = 0.2,
-    groups: ArrayLike | None = None,
+    groups: Int[ArrayLike, " n"] | None = None,
     seed: int = 0,
-) -> NDArray[np.bool_]:
-    """Choose labelled rows to be held out, at random, the same fraction of every class.
+) -> Bool[np.ndarray, " n"]:
+    """Choose labelled rows at random to be held out, the same fraction of every class.
 
     Args:
-      labels: int (n,); -1 is unlabelled and never chosen.
-      fraction: of the rows of each class, up to rounding; no class is held out as a whole.
-      groups: int (n,), such as the cells of a map: a group is chosen as a whole or not at all, so
-        that the fractions are only met as closely as groups allow. -1 is a group of its own.
-      seed: of the choice, which depends on the arguments alone.
-
-    Returns:
-      bool (n,).
+        labels: -1 is unlabelled and never chosen.
+        fraction: of the rows of each class, up to rounding; a class is never held out completely.
+        groups: such as the cells of a map. A group is held out as a whole or not at all, so the
+            fractions are met only as closely as the groups allow. -1 is a group by itself.
+        seed: of the choice, which depends on the arguments alone.
 
     Raises:
-      FeaturesError: shapes that differ, a fraction outside of 0 to 1, or rows of which no part can
-        be held out.
+        FeaturesError: shapes differ, the fraction is outside 0 to 1, or no rows can be held out.
+
+    Example:
+        >>> from satmip_jax.evaluation.linear_probe import held_out_rows
+        >>> held_out = held_out_rows(np.repeat([0, 1], 50))
+        >>> held_out[:50].sum(), held_out[50:].sum()
+        (np.int64(10), np.int64(10))
     """
     labels = np.asarray(labels)
     groups = np.full(labels.shape, -1) if groups is None else np.asarray(groups)
@@ -313,9 +339,9 @@ def held_out_rows(
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     single = (labels >= 0) & (groups < 0)
-    held_out[single] = _some_rows(labels[single], fraction, rng)
+    held_out[single] = _draw_rows(labels[single], fraction, rng)
     grouped = (labels >= 0) & (groups >= 0)
-    held_out[grouped] = _some_groups(labels[grouped], groups[grouped], fraction, rng)
+    held_out[grouped] = _draw_groups(labels[grouped], groups[grouped], fraction, rng)
     if not held_out.any():
         raise FeaturesError(
             f"of {int((labels >= 0).sum())} labelled rows none can be held out at a fraction of "
@@ -324,8 +350,10 @@ def held_out_rows(
     return held_out
 
 
-def _some_rows(labels: NDArray, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Every 1/fraction-th row of the rows in order of class, and at random within a class."""
+def _draw_rows(
+    labels: NDArray[Any], fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Take every 1/fraction-th row, with rows sorted by class and shuffled within a class."""
     order = np.lexsort((rng.random(len(labels)), labels))
     place = np.floor((np.arange(len(labels) + 1) + rng.random()) * fraction)
     chosen = np.zeros(len(labels), bool)
@@ -335,10 +363,10 @@ def _some_rows(labels: NDArray, fraction: float, rng: np.random.Generator) -> ND
     return chosen
 
 
-def _some_groups(
-    labels: NDArray, groups: NDArray, fraction: float, rng: np.random.Generator
+def _draw_groups(
+    labels: NDArray[Any], groups: NDArray[Any], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Groups in random order, each taken if it brings the classes nearer to their fractions."""
+    """Take groups in random order, each if it brings the classes closer to their fractions."""
     names, group = np.unique(groups, return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
     counts = np.zeros((len(names), len(classes)), np.int32)
@@ -348,8 +376,8 @@ def _some_groups(
     taken = np.zeros(len(names), bool)
     left = total.copy()
     for i in rng.permutation(len(names)):
-        nearer = np.sum(((missing - counts[i]) ** 2 - missing**2) / total) < 0
-        if nearer and (left > counts[i]).all():
+        closer = np.sum(((missing - counts[i]) ** 2 - missing**2) / total) < 0
+        if closer and (left > counts[i]).all():
             taken[i] = True
             missing, left = missing - counts[i], left - counts[i]
     return taken[group]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from jax.typing import ArrayLike
+from jaxtyping import Int, Int64
+from numpy.typing import NDArray
+
+Classes = Int[ArrayLike, " n"] | Sequence[int]  # from 0; the same n for truth and prediction
 
 DRAWN = 2**22  # numbers of `bootstrap` held at a time
 
 
 class ClassScore(TypedDict):
-    """One row of `per_class`: `n` examples, `predicted` how often it was the answer."""
+    """One row of `per_class`: `n` examples are of the class, `predicted` were assigned to it."""
 
     name: str
     n: int
@@ -22,43 +26,58 @@ class ClassScore(TypedDict):
     f1: float
 
 
-def accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Fraction of equal classes, of integers (n,). ValueError for shapes that differ or n = 0."""
-    truth, predicted = _classes(truth, predicted)
-    return float(np.mean(truth == predicted))
+def accuracy(truth: Classes, predicted: Classes) -> float:
+    """Return the fraction of equal classes.
+
+    Raises:
+        ValueError: shapes differ, or n = 0.
+
+    Example:
+        >>> from satmip_jax.evaluation.metrics import accuracy
+        >>> accuracy([0, 0, 1, 1], [0, 0, 0, 1])
+        0.75
+    """
+    true, answered = _check_classes(truth, predicted)
+    return float(np.mean(true == answered))
 
 
-def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean of the F1 of the classes that occur in truth or prediction, of integers (n,).
+def macro_f1(truth: Classes, predicted: Classes) -> float:
+    """Return the mean F1 of the classes that occur in truth or prediction.
 
     Equal to scikit-learn's `f1_score(truth, predicted, average="macro")`.
 
+    Raises:
+        ValueError: shapes differ, or n = 0.
+
     Example:
-      >>> macro_f1([0, 0, 1, 1], [0, 0, 0, 1])
-      0.733...
+        >>> from satmip_jax.evaluation.metrics import macro_f1
+        >>> macro_f1([0, 0, 1, 1], [0, 0, 0, 1])
+        0.733...
     """
     occurs, f1 = _f1_by_class(truth, predicted)
     return float(np.mean(f1[occurs]))
 
 
-def challenge_f1(truth: ArrayLike, predicted: ArrayLike, weights: Sequence[float]) -> float:
-    """Mean of the F1 of the classes that occur in truth or prediction, weighted by class.
+def challenge_f1(truth: Classes, predicted: Classes, weights: Sequence[float]) -> float:
+    """Return the weighted mean F1 of the classes that occur in truth or prediction.
 
     The score of the fMoW challenge, with `sources.fmow.CHALLENGE_WEIGHTS`. The challenge predicts
-    an object, once from all of its images; the score of single images is not comparable with it.
+    an object once, from all of its images, so the score of single images is not comparable with it.
 
     Args:
-      truth, predicted: integers (n,).
-      weights: of each class, 0 or more. If all that occur weigh 0, so does the score.
+        truth: true classes.
+        predicted: predicted classes.
+        weights: of each class, 0 or more. If all that occur have weight 0, the score is 0.
 
     Raises:
-      ValueError: shapes that differ, n = 0, classes or weights out of range.
+        ValueError: shapes differ, n = 0, or classes or weights are out of range.
 
     Source: the challenge's offline tester (Topcoder, FmowVisualizer 1.0, September 2017).
 
     Example:
-      >>> weights = [CHALLENGE_WEIGHTS[name] for name in schema.classes]
-      >>> challenge_f1(truth, predicted, weights)
+        >>> from satmip_jax.evaluation.metrics import challenge_f1
+        >>> round(challenge_f1([0, 0, 1, 1], [0, 0, 0, 1], weights=[1.4, 0.6]), 4)
+        0.76
     """
     occurs, f1 = _f1_by_class(truth, predicted)
     weight = _weights(weights, len(f1) - 1)[: len(f1)] * occurs
@@ -66,8 +85,8 @@ def challenge_f1(truth: ArrayLike, predicted: ArrayLike, weights: Sequence[float
 
 
 def bootstrap(
-    truth: ArrayLike,
-    predicted: ArrayLike,
+    truth: Classes,
+    predicted: Classes,
     metric: Literal["accuracy", "macro_f1", "challenge_f1"],
     *,
     weights: Sequence[float] = (),
@@ -75,36 +94,39 @@ def bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Interval of a score over samples of the examples, drawn with replacement (percentiles).
+    """Return the interval of a score over bootstrap samples of the examples (percentiles).
 
-    It says how far the score could move with other examples of the kind; not with another seed of
-    training, and too little where examples are alike, as neighbouring images are. The sampled F1
-    is that of the classes that occur in the sample.
+    It shows how far the score could move with other examples of the same kind. It does not cover
+    another seed of training, and is too narrow where examples resemble each other, as neighbouring
+    images do. The F1 of a sample is that of the classes that occur in it.
 
-    What a sample holds of each pair of true and predicted class is multinomial: it is drawn at
-    once, and examples are never looked at one by one.
+    The counts of each pair of true and predicted class in a sample are multinomial: they are drawn
+    at once, not example by example.
 
     Args:
-      truth, predicted: integers (n,).
-      metric: the name of one of the functions above.
-      weights: of "challenge_f1", see there.
-      samples: how many; the ends of the interval are uncertain by a few percent of its width.
-      seed: the interval depends on the arguments alone.
-      confidence: part of the samples inside the interval.
+        truth: true classes.
+        predicted: predicted classes.
+        metric: the name of one of the functions above.
+        weights: for "challenge_f1", see there.
+        samples: number of samples; the ends of the interval are uncertain by a few percent of its
+            width.
+        seed: the interval depends on the arguments alone.
+        confidence: fraction of the samples inside the interval.
 
     Returns:
-      (low, high).
+        (low, high).
 
     Raises:
-      ValueError: shapes that differ, n = 0, or an option out of range.
+        ValueError: shapes differ, n = 0, or an option is out of range.
 
     Example:
-      >>> bootstrap(truth, predicted, "accuracy")
-      (0.803, 0.827)
+        >>> from satmip_jax.evaluation.metrics import bootstrap
+        >>> bootstrap([0] * 50 + [1] * 50, [0] * 80 + [1] * 20, "accuracy")
+        (0.61, 0.79)
     """
-    truth, predicted = _classes(truth, predicted)
+    truth, predicted = _check_classes(truth, predicted)
     if metric not in ("accuracy", "macro_f1", "challenge_f1"):
-        raise ValueError(f"metric is {metric!r}: 'accuracy', 'macro_f1' or 'challenge_f1'")
+        raise ValueError(f"metric is {metric!r}: expected 'accuracy', 'macro_f1' or 'challenge_f1'")
     if samples < 1 or not 0 < confidence < 1:
         raise ValueError(
             f"{samples} samples and a confidence of {confidence}: expected 1 or more, and a "
@@ -121,21 +143,33 @@ def bootstrap(
     step = max(1, DRAWN // len(pairs))
     for start in range(0, samples, step):
         drawn = rng.multinomial(n, counts / n, size=min(step, samples - start))  # (., pairs)
-        right = np.where(true == answered, drawn, 0)
+        correct = np.where(true == answered, drawn, 0)
         if metric == "accuracy":
-            scores.append(right.sum(axis=1) / n)
+            scores.append(correct.sum(axis=1) / n)
             continue
         occurrences = _sum_by(true, drawn, len(classes)) + _sum_by(answered, drawn, len(classes))
-        f1 = 2 * _sum_by(true, right, len(classes)) / np.maximum(occurrences, 1)
+        f1 = 2 * _sum_by(true, correct, len(classes)) / np.maximum(occurrences, 1)
         total = (occurrences > 0) @ weight
         scores.append(f1 @ weight / np.where(total > 0, total, 1))
     low, high = np.quantile(np.concatenate(scores), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, num_classes: int) -> NDArray[np.int64]:
-    """Counts (num_classes, num_classes) of true class (row) and predicted class (column)."""
-    truth, predicted = _classes(truth, predicted)
+def confusion_matrix(
+    truth: Classes, predicted: Classes, num_classes: int
+) -> Int64[np.ndarray, "{num_classes} {num_classes}"]:
+    """Return the number of examples by true class (row) and predicted class (column).
+
+    Raises:
+        ValueError: shapes differ, n = 0, or a class is `num_classes` or more.
+
+    Example:
+        >>> from satmip_jax.evaluation.metrics import confusion_matrix
+        >>> confusion_matrix([0, 0, 1, 1], [0, 0, 0, 1], 2)
+        array([[2, 0],
+               [1, 1]])
+    """
+    truth, predicted = _check_classes(truth, predicted)
     largest = int(max(truth.max(), predicted.max()))
     if largest >= num_classes:
         raise ValueError(f"class {largest} does not exist: there are {num_classes} classes")
@@ -143,19 +177,33 @@ def confusion_matrix(truth: ArrayLike, predicted: ArrayLike, num_classes: int) -
     return pairs.reshape(num_classes, num_classes)
 
 
-def per_class(truth: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) -> list[ClassScore]:
-    """Precision, recall and F1 of every class, in the order of `classes`; 0 where undefined."""
+def per_class(truth: Classes, predicted: Classes, classes: Sequence[str]) -> list[ClassScore]:
+    """Return precision, recall and F1 of every class; 0 where undefined.
+
+    Args:
+        truth: true classes.
+        predicted: predicted classes.
+        classes: their names, in the order of the numbers.
+
+    Raises:
+        ValueError: shapes differ, n = 0, or a class has no name.
+
+    Example:
+        >>> from satmip_jax.evaluation.metrics import per_class
+        >>> per_class([0, 0, 1, 1], [0, 0, 0, 1], ["land", "sea"])[1]["recall"]
+        0.5
+    """
     matrix = confusion_matrix(truth, predicted, len(classes))
-    right = np.diagonal(matrix)
+    correct = np.diagonal(matrix)
     true, answered = matrix.sum(axis=1), matrix.sum(axis=0)
 
     def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
         return numerator / np.maximum(denominator, 1)
 
     precision, recall, f1 = (
-        ratio(right, answered),
-        ratio(right, true),
-        ratio(2 * right, true + answered),
+        ratio(correct, answered),
+        ratio(correct, true),
+        ratio(2 * correct, true + answered),
     )
     return [
         ClassScore(
@@ -170,16 +218,18 @@ def per_class(truth: ArrayLike, predicted: ArrayLike, classes: Sequence[str]) ->
     ]
 
 
-def _f1_by_class(truth: ArrayLike, predicted: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Which classes occur in truth or prediction, bool, and their F1; of 0 to the largest."""
-    truth, predicted = _classes(truth, predicted)
+def _f1_by_class(
+    truth: Classes, predicted: Classes
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return whether each class from 0 to the largest occurs, and its F1."""
+    truth, predicted = _check_classes(truth, predicted)
     matrix = confusion_matrix(truth, predicted, int(max(truth.max(), predicted.max())) + 1)
     occurrences = matrix.sum(axis=0) + matrix.sum(axis=1)
     return occurrences > 0, 2 * np.diagonal(matrix) / np.maximum(occurrences, 1)
 
 
 def _weights(weights: Sequence[float], last: int) -> NDArray[np.float64]:
-    """Weights by class, checked, of the classes from 0 to `last` at least."""
+    """Return the weights as an array, checked to cover the classes from 0 to `last`."""
     if not all(np.isfinite(weight) and weight >= 0 for weight in weights):
         raise ValueError(f"weights are {list(weights)}: expected numbers of 0 or more")
     if len(weights) <= last:
@@ -187,8 +237,8 @@ def _weights(weights: Sequence[float], last: int) -> NDArray[np.float64]:
     return np.asarray(weights, np.float64)
 
 
-def _sum_by(group: NDArray, numbers: NDArray, groups: int) -> NDArray:
-    """Sums of the columns of each group: (m, n) by (n,) -> (m, groups)."""
+def _sum_by(group: NDArray[Any], numbers: NDArray[Any], groups: int) -> NDArray[Any]:
+    """Sum the columns of each group: (m, n) by (n,) -> (m, groups)."""
     order = np.argsort(group, kind="stable")
     first = np.flatnonzero(np.diff(group[order], prepend=-1))
     sums = np.zeros((len(numbers), groups), numbers.dtype)
@@ -196,17 +246,18 @@ def _sum_by(group: NDArray, numbers: NDArray, groups: int) -> NDArray:
     return sums
 
 
-def _classes(truth: ArrayLike, predicted: ArrayLike) -> tuple[NDArray, NDArray]:
+def _check_classes(truth: Any, predicted: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return both as arrays, or raise ValueError unless they are classes of the same shape."""
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.shape != predicted.shape or truth.ndim != 1 or not len(truth):
         raise ValueError(
             f"truth is of shape {truth.shape} and predicted of {predicted.shape}: "
-            "expected (n,) both, with n above 0"
+            "expected (n,) for both, with n above 0"
         )
     for name, classes in (("truth", truth), ("predicted", predicted)):
         if not np.issubdtype(classes.dtype, np.integer) or classes.min() < 0:
             raise ValueError(
                 f"{name} is {classes.dtype} from {classes.min()}: expected classes 0, 1, ... "
-                "(leave out what is unlabelled)"
+                "(leave out unlabelled examples)"
             )
     return truth.astype(np.int64), predicted.astype(np.int64)

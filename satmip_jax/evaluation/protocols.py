@@ -88,7 +88,7 @@ def score(
         block: side of the spatial cells, degrees; 0 for no blocked scores. Those are
             cross-validated over cells, and n is the number of queries with a known location.
         tune: rows of the bank on which weights and strengths are chosen; by default a fifth of
-            it, in whole cells where locations are known.
+            it, by cells where locations are known.
 
     Raises:
         EvaluationError: there are no labels, or a protocol is unknown.
@@ -199,7 +199,7 @@ def _classify(
             weight = fusion.choose_weight(
                 image, metadata, labels, *weigh_on, num_classes=num_classes
             )
-            log.info("both: the metadata have %g times the weight of the image", weight)
+            log.debug("both: the metadata have %g times the weight of the image", weight)
             pairs["both"] = (
                 fusion.fuse(image, metadata, weight),
                 fusion.fuse(image_query, metadata_query, weight),

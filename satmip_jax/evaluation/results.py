@@ -1,4 +1,4 @@
-"""Rows of scores, and the `evaluation.json` that keeps them."""
+"""Scores, and the file `evaluation.json` that keeps them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.runtime.files import FileContentError, read_json, write_atomically
 
 
 def is_fraction(metric: str) -> bool:
@@ -22,26 +23,35 @@ def is_fraction(metric: str) -> bool:
 
 
 class ResultsError(SatmipError, ValueError):
-    """A row or a file of scores that cannot be right; the message names it."""
+    """An invalid score or file of scores; the message names it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score; what it is of is its key.
+    """One score: a metric of one protocol on one kind of features.
 
     Attributes:
-      dataset, split: what was scored.
-      model: what made the features, such as "satmip vit" or the name of a baseline.
-      features: "image", "metadata" or "both".
-      protocol: how it was scored, such as "knn5"; "knn5 (bank a, tune b)" where labels were not
-        those of the train split alone.
-      metric: "accuracy", "macro_f1", ...
-      value: the score; accuracy and F1 are fractions, 0 to 1.
-      n: number of examples scored.
-      low, high: 95 % confidence interval of the value, where there is one.
+        dataset: name of the data set.
+        split: classified examples.
+        model: source of the features, such as "satmip vit" or the name of a baseline.
+        features: "image", "metadata" or "both"; "metadata (Time)" where only these fields were
+            shown to the encoder.
+        protocol: name in `PROTOCOLS`, such as "knn5"; "knn5 blocked 1deg" for spatially blocked
+            scores, "knn5 (bank a, tune b)" where labels were not those of the train split alone.
+        metric: "accuracy", "macro_f1", ...
+        value: the score; accuracy and every F1 are fractions, 0 to 1.
+        n: number of classified examples.
+        low: lower end of the 95 % confidence interval, or None.
+        high: its upper end, or None.
 
     Raises:
-      ResultsError: a field of a wrong type, a value that is not finite, 81.2 for 0.812.
+        ResultsError: a field has a wrong type, a value is not finite or not a fraction (81.2 for
+            0.812).
+
+    Example:
+        >>> from satmip_jax.evaluation.results import Score
+        >>> Score("eurosat", "val", "colour", "image", "knn5", "accuracy", 0.738, 4050).key
+        ('eurosat', 'val', 'colour', 'image', 'knn5', 'accuracy')
     """
 
     dataset: str
@@ -70,32 +80,37 @@ class Score:
             if not math.isfinite(number):
                 raise ResultsError(f"{name} of {self.metric} is {number}: expected a finite number")
             if is_fraction(self.metric) and not 0 <= number <= 1:
-                raise ResultsError(f"{name} of {self.metric} is {number}: a fraction, 0 to 1")
+                raise ResultsError(
+                    f"{name} of {self.metric} is {number}: expected a fraction, 0 to 1"
+                )
         if self.n < 0:
             raise ResultsError(f"n is {self.n}: expected a number of examples")
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What the score is of; a file holds one row a key."""
+        """All fields that identify the score; a file has one score per key."""
         return (*self.group, self.metric)
 
     @property
     def group(self) -> tuple[str, ...]:
-        """The key without the metric: rows that a table shows side by side."""
+        """The key without the metric: scores that a table shows in one line."""
         return self.dataset, self.split, self.model, self.features, self.protocol
 
 
 def read_scores(path: str | os.PathLike[str]) -> list[Score]:
-    """The rows of an `evaluation.json`, in order.
+    """Return the scores in an `evaluation.json`, in order.
+
+    Args:
+        path: of the file.
 
     Raises:
-      FileNotFoundError: no such file.
-      ResultsError: not a list of rows; names the file and the first bad row.
+        FileNotFoundError: there is no such file.
+        ResultsError: the file is not a list of scores; names the file and the first invalid row.
     """
     try:
-        entries = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise ResultsError(f"{path} is not JSON ({error}): delete it and evaluate again") from None
+        entries = read_json(path)
+    except FileContentError as error:
+        raise ResultsError(f"{error}: delete the file and evaluate again") from None
     if not isinstance(entries, list):
         raise ResultsError(f"{path} holds a {type(entries).__name__}: expected a list of rows")
     names, rows = {field.name for field in fields(Score)}, []
@@ -110,32 +125,43 @@ def read_scores(path: str | os.PathLike[str]) -> list[Score]:
 
 
 def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Score]:
-    """Merge rows into an `evaluation.json`, at once or not at all; return all of its rows.
+    """Merge scores into an `evaluation.json`, atomically, and return all of its scores.
 
-    A row takes the place of the one with the same key; others are appended. Folders are made.
+    A score replaces the one with the same key; others are appended.
+
+    Args:
+        path: of the file; it and its folder are created if necessary.
+        rows: the new scores.
+
+    Raises:
+        ResultsError: the file exists and is not a list of scores; it is left as it is.
+        OSError: the file cannot be written.
 
     Example:
-      >>> write_scores("runs/a/evaluation.json", [Score("eurosat", "val", "satmip vit", "image",
-      ...     "knn5", "accuracy", 0.912, 4050)])
+        >>> from satmip_jax.evaluation.results import Score, read_scores, write_scores
+        >>> row = Score("eurosat", "val", "satmip vit", "image", "knn5", "accuracy", 0.912, 4050)
+        >>> write_scores("runs/a/evaluation.json", [row]) == [row]
+        True
+        >>> read_scores("runs/a/evaluation.json") == [row]
+        True
     """
     path = Path(path)
     merged = {row.key: row for row in (read_scores(path) if path.exists() else [])}
     merged |= {row.key: row for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     text = json.dumps([asdict(row) for row in merged.values()], indent=1, allow_nan=False)
-    try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, text + "\n")
     return list(merged.values())
 
 
 def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
-    """A table of one line a group, a column for each metric; fractions as percent.
+    """Print a table: one line per group, one column per metric, fractions as percent.
 
-    What is the same in all lines is said once, above them.
+    Data set, split and model stand in the title if they are the same in all lines.
+
+    Args:
+        rows: the scores.
+        console: to print on; the terminal by default.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
     names = ("dataset", "split", "model", "features", "protocol")
@@ -154,10 +180,10 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
     for row in rows:
         groups.setdefault(row.group, {})[row.metric] = row
     for scores in groups.values():
-        some = next(iter(scores.values()))
+        first = next(iter(scores.values()))
         examples = ", ".join(dict.fromkeys(str(row.n) for row in scores.values()))
         cells = [_shown(scores[metric]) if metric in scores else "" for metric in metrics]
-        table.add_row(*(escape(getattr(some, name)) for name in shown), examples, *cells)
+        table.add_row(*(escape(getattr(first, name)) for name in shown), examples, *cells)
     (console or Console()).print(table)
 
 

@@ -26,14 +26,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32
 
 from satmip_jax.distributed.sharding import BATCH
-from satmip_jax.losses.reductions import (
-    MASKED,
-    LogSumExp,
-    Reduction,
-    Results,
-    SoftPlus,
-    scores,
-)
+from satmip_jax.losses.reductions import MASKED, LogSumExp, Reduction, Results, SoftPlus, scores
 from satmip_jax.losses.ring import ring_pairs, ring_self
 
 LossAndMetrics = tuple[Float32[Array, ""], dict[str, Float32[Array, ""]]]

@@ -15,14 +15,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from satmip_jax.models.layers import (
-    TORCH_LINEAR,
-    Attention,
-    Implementation,
-    LayerNorm,
-    dense,
-    uniform,
-)
+from satmip_jax.models.attention import Attention, Implementation
+from satmip_jax.models.layers import TORCH_LINEAR, LayerNorm, dense, uniform
 
 RTDL_EPSILON = 1e-5  # PyTorch's default
 
@@ -159,7 +153,7 @@ class FTBlock(nn.Module):
         queries: number of leading tokens to compute; None for all of them.
         attention_dropout: see `FTTransformer`.
         ffn_dropout: see `FTTransformer`.
-        attention: see `layers.attend`.
+        attention: see `attention.attend`.
         dtype: of the computation; parameters are float32.
     """
 
@@ -212,7 +206,7 @@ class FTTransformer(nn.Module):
         ffn_dropout: rate within the feed-forward layer, in training only; rng "dropout".
         field_dropout: probability that a present field is treated as missing, drawn for each
             record and field, in training only; rng "fields". All fields of a record may be dropped.
-        attention: see `layers.attend`; there are too few tokens for a fused kernel to pay off.
+        attention: see `attention.attend`; there are too few tokens for a fused kernel to pay off.
         dtype: of the blocks; parameters, tokens and output are float32.
     """
 

@@ -13,7 +13,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float32, Int32
 
-from satmip_jax.models.layers import Encoder, Implementation, LayerNorm
+from satmip_jax.models.attention import Implementation
+from satmip_jax.models.encoder import Encoder
+from satmip_jax.models.layers import LayerNorm
 
 PADDING = 0
 
@@ -33,7 +35,7 @@ class TextTransformer(nn.Module):
         vocab_size: number of tokens, padding included; by default 256 bytes and two marks.
         remat: see `layers.Encoder`.
         unroll: see `layers.Encoder`.
-        attention: see `layers.attend`.
+        attention: see `attention.attend`.
         dtype: of the computation; parameters are float32.
     """
 

@@ -14,7 +14,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from satmip_jax.models.layers import TORCH_LINEAR, Encoder, Implementation, LayerNorm, dense
+from satmip_jax.models.attention import Implementation
+from satmip_jax.models.encoder import Encoder
+from satmip_jax.models.layers import TORCH_LINEAR, LayerNorm, dense
 
 # Name: width, depth, heads. The MLPs are four times as wide as the tokens.
 VARIANTS: dict[str, tuple[int, int, int]] = {
@@ -48,7 +50,7 @@ class ViT(nn.Module):
             `class_token=False, global_pool="avg"`, which norms after pooling).
         remat: see `layers.Encoder`.
         unroll: see `layers.Encoder`.
-        attention: see `layers.attend`.
+        attention: see `attention.attend`.
         dtype: of the computation; parameters are float32.
     """
 

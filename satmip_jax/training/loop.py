@@ -95,7 +95,7 @@ def train(
 
 
 class Trainer:
-    """One start of a run: it begins anew or at the newest intact checkpoint.
+    """One start of a run, from step 0 or from the newest intact checkpoint.
 
     Args:
         program: the compiled form of a config.

@@ -1,4 +1,4 @@
-"""Checkpoints: what is damaged is named and passed over, the best stay, a full disk is survived."""
+"""Checkpoints: damage is named and skipped, the best are kept, a full disk is survived."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ MESH = make_mesh()
 
 
 def state(step):
-    """A state as small as can be; `b` is cut over the devices."""
+    """A small state; `b` and `zero` are sharded over the devices."""
     spread = batch_sharding(MESH)
     everywhere = replicated(MESH)
     noise = jax.random.normal(jax.random.key(step), (64, 300))
@@ -57,12 +57,12 @@ def three(tmp_path_factory):
 
 
 @pytest.mark.parametrize("spec", [P(), P("x"), P(None, "y"), P("y", "x"), P(None, None, "x")])
-def test_a_checksum_does_not_depend_on_the_layout_but_on_every_bit(spec):
+def test_a_checksum_depends_on_every_bit_but_not_on_the_sharding(spec):
     mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     values = np.random.default_rng(0).normal(size=(8, 4, 6)).astype(np.float32)
     sharding = jax.sharding.NamedSharding(mesh, spec)
     changed = values.copy().view(np.uint32)
-    changed[5, 2, 3] ^= 1  # the least of all changes
+    changed[5, 2, 3] ^= 1  # one bit
     swapped = values.copy()
     swapped[[0, 1]] = swapped[[1, 0]]
     sums = [
@@ -90,7 +90,7 @@ def flip_a_bit(folder):
 
 
 def lie(folder):
-    """A stranger's checkpoint that says one thing and holds another."""
+    """An untrusted checkpoint whose record does not describe its leaves."""
     path = folder / "run" / "metadata"
     run = json.loads(path.read_text())
     run["leaves"]["params.b"] = run["leaves"]["params.zero"]
@@ -98,7 +98,7 @@ def lie(folder):
 
 
 def rename_a_key(folder):
-    """One bit of orbax's own notes on the leaves."""
+    """Change one bit of orbax's metadata of the leaves."""
     path = folder / "state" / "array_metadatas" / "process_0"
     path.write_text(path.read_text().replace('"array_metadata":', '"array_metadatb":', 1))
 
@@ -119,7 +119,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path, damage, caplog):
+def test_damage_is_named_and_the_newest_intact_checkpoint_restored(three, tmp_path, damage, caplog):
     harm, reason = DAMAGES[damage]
     workdir = tmp_path / "run"
     shutil.copytree(three, workdir)
@@ -143,7 +143,7 @@ def test_what_is_damaged_is_named_and_the_newest_whole_one_taken(three, tmp_path
     assert (workdir / "damaged" / "3").is_dir()
 
 
-def test_where_none_is_whole_nothing_is_begun_anew(three, tmp_path):
+def test_without_an_intact_checkpoint_nothing_is_restored_or_moved(three, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(three, workdir)
     for folder in (workdir / "checkpoints").iterdir():
@@ -156,7 +156,7 @@ def test_where_none_is_whole_nothing_is_begun_anew(three, tmp_path):
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
 
 
-def test_the_best_and_the_newest_stay(tmp_path):
+def test_the_best_and_the_newest_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, score in [(1, 0.5), (2, 0.8), (3, 0.6), (4, 0.7), (5, 0.1)]:
             save(checkpoints, step)
@@ -166,7 +166,7 @@ def test_the_best_and_the_newest_stay(tmp_path):
         assert sorted(int(p.name) for p in checkpoints.folder.iterdir()) == [2, 4, 5]
 
 
-def test_what_is_not_finite_is_never_saved(tmp_path):
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path):
     broken = state(2)
     broken["params"]["b"] = broken["params"]["b"].at[3, 4].set(jnp.inf)
     with Checkpoints(tmp_path) as checkpoints:
@@ -184,11 +184,11 @@ def test_what_is_not_finite_is_never_saved(tmp_path):
         ("while saving: [Errno 28] No space left on device: '/a'", "No space left on device: '/a'"),
     ],
 )
-def test_the_systems_reason_stands_at_the_end_of_what_is_told(message, shown):
-    told = short_reason(ValueError(message))
-    assert told.endswith(shown)
-    assert told.startswith(message[:14])
-    assert len(told) <= 500
+def test_the_reason_of_the_operating_system_is_kept(message, shown):
+    reason = short_reason(ValueError(message))
+    assert reason.endswith(shown)
+    assert reason.startswith(message[:14])
+    assert len(reason) <= 500
 
 
 # tensorstore reports to an event loop that orbax has closed by then
@@ -199,11 +199,11 @@ def test_a_full_disk_costs_a_checkpoint_but_not_the_run(tmp_path, caplog):
         for size in (30_000, 100):  # fails in writing the values; fails at once
             with full_disk(size):
                 save(checkpoints, 2)
-            said = caplog.text
+            logged = caplog.text
             caplog.clear()
-            assert "checkpoint 2 could not be written" in said
-            assert "Checkpoints kept: 1" in said
-            assert "too large" in said.lower()
+            assert "checkpoint 2 could not be written" in logged
+            assert "Checkpoints kept: 1" in logged
+            assert "too large" in logged.lower()
             with pytest.raises(SaveError, match=r"newest checkpoint .* is 1"):
                 checkpoints.wait()
             assert [p.name for p in checkpoints.folder.iterdir()] == ["1"]  # no space is held

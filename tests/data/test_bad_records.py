@@ -1,4 +1,4 @@
-"""Records that cannot be read: named, counted, stood in for, the same in every loader."""
+"""Records that cannot be read: reported, counted, and replaced in every loader alike."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ BAD = {3: "damaged", 30: "damaged JPEG|truncated|not a JPEG|header", 41: "damage
 
 
 def spoil(file, data):
-    """Overwrite a part of some bytes in a file, as a bad sector does."""
+    """Overwrite part of some bytes in a file, like a bad sector."""
     content = file.read_bytes()
     parts = (data[i : i + 24] for i in range(len(data) - 24))  # some are stored as they are
     first = next(content.index(part) for part in parts if content.count(part) == 1)
@@ -31,7 +31,7 @@ def spoil(file, data):
 
 @pytest.fixture(scope="module")
 def spoilt(tiny_shards_dir, tiny_shards, tmp_path_factory):
-    """The train split with three bad records: two damaged shards' and one that is no JPEG."""
+    """The train split with three bad records: two of damaged shards and one that is no JPEG."""
     folder = tmp_path_factory.mktemp("spoilt") / "shards"
     shutil.copytree(tiny_shards_dir, folder)
     schema = tiny_shards.schema
@@ -46,7 +46,7 @@ def spoilt(tiny_shards_dir, tiny_shards, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_loader_puts_the_same_records_in_place_of_bad_ones(spoilt, tiny_shards, tmp_path):
+def test_every_loader_replaces_bad_records_by_the_same_ones(spoilt, tiny_shards, tmp_path):
     mesh = make_mesh()
     options = {"batch_size": 32, "seed": 3}
 
@@ -65,10 +65,10 @@ def test_every_loader_puts_the_same_records_in_place_of_bad_ones(spoilt, tiny_sh
     assert tiny_shards[30]["id"] in listed[30]["reason"]
     assert "record 3" in listed[3]["reason"]
 
-    asked = BatchOrder(64, **options)
+    order = BatchOrder(64, **options)
     for i, batch in enumerate(threads):
-        replaced = {n for n, m in zip(asked[i], batch["index"], strict=True) if n != m}
-        assert replaced == set(BAD) & set(asked[i])
+        replaced = {n for n, m in zip(order[i], batch["index"], strict=True) if n != m}
+        assert replaced == set(BAD) & set(order[i])
         for row, number in enumerate(batch["index"]):
             assert batch["label"][row] == tiny_shards[number]["label"]
     for other, more, first in (
@@ -81,7 +81,7 @@ def test_every_loader_puts_the_same_records_in_place_of_bad_ones(spoilt, tiny_sh
         assert found.reasons == bad.reasons
 
 
-def test_more_than_the_budget_ends_with_the_list(spoilt, tmp_path):
+def test_more_bad_records_than_the_budget_end_with_the_list(spoilt, tmp_path):
     path = tmp_path / "bad_records.json"
     mesh = make_mesh()
     bad = BadRecords("train", budget=2, path=path)
@@ -94,16 +94,18 @@ def test_more_than_the_budget_ends_with_the_list(spoilt, tmp_path):
     assert not BadRecords("val", path=path).reasons
 
 
-def test_an_evaluation_leaves_them_out(spoilt, tiny_shards, tiny_config, caplog):
+def test_an_evaluation_leaves_bad_records_out(spoilt, tiny_shards, tiny_config, caplog):
     config, schema = tiny_config("simclr"), tiny_shards.schema
     mesh = make_mesh()
     program = build_program(config, schema, len(tiny_shards), mesh)
     params = program.init().params
-    whole, found = (
+    expected, features = (
         extract(Model(config, schema, program.towers, params, mesh), data)
         for data in (tiny_shards, spoilt)
     )
-    own = [number for number in range(64) if number not in BAD]
-    np.testing.assert_array_equal(found.labels, whole.labels[own])
-    np.testing.assert_allclose(found.by_kind["image"], whole.by_kind["image"][own], rtol=1e-5)
+    good = [number for number in range(64) if number not in BAD]
+    np.testing.assert_array_equal(features.labels, expected.labels[good])
+    np.testing.assert_allclose(
+        features.by_kind["image"], expected.by_kind["image"][good], rtol=1e-5
+    )
     assert "train record 41 cannot be read" in caplog.text

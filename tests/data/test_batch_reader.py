@@ -23,7 +23,7 @@ def test_a_batch_holds_what_the_records_hold(tiny_shards):
     assert batch["metadata"]["caption"].any(axis=(1, 2)).all()
 
 
-def test_images_that_are_all_broken_are_named(tiny_shards):
+def test_a_record_without_a_readable_replacement_is_reported(tiny_shards):
     class Broken:
         schema, split, data_dir = tiny_shards.schema, "train", tiny_shards.data_dir
 

@@ -106,14 +106,14 @@ def test_png_bomb_is_refused_by_its_header():
         (b"II*\0" + bytes(4), "damaged TIFF header"),
     ],
 )
-def test_bad_headers_are_named(data, reason):
+def test_bad_headers_are_reported(data, reason):
     with pytest.raises(ImageError, match=reason):
         read_header(data)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([JPEG, PNG]), st.data())
-def test_damaged_files_decode_or_say_why(data, draw):
+def test_damaged_files_are_decoded_or_refused_with_a_reason(data, draw):
     damaged = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 4))):
         damaged[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
@@ -128,7 +128,7 @@ def test_damaged_files_decode_or_say_why(data, draw):
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"II*\0", b"RIFF"]), st.binary())
-def test_any_bytes_decode_or_say_why(magic, data):
+def test_any_bytes_are_decoded_or_refused_with_a_reason(magic, data):
     with pytest.raises(ImageError):
         decode(magic + data, max_pixels=1_000_000)
 
@@ -222,7 +222,7 @@ def test_regions_by_hand(box, size, ratio, region):
         ((0, 0, float("inf"), 50), "box is not finite"),
     ],
 )
-def test_bad_boxes_are_named(box, reason):
+def test_bad_boxes_are_reported(box, reason):
     with pytest.raises(ImageError, match=reason):
         crop_region(box, 100, 100, 1.5)
 
@@ -236,7 +236,7 @@ coordinate = st.floats(-300, 600)
     st.integers(2, 500),
     st.floats(1, 4),
 )
-def test_regions_hold_the_box_and_lie_inside(box, width, height, ratio):
+def test_regions_contain_the_box_and_are_inside_the_image(box, width, height, ratio):
     try:
         bx, by, bw, bh = images.clip_box(box, width, height)
     except ImageError:
@@ -295,7 +295,7 @@ def test_axes_may_shrink_and_grow():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_reduced_decoding_shows_the_region_it_reports(seed):
-    """Pixel values are coordinates, so a shift of the cut would show."""
+    """Pixel values are coordinates, so a shifted crop would be visible."""
     width, height = 1500, 1201
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 / width, y * 255 / height, 0 * x], -1).astype(np.uint8)
@@ -334,8 +334,8 @@ def test_real_image(real_data):
     assert np.abs(square.pixels.astype(int) - np.asarray(reference)).mean() < 4
 
 
-def test_reduced_decoding_leaves_out_what_the_last_pixels_lack():
-    """803 = 100 x 8 + 3: the 101st column of the reduced grid stands for 3 source pixels only."""
+def test_reduced_decoding_leaves_out_incomplete_last_pixels():
+    """803 = 100 x 8 + 3: the 101st column of the reduced grid covers 3 source pixels only."""
     square = make_square(encoded(scene(803, 611)), 32)
     assert square.region == (0, 0, 800, 608)
     assert square.source_size == (803, 611)

@@ -16,7 +16,9 @@ from satmip_jax.data.sampler import BatchOrder
     start=st.integers(0, 9),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_order_is_one_sequence_however_it_is_cut(examples, per_process, processes, start, seed):
+def test_processes_and_resumed_runs_share_one_sequence(
+    examples, per_process, processes, start, seed
+):
     def rows(process, processes, size, start, steps):
         batches = BatchOrder(examples, size, seed, start, process, processes)
         return [batches[i] for i in range(steps)]
@@ -46,8 +48,8 @@ def test_the_seed_and_the_epoch_change_the_order():
     assert first_two_epochs(0) == (one, two)
 
 
-def test_the_order_stays_over_releases():
-    """Of this project and of numpy: a run that was begun before an update goes on in its order."""
+def test_the_order_is_the_same_in_all_releases():
+    """Of this project and of NumPy: a run that was started before an update keeps its order."""
     order = BatchOrder(examples=50, batch_size=8, seed=0)
     assert order[0] == [14, 17, 29, 44, 10, 48, 40, 4]
     assert order[6] == [25, 20, 40, 27, 17, 21, 39, 46]

@@ -84,14 +84,14 @@ def test_processes_and_threads(prepared):
     assert found == expected * 30
 
 
-def test_a_flipped_byte_never_passes_for_data(prepared):
-    """Wherever it is: the checksums of ArrayRecord notice, and we say where."""
+def test_a_flipped_bit_is_detected_wherever_it_is(prepared):
+    """The checksums of ArrayRecord detect it, and the error names file and record."""
     path = first_shard(prepared)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     good = [ShardDataset(prepared, "train")[i] for i in range(7)]
     named: dict[object, list[str]] = {}
     for at in [1500, *range(3, 5000, 61)]:
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
         try:
             dataset = ShardDataset(prepared, "train")
         except ShardError as error:
@@ -125,13 +125,13 @@ def test_records_are_bounded(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(200_000), os.urandom(100_000)])
-def test_files_that_are_no_shards(prepared, content):
+def test_files_that_are_not_shards(prepared, content):
     first_shard(prepared).write_bytes(content)
     with pytest.raises(ShardError, match="array_record-00000-of-00003"):
         ShardDataset(prepared, "train")
 
 
-def test_a_file_cut_short(prepared):
+def test_a_truncated_file(prepared):
     data = first_shard(prepared).read_bytes()
     first_shard(prepared).write_bytes(data[: len(data) // 2])
     with pytest.raises(ShardError, match="array_record-00000-of-00003: damaged or truncated"):
@@ -154,14 +154,14 @@ def test_counts_that_disagree(prepared):
         ShardDataset(prepared, "train")
 
 
-def test_nothing_prepared_and_no_such_split(prepared, tmp_path):
+def test_no_prepared_data_and_unknown_split(prepared, tmp_path):
     with pytest.raises(ShardError, match=r"no prepared data in .*satmip prepare"):
         ShardDataset(tmp_path / "nowhere", "train")
     with pytest.raises(ShardError, match="no split 'test': it has train, val"):
         ShardDataset(prepared, "test")
 
 
-def test_a_strange_schema(prepared):
+def test_an_invalid_schema(prepared):
     path = prepared / "schema.json"
     path.write_text("[]")
     with pytest.raises(ShardError, match=r"schema\.json"):

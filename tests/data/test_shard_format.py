@@ -48,7 +48,7 @@ def test_a_record_is_written_as_tfds_writes_it():
         ({"country_code": b"P" * 1000}, "'country_code' takes 1000 bytes"),
     ],
 )
-def test_bad_features_are_named(changes, message):
+def test_bad_features_are_reported(changes, message):
     with pytest.raises(ShardError, match=f"file, record 0: {message}"):
         read(example(**plain(**changes)))
 
@@ -99,7 +99,7 @@ def test_reading_agrees_with_parsing(data):
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_example_reads_or_says_why(data):
+def test_any_example_is_read_or_refused_with_a_reason(data):
     try:
         proto = tf_example_pb2.Example.FromString(data)
     except Exception:  # the reader turns it into a ShardError, see below
@@ -109,6 +109,6 @@ def test_any_example_reads_or_says_why(data):
 
 
 @pytest.mark.parametrize(("name", "split"), [("a-b", "x"), ("../x", "x"), ("x", "all"), ("x", "")])
-def test_names_that_would_not_do(name, split):
+def test_invalid_names_are_refused(name, split):
     with pytest.raises(ValueError, match="cannot name"):
         shard_file(name, split, 0, 1)

@@ -40,7 +40,7 @@ def jpeg(seed: int, size: int = 16) -> bytes:
 
 
 def records(n: int, start: int = 0) -> list[Record]:
-    """Records alternately full, half empty and empty."""
+    """Return records with all, half and none of the fields, in turn."""
     raws = [FULL, {k: FULL[k] for k in list(FULL)[::2]}, {}]
     return [
         Record(f"folder/é{i}.jpg", jpeg(i), Metadata.parse(raws[i % 3]), i % 3 - 1)
@@ -62,7 +62,7 @@ def schema(classes=("barn", "zoo"), **splits: int) -> Schema:
 
 
 def close(a: Metadata, b: Metadata) -> bool:
-    """The same but for the rounding to float32."""
+    """Return whether two records are equal up to rounding to float32."""
     if a.values.keys() != b.values.keys():
         return False
     return all(
@@ -72,7 +72,7 @@ def close(a: Metadata, b: Metadata) -> bool:
 
 
 def example(**features) -> bytes:
-    """A tf.train.Example made by hand."""
+    """Return a serialized tf.train.Example of some features."""
     proto = tf_example_pb2.Example()
     for name, value in features.items():
         feature = proto.features.feature[name]

@@ -1,4 +1,4 @@
-"""Several processes are one run: same batches, losses, end; one stops all; a dead one is said."""
+"""Runs of several processes: same batches and losses as one process, and they end together."""
 
 import json
 import os
@@ -27,7 +27,7 @@ HEARTBEAT = 10  # seconds
 
 
 def launch(*arguments: str, cache: Path) -> list[subprocess.Popen]:
-    """Start two processes of 4 devices each with the same arguments, but for their number."""
+    """Start two processes of 4 devices each with the same arguments except their number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -55,7 +55,7 @@ def launch(*arguments: str, cache: Path) -> list[subprocess.Popen]:
 
 
 def train_two(workdir: Path, data: Path, cache: Path) -> list[subprocess.Popen]:
-    """The run of the fixture `tiny_run`, by two processes."""
+    """Start the run of the fixture `tiny_run` as two processes."""
     return launch(
         *("-m", "satmip_jax.cli", "train"),
         *("--config", f"{REPOSITORY}/configs/eurosat.py:satmips,cpu", "--workdir", str(workdir)),
@@ -68,15 +68,15 @@ def train_two(workdir: Path, data: Path, cache: Path) -> list[subprocess.Popen]:
 
 
 def finish(pair: list[subprocess.Popen], timeout: float = 300) -> list[str]:
-    """Wait for both and return what they printed, without the notes of XLA's CPU collectives."""
+    """Wait for both and return their output, without the lines of XLA's CPU collectives."""
     return [without_gloo(run.communicate(timeout=timeout)[0]) for run in pair]
 
 
 def without_gloo(text: str) -> str:
-    """What is left of `text` when Gloo's notes are taken out.
+    """Return `text` without the lines of Gloo.
 
-    The collectives' threads write them piece by piece and all at once: a line may hold parts of two
-    notes, the next one the rest. So it is the pieces that go, with the numbers beside them.
+    Threads of the collectives write them in pieces and at the same time: a line may contain parts
+    of two of them, the next one the rest. So pieces are removed, with the numbers beside them.
     """
     pieces = (
         r"\[Gloo\] Rank | is connected to | peer ranks\. "
@@ -97,7 +97,7 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair_run(tiny_shards_dir, tmp_path_factory, cache) -> tuple[Path, list[str]]:
-    """Workdir of a run of two processes that nothing disturbed, and what they printed."""
+    """Workdir of an undisturbed run of two processes, and their output."""
     workdir = tmp_path_factory.mktemp("pair")
     pair = train_two(workdir, tiny_shards_dir, cache)
     printed = finish(pair)
@@ -125,7 +125,7 @@ def test_two_processes_train_as_one(pair_run, tiny_run):
 
 
 @pytest.mark.slow
-def test_only_the_first_process_writes(pair_run):
+def test_only_process_0_writes(pair_run):
     workdir, printed = pair_run
     assert "8 cpu device(s) of 2 process(es)" in printed[0]
     assert "images/s" in printed[0]
@@ -136,7 +136,7 @@ def test_only_the_first_process_writes(pair_run):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads which signals are caught")
-def test_sigterm_to_one_saves_on_both_and_the_run_goes_on_bit_for_bit(
+def test_sigterm_to_one_stops_both_and_the_run_resumes_bit_for_bit(
     pair_run, tiny_shards_dir, cache, tmp_path
 ):
     pair = train_two(tmp_path, tiny_shards_dir, cache)
@@ -163,13 +163,13 @@ def test_sigterm_to_one_saves_on_both_and_the_run_goes_on_bit_for_bit(
 
 
 def caught(pid: int) -> int:
-    """Mask of the signals that a process handles."""
+    """Return the mask of the signals that a process handles."""
     (line,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return int(line, 16)
 
 
 @pytest.mark.slow
-def test_batches_and_losses_are_those_of_one_and_a_killed_process_is_said(
+def test_batches_and_losses_are_those_of_one_process_and_a_killed_one_is_reported(
     tiny_shards, tiny_shards_dir, cache, tmp_path
 ):
     pair = launch(
@@ -213,9 +213,9 @@ def test_batches_and_losses_are_those_of_one_and_a_killed_process_is_said(
     assert len(first) == len(second) == 32
 
 
-def test_a_single_machine_and_lone_processes_stay_alone():
-    """Neither JAX's detection, which would wait or fail or take one device, nor an error."""
-    assert find_launcher({"HOME": "/root"}) is None  # only JAX can tell, and does at once
+def test_a_single_machine_and_single_processes_run_alone():
+    """Without JAX's detection, which would wait, fail or use one device, and without an error."""
+    assert find_launcher({"HOME": "/root"}) is None  # only JAX can tell, at once
     slurm = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_PROCID": "0"}
     assert find_launcher(slurm | {"SLURM_NTASKS": "2"}) == "SLURM"
     assert find_launcher(slurm | {"SLURM_NTASKS": "1"}) == "none"  # srun --pty on one node
@@ -253,7 +253,7 @@ def test_processes_that_cannot_be_found_are_refused(monkeypatch):
     code = "from satmip_jax.distributed import multihost; multihost.start()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Open MPI started several processes, but JAX cannot find them" in result.stderr
-    assert "did not reach the others" not in result.stderr  # the last words were taken back
+    assert "did not reach the others" not in result.stderr  # the exit message was cleared
 
 
 @pytest.mark.parametrize(

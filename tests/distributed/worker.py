@@ -1,7 +1,7 @@
 """One of two processes of test_multihost.py, without a training step to compile.
 
-Saves its rows of three batches from each kind of loader, the records that were read for them, and
-values and gradients of the losses; then steps along with the other process until that one dies.
+It saves its rows of three batches from each kind of loader, the records that were read for them,
+and values and gradients of the losses. Then it takes steps with the other process until that dies.
 """
 
 import sys
@@ -24,7 +24,7 @@ from satmip_jax.losses.contrastive import EXCHANGES, info_nce, nt_xent, sigmoid_
 
 
 class Watched(ShardDataset):
-    """Notes the number of each record that is read."""
+    """Records the number of each record that is read."""
 
     read: list[int]
 
@@ -34,7 +34,7 @@ class Watched(ShardDataset):
 
 
 def rows(array):
-    """This process's rows, in the order of the batch."""
+    """Return this process's rows, in the order of the batch."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 

@@ -7,11 +7,18 @@ import cv2
 import numpy as np
 import pytest
 
+from satmip_jax.data.batch_reader import read_all
 from satmip_jax.evaluation import baselines
-from satmip_jax.evaluation.baselines import colour_statistics, patch_projections
+from satmip_jax.evaluation.baselines import (
+    BASELINES,
+    colour_statistics,
+    extract_baseline,
+    patch_projections,
+)
 from satmip_jax.evaluation.fusion import standardize
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.metrics import accuracy
+from satmip_jax.metadata.tabular import locations
 
 
 def noise(n: int, side: int) -> np.ndarray:
@@ -46,6 +53,22 @@ def test_patch_projections_are_pooled_answers_of_patches(monkeypatch):
     answers = np.maximum(np.stack(patches, axis=1) @ filters.reshape(-1, 256) / 192**0.5, 0)
     expected = np.concatenate([answers.mean(axis=1), answers.std(axis=1)], axis=1)
     np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_batches_of_a_split_give_the_values_of_all_at_once(name, tiny_shards, monkeypatch):
+    """Bit for bit, whatever the size of a batch."""
+    split = read_all(tiny_shards)
+    expected = BASELINES[name].describe(split, tiny_shards.schema, "all")
+    for chunk in (512, 24, 7):
+        monkeypatch.setattr(baselines, "CHUNK", chunk)
+        features = extract_baseline(BASELINES[name], tiny_shards)
+        assert features.by_kind.keys() == expected.keys()
+        for kind, values in expected.items():
+            np.testing.assert_array_equal(features.by_kind[kind], values)
+        np.testing.assert_array_equal(features.labels, split["label"])
+        np.testing.assert_array_equal(features.locations, locations(split["metadata"]))
+        assert features.indices.tolist() == list(range(64))
 
 
 def test_projections_are_a_function_of_the_seed():

@@ -12,14 +12,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.evaluation import spatial_blocks
+from satmip_jax.evaluation.baselines import BASELINES
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.fusion import WEIGHTS
 from satmip_jax.evaluation.model import load_model
 from satmip_jax.evaluation.protocols import EvaluationError, score
 from satmip_jax.evaluation.results import write_scores
-from satmip_jax.metadata.fields import select_fields
 from satmip_jax.report.scores import scores
 from satmip_jax.sources import fmow
 from satmip_jax.training.loop import train
@@ -169,43 +168,33 @@ def test_fmow_has_the_score_of_its_challenge(tiny_shards):
     assert {row.metric for row in others} == {"accuracy", "macro_f1"}
 
 
-def test_fields_that_are_not_shown_do_not_matter(tiny_run, tiny_shards_dir):
-    everything = features(tiny_run, tiny_shards_dir, "val")
-    time = features(tiny_run, tiny_shards_dir, "val", fields=select_fields("Time"))
-    np.testing.assert_array_equal(time.by_kind["image"], everything.by_kind["image"])
-    assert np.abs(time.by_kind["metadata"] - everything.by_kind["metadata"]).max() > 1e-3
+def test_selected_fields_are_named_in_the_rows(tiny_run, tiny_shards_dir):
     rows = evaluate(
         tiny_run, str(tiny_shards_dir), fields="Time", protocols=["knn5"], block=0
     ) + evaluate_baseline("fields", str(tiny_shards_dir), fields="Time", protocols=["knn5"])
     assert {row.features for row in rows} == {"image", "metadata (Time)", "both (Time)"}
 
 
-def test_features_do_not_depend_on_the_batch_and_are_deterministic(tiny_run, tiny_shards_dir):
-    one = features(tiny_run, tiny_shards_dir, "val")
-    two = features(tiny_run, tiny_shards_dir, "val")
-    for kind, array in one.by_kind.items():
-        np.testing.assert_array_equal(array, two.by_kind[kind])
-        assert np.isfinite(array).all()
-        assert array.std(axis=0).max() > 0
-
-
-def test_untrained_features_are_others(tiny_run, tiny_shards_dir):
-    trained = features(tiny_run, tiny_shards_dir, "val")
-    untrained = features(tiny_run, tiny_shards_dir, "val", init="random")
-    for kind in ("image", "metadata"):
-        assert np.abs(trained.by_kind[kind] - untrained.by_kind[kind]).max() > 1e-4
+def test_the_untrained_twin_is_named(tiny_run, tiny_shards_dir):
     rows = evaluate(
         tiny_run, str(tiny_shards_dir), features=["image"], protocols=["knn5"], init="random"
     )
     assert {row.model for row in rows} == {"satmips mu/8 (untrained)"}
 
 
-@pytest.mark.parametrize("name", ["colour", "patches", "fields"])
+@pytest.mark.parametrize("name", BASELINES)
 def test_baselines_have_rows(name, tiny_shards_dir):
     rows = evaluate_baseline(name, str(tiny_shards_dir), protocols=["knn5"])
     kinds = {"metadata", "both"} if name == "fields" else {"image"}
     assert {row.features for row in rows} == kinds
     assert {row.model for row in rows} == {name}
+
+
+def test_an_unknown_baseline_or_protocol_is_named(tiny_shards_dir):
+    with pytest.raises(EvaluationError, match="no baseline 'color': choose from colour, patches"):
+        evaluate_baseline("color", str(tiny_shards_dir))
+    with pytest.raises(EvaluationError, match=r"no protocol \['knn7'\]: choose from knn5, knn20"):
+        evaluate_baseline("colour", str(tiny_shards_dir), protocols=["knn5", "knn7"])
 
 
 def test_a_method_without_metadata_has_image_features_only(tiny_config, tiny_shards_dir, tmp_path):
@@ -228,23 +217,3 @@ def test_data_without_metadata_are_scored_by_their_images(tiny_run, tiny_shards_
     assert {row.features for row in rows} == {"image"}
     with pytest.raises(EvaluationError, match="has no metadata: evaluate --features image"):
         evaluate(tiny_run, str(folder), features=["metadata", "both"])
-
-
-def test_cells_are_whole_and_folds_share_none():
-    rng = np.random.default_rng(0)
-    places = np.stack([rng.uniform(-180, 180, 500), rng.uniform(-90, 90, 500)], axis=1)
-    places[:3] = [[180, 90], [-180, -90], [np.nan, 5]]
-    cells = spatial_blocks.cells(places, 10.0)
-    assert cells[2] == -1
-    assert (np.delete(cells, 2) >= 0).all()
-    for first, second in ((3, 4), (10, 400)):
-        same = np.array_equal(places[first] // 10, places[second] // 10)
-        assert (cells[first] == cells[second]) == same
-    assert len(np.unique(cells)) == 1 + len(np.unique(np.delete(places, 2, 0) // 10, axis=0))
-    asked = []
-    for bank, queries in spatial_blocks.folds(cells[:400], cells[400:]):
-        assert not set(cells[:400][bank]) & set(cells[400:][queries])
-        assert 2 not in bank
-        assert len(bank) > 250
-        asked += queries.tolist()
-    assert sorted(asked) == list(range(100))

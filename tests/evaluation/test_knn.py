@@ -1,4 +1,4 @@
-"""kNN against scikit-learn and against a plain search, on random and on adversarial features."""
+"""kNN against scikit-learn and an exhaustive search, on random and adversarial features."""
 
 import logging
 
@@ -159,15 +159,21 @@ def test_neighbours_are_of_other_groups():
     )
     _, index = nearest(bank, queries, 5, groups=groups, query_chunk=16, bank_chunk=64)
     assert (groups[0][np.asarray(index)] != groups[1][:, None]).all()
+
+
+@pytest.mark.usefixtures("no_type_checks")
+def test_groups_of_another_shape():
+    (bank, labels), (queries, _) = blobs(200), blobs(50, seed=1)
+    groups = np.arange(200), np.arange(200)
     with pytest.raises(FeaturesError, match=r"\(200,\) of the bank and \(50,\) of the queries"):
-        knn_predict(bank, labels, queries, num_classes=6, groups=(groups[0], groups[0]))
+        knn_predict(bank, labels, queries, num_classes=6, groups=groups)
 
 
 def test_unlabelled_rows_do_not_vote_and_are_counted(caplog):
     (bank, labels), (queries, _) = blobs(200), blobs(50, seed=1)
     hidden = labels.copy()
     hidden[::3] = -1
-    with caplog.at_level(logging.INFO, logger="satmip_jax"):
+    with caplog.at_level(logging.DEBUG, logger="satmip_jax"):
         ours = predict(bank, hidden, queries, num_classes=6)
     assert "67 of 200 rows of the bank have no label" in caplog.text
     kept = hidden >= 0
@@ -196,8 +202,8 @@ def test_compute_is_float32_whatever_comes():
     assert cosine.dtype == jnp.float32
     exact = nearest(np.asarray(low[0], np.float32), np.asarray(low[1], np.float32), 5)[0]
     np.testing.assert_array_equal(cosine, exact)
-    whole = predict(bank.astype(np.float64), labels, queries.astype(np.float64), num_classes=6)
-    np.testing.assert_array_equal(whole, predict(bank, labels, queries, num_classes=6))
+    double = predict(bank.astype(np.float64), labels, queries.astype(np.float64), num_classes=6)
+    np.testing.assert_array_equal(double, predict(bank, labels, queries, num_classes=6))
 
 
 def test_sharded_over_devices():

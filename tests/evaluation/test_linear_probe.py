@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn, on kind and on unkind features."""
+"""The linear probe against scikit-learn, on well and badly conditioned features."""
 
 import logging
 import warnings
@@ -252,7 +252,7 @@ def test_of_equals_the_strongest_is_chosen():
     )
     np.testing.assert_array_equal(choice.held_out_accuracy, 1)
     assert choice.strength == 1e-2
-    whole, _ = linear_predict(
+    nothing, _ = linear_predict(
         features.astype(np.float64),
         labels,
         jnp.asarray(features, jnp.bfloat16)[:0],
@@ -260,7 +260,7 @@ def test_of_equals_the_strongest_is_chosen():
         held_out=held_out,
         strengths=strengths,
     )
-    assert whole.shape == (0,)
+    assert nothing.shape == (0,)
 
 
 labels_and_groups = st.lists(

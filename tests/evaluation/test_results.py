@@ -1,9 +1,8 @@
-"""Rows of scores and their file."""
+"""Scores and their file."""
 
 import dataclasses
 import io
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +16,7 @@ from satmip_jax.evaluation.results import (
     read_scores,
     write_scores,
 )
+from satmip_jax.runtime import files
 
 ROW = Score("eurosat", "val", "satmip vit", "image", "knn5", "accuracy", 0.8125, 4050)
 
@@ -51,10 +51,10 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     write_scores(path, [ROW])
     before = path.read_bytes()
 
-    def full(self, target):
+    def full(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OSError, match="disk full"):
         write_scores(path, [dataclasses.replace(ROW, value=0.1)])
     assert path.read_bytes() == before

@@ -14,8 +14,8 @@ import pytest
 from satmip_jax.bench.step import noise
 from satmip_jax.config.loading import load_config
 from satmip_jax.distributed.sharding import make_mesh
-from satmip_jax.models import layers
-from satmip_jax.models.layers import Attention, attend, resolve_attention
+from satmip_jax.models import attention
+from satmip_jax.models.attention import Attention, attend, resolve_attention
 from satmip_jax.models.text_transformer import TextTransformer
 from satmip_jax.planning import memory
 from satmip_jax.training.step import build_program
@@ -79,7 +79,7 @@ def calls(monkeypatch):
         mlir.register_lowering(primitive, lowering, platform="cpu")
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(fused, "check_compute_capability", lambda _: True)
-    monkeypatch.setattr(layers, "_cudnn_supports", lambda dtype, _: dtype == jnp.bfloat16)
+    monkeypatch.setattr(attention, "_cudnn_supports", lambda dtype, _: dtype == jnp.bfloat16)
     return seen
 
 
@@ -191,7 +191,7 @@ def test_a_training_step(calls):
     # Two rows each: 2 views of 16 patches and the class token, and 51 bytes of caption.
     assert GPU or {shape for _, shape in calls} == {(4, 18, 2, 16), (2, 52, 2, 8)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "_cudnn_supports", lambda *_: False)
+        patch.setattr(attention, "_cudnn_supports", lambda *_: False)
         program = build_program(config, schema, examples, program.mesh)
         _, plain = program.step(program.init(), batch)
     for name in ("loss", "grad_norm"):

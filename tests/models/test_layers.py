@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from satmip_jax.models.layers import Encoder, LayerNorm, attend, dense, gelu, resolve_attention
+from satmip_jax.models.attention import attend, resolve_attention
+from satmip_jax.models.encoder import Encoder
+from satmip_jax.models.layers import LayerNorm, dense, gelu
 
 KEY = jax.random.key(0)
 

@@ -66,7 +66,7 @@ def test_a_new_method_trains_is_scored_and_reported(tiny_config, tiny_shards_dir
     text = page.read_text()
     assert "Toy Views mu/8" in text
     assert "Toy Views 15" in text  # negatives per anchor
-    assert "share of partners found" in text  # not of predictions
+    assert "in-batch retrieval accuracy of" in text  # not of predictions
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():

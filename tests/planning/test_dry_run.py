@@ -38,7 +38,10 @@ def test_a_plan_describes_what_then_runs(tiny_config, tiny_shards):
     [
         (["--config.optimizer.batch_size=20"], "is not a multiple of the 8 devices: use 16 or 24"),
         (["--config.parallel.fsdp=3"], "use one of 1, 2, 4, 8"),
-        (["--config.parallel.micro_batch=3"], "micro_batch is 3, and a device has 2 images"),
+        (
+            ["--config.parallel.micro_batch=3"],
+            "micro_batch is 3, which does not divide the 2 images",
+        ),
     ],
 )
 def test_problems_are_reported_before_anything_is_compiled(tiny_config, overrides, message):

@@ -21,7 +21,7 @@ from satmip_jax.training.step import build_program, make_loss
 from tests.conftest import REPOSITORY, TINY
 from tests.fault_drill import Drill
 
-# how a step is laid out: devices, and options of `config.parallel`
+# number of devices, and options of `config.parallel`
 LAYOUTS = {
     "one device": (1, {}),
     "eight devices": (8, {}),
@@ -66,41 +66,41 @@ def test_loss_and_gradients_do_not_depend_on_the_layout(tiny_config, tiny_shards
         )
 
 
-def test_the_state_is_cut_up_among_the_devices(tiny_config, tiny_shards):
-    """A step with fsdp of 4 keeps a quarter of every matrix and its moments on a device."""
+def test_fsdp_shards_the_state_among_the_devices(tiny_config, tiny_shards):
+    """With fsdp of 4 each device holds a quarter of every matrix and of its moments."""
     config = tiny_config("satmips", "--config.parallel.fsdp=4")
     mesh = make_mesh(fsdp=4)
     program = build_program(config, tiny_shards.schema, len(tiny_shards), mesh)
     with InMemoryBatches(tiny_shards, mesh, batch_size=16, seed=0) as batches:
         state, metrics = program.step(program.init(), next(batches))
     assert np.isfinite(float(metrics["loss"]))
-    cut = 0
+    sharded = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = leaf_name(path)
         local = leaf.addressable_shards[0].data.size
         if name.endswith("kernel") and "metadata_encoder" not in name:
             assert local * 4 == leaf.size, name
-            cut += 1
+            sharded += 1
         else:
             assert local == leaf.size, name
-    assert cut >= 3 * 9  # parameters and both moments
+    assert sharded >= 3 * 9  # parameters and both moments
     assert state_sharding(program.abstract, mesh)[1] == []
     _, notes = state_sharding(program.abstract, mesh, RULES[:1])
     assert any("no sharding rule matches params.image_encoder.norm.scale" in note for note in notes)
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_bit_for_bit_undisturbed(tmp_path):
-    """A few kills of real processes in drawn phases; `python -m tests.fault_drill` does many."""
+def test_a_killed_and_resumed_run_ends_bit_for_bit_like_an_undisturbed_one(tmp_path):
+    """A few kills of real processes in random phases; `python -m tests.fault_drill` does many."""
     drill = Drill(tmp_path, processes=1, seed=1)
     drill.run(kills=4)
     assert not drill.outcomes["differs"], drill.table()
-    assert drill.outcomes["runs the same bit for bit"] >= 1
+    assert drill.outcomes["runs identical bit for bit"] >= 1
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_devices(tiny_run, tiny_shards_dir, tmp_path):
-    """Begun on 8 devices, resumed on 2: the same samples in the same order, the same losses."""
+def test_a_run_resumes_on_another_number_of_devices(tiny_run, tiny_shards_dir, tmp_path):
+    """Started on 8 devices, resumed on 2: the same samples in the same order, the same losses."""
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
     shutil.rmtree(workdir / "checkpoints" / "4")
@@ -130,7 +130,7 @@ def test_a_run_goes_on_with_other_devices(tiny_run, tiny_shards_dir, tmp_path):
             assert row["simclr_loss"] == pytest.approx(other["simclr_loss"], rel=1e-5)
 
 
-def test_a_score_that_was_cut_off_is_made_up_for(tiny_run, tiny_config, tmp_path):
+def test_a_resumed_run_makes_up_for_a_missing_score(tiny_run, tiny_config, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
     path = workdir / "metrics.jsonl"
@@ -141,7 +141,9 @@ def test_a_score_that_was_cut_off_is_made_up_for(tiny_run, tiny_config, tmp_path
     assert scores == pytest.approx(next(row for row in rows if "knn_image" in row))
 
 
-def test_what_is_not_finite_stops_with_names(tiny_config, tiny_shards, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_images(
+    tiny_config, tiny_shards, tmp_path
+):
     config = tiny_config("simclr", "--config.optimizer.learning_rate=1e30")
     with pytest.raises(NotFiniteError, match=r"step [123]: loss is") as caught:
         train(config, tmp_path)
@@ -156,7 +158,7 @@ def test_a_finished_run_returns_at_once(tiny_run, tiny_config):
     assert int(train(config, tiny_run).step) == 4
 
 
-def test_refusals_come_before_compiling(tiny_config, tiny_run, tmp_path):
+def test_a_config_that_cannot_work_is_refused_before_compiling(tiny_config, tiny_run, tmp_path):
     with pytest.raises(ValueError, match=r"batch_size is 12.*8 devices: use 8 or 16"):
         train(tiny_config("satmips", "--config.optimizer.batch_size=12"), tmp_path)
     with pytest.raises(ConfigError, match=r"optimizer.weight_decay: 0.1 -> 0.2"):
@@ -168,7 +170,7 @@ def test_refusals_come_before_compiling(tiny_config, tiny_run, tmp_path):
         train(tiny_config("satmips", "--config.data.dir="), tmp_path / "new")
 
 
-def test_the_log_of_a_run(tiny_run):
+def test_files_of_a_run(tiny_run):
     rows = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows if "loss" in row]
     assert steps == [0, 1, 2, 3]
@@ -184,7 +186,7 @@ def test_the_log_of_a_run(tiny_run):
     assert start["versions"]["jax"] == jax.__version__
 
 
-def test_a_checkpoint_of_another_model_is_named_leaf_by_leaf(tiny_run, tiny_config, tiny_shards):
+def test_a_checkpoint_of_another_model_is_refused_leaf_by_leaf(tiny_run, tiny_config, tiny_shards):
     config = tiny_config("satmips", "--config.method.embed_dim=12")
     mesh = make_mesh()
     abstract = build_program(config, tiny_shards.schema, len(tiny_shards), mesh).abstract

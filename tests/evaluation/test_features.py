@@ -1,0 +1,110 @@
+"""Features of a split: independent of batches, and read with bounded memory."""
+
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from satmip_jax.data import batch_reader
+from satmip_jax.data.batch_reader import ReadBatch
+from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.evaluation import baselines
+from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
+from satmip_jax.evaluation.features import extract
+from satmip_jax.evaluation.model import load_model
+from satmip_jax.metadata.fields import select_fields
+
+BATCH = 8
+READ_AHEAD = 4  # batches, with one thread
+
+
+@pytest.fixture(scope="module")
+def model(tiny_run):
+    return load_model(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def val(tiny_shards_dir):
+    return ShardDataset(tiny_shards_dir, "val")
+
+
+class ImageCounter:
+    """Counts the decoded images that are held at the same time."""
+
+    def __init__(self):
+        self.held = self.total = self.peak = 0
+        self._lock = threading.Lock()
+
+    def watch(self, images):
+        with self._lock:
+            self.held += len(images)
+            self.total += len(images)
+            self.peak = max(self.peak, self.held)
+        weakref.finalize(images, self._release, len(images))
+
+    def _release(self, count):
+        with self._lock:
+            self.held -= count
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    counter, read = ImageCounter(), ReadBatch.__call__
+
+    def counted(self, numbers):
+        batch = read(self, numbers)
+        counter.watch(batch["image"])
+        return batch
+
+    monkeypatch.setattr(ReadBatch, "__call__", counted)
+    monkeypatch.setattr(batch_reader.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(baselines, "CHUNK", BATCH)
+    return counter
+
+
+def test_extract_holds_few_images_at_a_time(model, tiny_shards, counter):
+    model.config.eval.unlock()
+    before, model.config.eval.batch_size = model.config.eval.batch_size, BATCH
+    try:
+        features = extract(model, tiny_shards)
+    finally:
+        model.config.eval.batch_size = before
+    assert len(features.labels) == counter.total == 64
+    assert counter.peak <= READ_AHEAD * BATCH
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_hold_few_images_at_a_time(name, tiny_shards, counter):
+    features = extract_baseline(BASELINES[name], tiny_shards)
+    assert len(features.labels) == counter.total == 64
+    assert counter.peak <= READ_AHEAD * BATCH
+
+
+def test_fields_that_are_not_shown_do_not_matter(model, val):
+    everything, time = extract(model, val), extract(model, val, fields=select_fields("Time"))
+    np.testing.assert_array_equal(time.by_kind["image"], everything.by_kind["image"])
+    assert np.abs(time.by_kind["metadata"] - everything.by_kind["metadata"]).max() > 1e-3
+
+
+def test_features_are_deterministic(model, val):
+    one, two = extract(model, val), extract(model, val)
+    for kind, array in one.by_kind.items():
+        np.testing.assert_array_equal(array, two.by_kind[kind])
+        assert np.isfinite(array).all()
+        assert array.std(axis=0).max() > 0
+
+
+def test_a_limit_spreads_the_examples_over_the_split(model, tiny_shards):
+    everything, part = extract(model, tiny_shards), extract(model, tiny_shards, limit=10)
+    assert part.indices.tolist() == [0, 6, 12, 19, 25, 32, 38, 44, 51, 57]
+    np.testing.assert_array_equal(part.labels, everything.labels[part.indices])
+    np.testing.assert_allclose(
+        part.by_kind["image"], everything.by_kind["image"][part.indices], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_untrained_features_are_others(model, tiny_run, val):
+    trained, untrained = extract(model, val), extract(load_model(tiny_run, init="random"), val)
+    for kind in ("image", "metadata"):
+        assert np.abs(trained.by_kind[kind] - untrained.by_kind[kind]).max() > 1e-4
