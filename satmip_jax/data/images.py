@@ -6,48 +6,40 @@ are (x, y, width, height) in pixels, y downwards.
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from satmip_jax.errors import SatmipError
+from satmip_jax.data import jpeg, tiff
+from satmip_jax.data.headers import MAX_PIXELS, Header, read_header
+from satmip_jax.data.image_errors import ImageError
+from satmip_jax.data.rendering import DEFAULT, Rendering, Values, to_uint8
+
+__all__ = [
+    "DEFAULT",
+    "MAX_PIXELS",
+    "Box",
+    "Header",
+    "ImageError",
+    "Rendering",
+    "Square",
+    "channel_sums",
+    "clip_box",
+    "crop_region",
+    "decode",
+    "decode_square",
+    "encode_png",
+    "make_square",
+    "read_header",
+    "use_one_thread",
+]
 
 Box = tuple[float, float, float, float]
 
-# fMoW holds real images of 16,288 x 16,291 pixels; three bytes a pixel make this 1.2 GB.
-MAX_PIXELS = 400_000_000
-MAX_SIDE = 65_535  # JPEG's own limit
 MIN_BOX = 2.0  # pixels; a smaller box shows nothing
-
-_MAX_SEGMENTS = 4096  # of a JPEG header; a real one has a few dozen
-_NOT_A_FRAME = {0xC4, 0xC8, 0xCC}  # DHT, JPG, DAC: their codes are among those of frames
-
-
-class ImageError(SatmipError, ValueError):
-    """An image file, or a box in it, that cannot be used; the message says why."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """Header of an image file.
-
-    Attributes:
-        format: "JPEG", "PNG", "TIFF" or "WEBP".
-        width: in pixels.
-        height: in pixels.
-        components: number of channels.
-    """
-
-    format: str
-    width: int
-    height: int
-    components: int
 
 
 @dataclass(frozen=True)
@@ -59,12 +51,14 @@ class Square:
         region: the part of the source image that it shows, in source pixels.
         source_size: (width, height) of the source image.
         pixels: uint8 (size, size, 3), RGB.
+        scaled_from: smallest and largest value of the region if values were scaled to 8 bits.
     """
 
     data: bytes
     region: Box
     source_size: tuple[int, int]
     pixels: np.ndarray
+    scaled_from: tuple[float, float] | None = None
 
 
 @cache
@@ -80,132 +74,82 @@ def use_one_thread() -> None:
     _cv2().setNumThreads(1)
 
 
-def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read format and size without decoding.
-
-    Args:
-        data: an encoded file: JPEG, PNG, TIFF or WebP.
-        max_pixels: limit of width x height, against decompression bombs.
-
-    Raises:
-        ImageError: the format is unknown, the header is damaged, or the image is too large.
-
-    Example:
-        >>> from satmip_jax.data.images import encode_png, read_header
-        >>> read_header(encode_png(np.zeros((2, 3, 3), np.uint8)))
-        Header(format='PNG', width=3, height=2, components=3)
-    """
-    header = _jpeg_header(data) if data[:2] == b"\xff\xd8" else _other_header(data)
-    width, height = header.width, header.height
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise ImageError(f"impossible image size {width}x{height}")
-    if width * height > max_pixels:
-        raise ImageError(f"{width}x{height} pixels, more than the limit of {max_pixels:,}")
-    return header
-
-
-def _jpeg_header(data: bytes) -> Header:
-    """Walk the segments up to the frame header, as libjpeg does; about 3 us."""
-    position = 2
-    for _ in range(_MAX_SEGMENTS):
-        position = data.find(b"\xff", position)
-        if position < 0:
-            break
-        while data[position : position + 1] == b"\xff":
-            position += 1
-        if len(data) < position + 3:
-            break
-        marker = data[position]
-        if marker == 0 or marker == 1 or 0xD0 <= marker <= 0xD8:  # these carry no length
-            position += 1
-            continue
-        if marker in (0xD9, 0xDA):
-            break
-        (length,) = struct.unpack_from(">H", data, position + 1)
-        if 0xC0 <= marker <= 0xCF and marker not in _NOT_A_FRAME:
-            if length < 8 or len(data) < position + 9:
-                break
-            _, height, width, components = struct.unpack_from(">BHHB", data, position + 3)
-            return Header("JPEG", width, height, components)
-        position += 1 + max(length, 2)
-    raise ImageError("damaged JPEG header")
-
-
-def _other_header(data: bytes) -> Header:
-    # The plug-in classes, not PIL.Image.open, which tries every format it knows and warns about
-    # sizes that are ordinary for satellite images.
-    from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin
-
-    plugins: tuple[tuple[str, tuple[bytes, ...], Any], ...] = (
-        ("PNG", (b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
-        ("TIFF", (b"II*\0", b"MM\0*"), TiffImagePlugin.TiffImageFile),
-        ("WEBP", (b"RIFF",), WebPImagePlugin.WebPImageFile),
-    )
-    for name, magic, plugin in plugins:
-        if data.startswith(magic):
-            try:
-                image = plugin(io.BytesIO(data))
-                width, height = image.size
-                return Header(name, width, height, len(image.getbands()))
-            except Exception as error:  # the parsers raise exceptions of many kinds
-                raise ImageError(f"damaged {name} header: {type(error).__name__}") from error
-    if not data:
-        raise ImageError("empty file")
-    raise ImageError("not a JPEG, PNG, TIFF or WebP file")
-
-
-def decode(data: bytes, *, reduce: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(
+    data: bytes,
+    *,
+    reduce: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    rendering: Rendering = DEFAULT,
+) -> np.ndarray:
     """Decode an image file.
 
-    Pixels keep their stored order: an EXIF orientation is ignored, because boxes refer to stored
-    pixels. Grey images are repeated over the channels, an alpha channel is dropped, and of 16 bits
-    the upper 8 are kept.
+    Pixels keep their stored order: the orientation in EXIF or TIFF tags is ignored, because boxes
+    refer to stored pixels. Grey images are repeated over the channels, and an alpha channel is
+    dropped.
 
     Args:
-        data: the encoded file.
+        data: The encoded file.
         reduce: 1, 2, 4 or 8: decode a JPEG to ceil(size / reduce), which is faster.
-        max_pixels: see `read_header`.
+        max_pixels: See `read_header`.
+        rendering: Bands and scale, needed for images other than 8-bit grey or RGB.
 
     Returns:
         uint8 (height, width, 3), RGB.
 
     Raises:
-        ImageError: the file is damaged, truncated, too large, or of an unknown format.
+        ImageError: The file is damaged, truncated, too large, or of an unknown format, or it needs
+            another rendering.
     """
-    return _decode(data, read_header(data, max_pixels=max_pixels), reduce)[:, :, ::-1]
+    values = _read(data, read_header(data, max_pixels=max_pixels), rendering, reduce)
+    image = values.array
+    if not values.rendered:
+        image, _ = to_uint8(values, *rendering.limits(values))
+    return image[:, :, ::-1]
 
 
-def _decode(data: bytes, header: Header, reduce: int = 1) -> np.ndarray:
-    """Decode to BGR, the order of opencv."""
+def _read(data: bytes, header: Header, rendering: Rendering, reduce: int = 1) -> Values:
+    """Decode the bands that are shown."""
+    if reduce > 1 and header.format != "JPEG":
+        raise ImageError(f"only JPEG decodes at a reduced size, not {header.format}")
+    if header.page is not None:
+        return tiff.read_values(data, header.page, rendering)
+    if header.dtype == "uint8" and rendering.bands is None:
+        return Values(_decode(data, header, reduce), rendered=True)
+    cmyk = header.format == "JPEG" and header.components == 4  # decoded to RGB
+    colours = ("red", "green", "blue", "alpha") if header.components > 2 else ("gray", "alpha")
+    count = 3 if cmyk else header.components
+    bands = rendering.choose(count, header.dtype, colours[:count])
+    unchanged = header.format != "JPEG"
+    image = np.atleast_3d(_decode(data, header, reduce, unchanged=unchanged))
+    channels = [(2, 1, 0, 3)[band - 1] if image.shape[2] > 2 else 0 for band in bands]
+    channels = channels * 3 if len(channels) == 1 else channels[::-1]
+    return Values(image[:, :, channels], rendered=header.dtype == "uint8")
+
+
+def _decode(data: bytes, header: Header, reduce: int = 1, *, unchanged: bool = False) -> np.ndarray:
+    """Decode to BGR, the order of opencv; `unchanged` keeps 16 bits, grey and alpha."""
     cv2 = _cv2()
-    # libjpeg fills the missing part of a truncated file with grey and only warns. Most files end
-    # with the end marker; searching for it takes a twentieth of the time of decoding.
-    end = b"\xff\xd9"
-    if (
-        header.format == "JPEG"
-        and not data.endswith(end)
-        and data.find(end, data.rfind(b"\xff\xda")) < 0
-    ):
+    if header.format == "JPEG" and not jpeg.has_end(data):
         raise ImageError("truncated JPEG")
     if header.format == "PNG" and b"IEND" not in data[-64:]:
         raise ImageError("truncated PNG")
-    if reduce > 1 and header.format != "JPEG":
-        raise ImageError(f"only JPEG decodes at a reduced size, not {header.format}")
     flags = {
-        1: cv2.IMREAD_COLOR,
+        1: cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR,
         2: cv2.IMREAD_REDUCED_COLOR_2,
         4: cv2.IMREAD_REDUCED_COLOR_4,
         8: cv2.IMREAD_REDUCED_COLOR_8,
-    }[reduce]
+    }[reduce] | (0 if unchanged else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"damaged {header.format}") from error
     if image is None:
         raise ImageError(f"damaged {header.format}")
     expected = (-(-header.height // reduce), -(-header.width // reduce), 3)
-    if image.shape != expected:
+    if image.shape != expected and not (unchanged and image.shape[:2] == expected[:2]):
         raise ImageError(f"decoded to {image.shape}, but its header states {expected}")
+    if header.format == "JPEG" and jpeg.ends_early(data, header.frame, image, reduce):
+        raise ImageError("truncated JPEG")
     return image
 
 
@@ -231,7 +175,10 @@ def decode_square(
         header = read_header(data)
         if (header.width, header.height) != (size, size):
             raise ImageError(f"{header.width}x{header.height} pixels instead of {size}x{size}")
-        pixels = _decode(data, header)
+        if header.format == "JPEG":  # as shards have it
+            pixels = _decode(data, header)
+        else:
+            pixels = _read(data, header, DEFAULT).array
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     out = np.empty((size, size, 3), np.uint8) if out is None else out
@@ -303,6 +250,7 @@ def make_square(
     context_ratio: float = 1.0,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
+    rendering: Rendering = DEFAULT,
 ) -> Square:
     """Crop the region around a box from an image file and resize it to a square.
 
@@ -315,6 +263,7 @@ def make_square(
         context_ratio: see `crop_region`.
         quality: JPEG quality of the result, 1 to 100.
         max_pixels: see `read_header`.
+        rendering: see `decode`.
 
     Raises:
         ImageError: the image or the box cannot be used.
@@ -323,12 +272,12 @@ def make_square(
     header = read_header(data, max_pixels=max_pixels)
     full = header.width, header.height
     region = crop_region(box, *full, context_ratio)
-    whole = region == (0.0, 0.0, *map(float, full))
-    if whole and full == (size, size) and header.format == "JPEG" and header.components == 3:
+    verbatim = header.format == "JPEG" and header.components == 3 and rendering.bands is None
+    if verbatim and full == (size, size) and region == (0.0, 0.0, *map(float, full)):
         return Square(data, region, full, _decode(data, header)[:, :, ::-1])
 
     reduce = _reduction(header, region, size)
-    pixels = _decode(data, header, reduce)
+    values = _read(data, header, rendering, reduce)
     x, y, w, h = (int(v) for v in region)
     if reduce > 1:
         # Crop on the reduced grid, and return the exact region. The last column and row of that
@@ -337,11 +286,15 @@ def make_square(
         w, h = min(round(w / reduce), columns), min(round(h / reduce), rows)
         x, y = min(x // reduce, columns - w), min(y // reduce, rows - h)
         region = tuple(float(v * reduce) for v in (x, y, w, h))  # type: ignore[assignment]
-    pixels = _resize(pixels[y : y + h, x : x + w], size)
+    pixels, scaled_from = values.array[y : y + h, x : x + w], None
+    if not values.rendered:
+        limits = rendering.limits(values)
+        pixels, scaled_from = to_uint8(replace(values, array=pixels), *limits)
+    pixels = _resize(pixels, size)
     done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ImageError("cannot be encoded as JPEG")
-    return Square(encoded.tobytes(), region, full, pixels[:, :, ::-1])
+    return Square(encoded.tobytes(), region, full, pixels[:, :, ::-1], scaled_from)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

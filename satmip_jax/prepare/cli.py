@@ -88,10 +88,14 @@ def _command(name: str) -> click.Command:
             chosen["splits"], splits = splits, None
         _run(name, paths, chosen, splits, **given)
 
+    common = _common(cls, shares)
+    taken = {flag for parameter in common for flag in parameter.opts}
+    if clash := taken & {option.flag for option in options.values()}:
+        raise TypeError(f"{name}: {min(clash)} is an option of every source: rename the source's")
     command = _SourceCommand(
         name,
         callback=run,
-        params=[*_common(cls, shares), *map(_flag, options.values())],
+        params=[*common, *map(_flag, options.values())],
         help=f"{SOURCES[name].title}.",
         epilog=f"License: {cls.license}. {cls.homepage if '://' in cls.homepage else ''}",
     )
@@ -147,6 +151,18 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
             ["--image-size"],
             type=click.IntRange(8),
             help=f"Side of the stored squares, pixels.  [default: {cls.image_size}]",
+        ),
+        click.Option(
+            ["--bands"],
+            metavar="R,G,B",
+            help="Bands to store as red, green and blue, numbered from 1, such as 4,3,2; or one to "
+            "store as grey.  [default: 1,2,3; needed if there are not 1, 3 or 4 bands]",
+        ),
+        click.Option(
+            ["--scale"],
+            metavar="LOW,HIGH|percentile",
+            help="Scale values that are not 8-bit: LOW and HIGH become 0 and 255; percentile takes "
+            "the 2nd and 98th percentile of each image.  [default: reject such images]",
         ),
         click.Option(["--splits"], help=f"{splits}  [default: all]"),
         click.Option(

@@ -13,7 +13,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def make_plan(
         "name": job.name,
         "source": source.name,
         **{f"source.{key}": value for key, value in source.options.items()},
-        **asdict(job.options),
+        **job.options.to_json(),
         "limit": limit,
         "splits": sorted(splits) if splits else None,
         "examples": _fingerprint(tasks, source.classes),

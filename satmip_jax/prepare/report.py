@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from satmip_jax.data.rendering import DEFAULT, HIGHEST, LOWEST, Rendering
 from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
+from satmip_jax.prepare.shard_job import Scaled
 from satmip_jax.sources.base import Source
 
 REPORT_FILE = "prepare_report.json"
@@ -38,6 +40,8 @@ class PrepareReport:
         seconds: Duration of this run.
         reading: Sentences about how the data were read, see `describe`.
         notice: A sentence about an earlier run; "" if there is nothing to say.
+        rendering: Bands and scale of the stored images.
+        scaled: The images whose values were scaled to 8 bits.
     """
 
     name: str
@@ -52,6 +56,8 @@ class PrepareReport:
     seconds: float
     reading: Sequence[str] = ()
     notice: str = ""
+    rendering: Rendering = DEFAULT
+    scaled: Scaled = field(default_factory=Scaled)
 
     def bad_reasons(self) -> dict[str, int]:
         """Return reason -> number of bad examples, most frequent first."""
@@ -73,7 +79,30 @@ class PrepareReport:
             "seconds": round(self.seconds, 2),
             "reading": list(self.reading),
             "notice": self.notice,
+            **self.rendering.to_json(),
+            **({"scaled": asdict(self.scaled)} if self.scaled.count else {}),
         }
+
+    def rules(self) -> list[str]:
+        """Return a sentence for each given rule of how images became 8-bit RGB."""
+        rules = []
+        if self.rendering.bands is not None:
+            names = "red, green, blue" if len(self.rendering.bands) == 3 else "grey"
+            rules.append(f"bands {','.join(map(str, self.rendering.bands))} are stored as {names}")
+        if self.rendering.scale is not None and not self.scaled.count:
+            rules.append("all images have 8-bit values: --scale was not needed")
+        elif self.rendering.scale is not None:
+            source = (
+                f"the {LOWEST}nd to {HIGHEST}th percentile of each image"
+                if isinstance(self.rendering.scale, str)
+                else "{:g}..{:g}".format(*self.rendering.scale)
+            )
+            plural = "" if self.scaled.count == 1 else "s"
+            rules.append(
+                f"{self.scaled.count:,} image{plural} with values from {self.scaled.low:g} to "
+                f"{self.scaled.high:g}: {source} became 0..255, values outside the nearest of these"
+            )
+        return rules
 
     def show(self, console: Any = None) -> None:
         """Print tables to a `rich.console.Console`, by default to standard output."""
@@ -94,6 +123,8 @@ class PrepareReport:
         for split in sorted(self.splits.keys() | bad.keys()):
             table.add_row(escape(split), f"{self.splits.get(split, 0):,}", f"{bad[split]:,}")
         console.print(table)
+        for rule in self.rules():
+            console.print(escape(rule), highlight=False)
 
         if self.bad or self.skipped:
             console.print(f"not stored ({REPORT_FILE} lists each):")

@@ -29,7 +29,15 @@ from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.prepare.plan import check_names, check_plan, claim, divide, make_plan, select
 from satmip_jax.prepare.report import REPORT_FILE, PrepareReport, describe
-from satmip_jax.prepare.shard_job import Job, Options, PixelSums, PrepareError, Task, write_json
+from satmip_jax.prepare.shard_job import (
+    Job,
+    Options,
+    PixelSums,
+    PrepareError,
+    Scaled,
+    Task,
+    write_json,
+)
 from satmip_jax.runtime import process_pool
 from satmip_jax.sources.base import Source
 
@@ -55,6 +63,8 @@ def prepare(
     jpeg_quality: int = 95,
     context_ratio: float | None = None,
     max_pixels: int = images.MAX_PIXELS,
+    bands: str | None = None,
+    scale: str | None = None,
     progress: bool = True,
 ) -> PrepareReport:
     """Convert a source to shards of square JPEGs with metadata, in TFDS layout.
@@ -81,6 +91,11 @@ def prepare(
         context_ratio: Side of the square around a labelled box, as a multiple of its longer side;
             that of the source by default.
         max_pixels: Larger images are rejected, which guards against decompression bombs.
+        bands: Numbers from 1 of the bands shown as red, green and blue, such as "4,3,2", or of one
+            shown as grey. By default 1, 2, 3; needed for images of other than 1, 3 or 4 bands.
+        scale: How values that are not 8-bit become 8-bit: "LOW,HIGH", which become 0 and 255, or
+            "percentile", see `satmip_jax.data.rendering.Rendering`. Without it, such images are
+            rejected.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
@@ -108,7 +123,11 @@ def prepare(
     out = Path(out)
     write = _runner(runner, workers, beam_options)
     ratio = source.context_ratio if context_ratio is None else context_ratio
-    options = Options(image_size, jpeg_quality, ratio, max_pixels, shard_size)
+    try:
+        rendering = images.Rendering.parse(bands, scale)
+    except images.ImageError as error:
+        raise PrepareError(str(error)) from error
+    options = Options(image_size, jpeg_quality, ratio, max_pixels, shard_size, rendering)
     inherited = None if statistics_from is None else _load_statistics(Path(statistics_from))
     job = Job(source, source.name if name is None else name, options, out)
     tasks = _tasks(job, splits, limit, need_train=inherited is None)
@@ -130,6 +149,8 @@ def prepare(
             seconds=time.monotonic() - start,
             reading=describe(source),
             notice=notice,
+            rendering=options.rendering,
+            scaled=_scaled(mark for _, mark in marks),
         )
         write_json(out / REPORT_FILE, report.to_json())
         _check_usable(report, need_train=inherited is None)
@@ -248,6 +269,13 @@ def _plausibility(marks: Iterable[Any]) -> PlausibilityCheck:
     for mark in marks:  # an earlier version did not check
         plausible.merge(PlausibilityCheck.from_json(mark.get("plausibility", {})))
     return plausible
+
+
+def _scaled(marks: Iterable[Any]) -> Scaled:
+    scaled = Scaled()
+    for mark in marks:
+        scaled.merge(Scaled(**mark.get("scaled", {})))  # a mark of an older version has none
+    return scaled
 
 
 def _schema(

@@ -25,6 +25,7 @@ from satmip_jax.sources.base import Example, Ref, Source, UnreadableExample
 WORK = ".prepare"  # folder of the plan, a lock, and a mark per finished shard
 AHEAD = 16  # maximum number of examples read before the first is decoded
 AHEAD_BYTES = 32 << 20  # size after which no further example is read ahead
+_FATAL = (OSError, MemoryError)  # of the machine, not of one example
 
 
 class PrepareError(SatmipError, ValueError):
@@ -40,6 +41,7 @@ class Options:
     context_ratio: float | None
     max_pixels: int
     shard_size: int
+    rendering: images.Rendering = images.DEFAULT
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -52,6 +54,17 @@ class Options:
                 raise PrepareError(f"{name}{value}: must be between {low} and {high}")
         if self.context_ratio is not None and not 1 <= self.context_ratio <= 100:
             raise PrepareError(f"--context-ratio {self.context_ratio}: must be between 1 and 100")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as JSON; of bands and scale only what is given."""
+        return {
+            "image_size": self.image_size,
+            "jpeg_quality": self.jpeg_quality,
+            "context_ratio": self.context_ratio,
+            "max_pixels": self.max_pixels,
+            "shard_size": self.shard_size,
+            **self.rendering.to_json(),
+        }
 
 
 @dataclass(frozen=True)
@@ -109,13 +122,13 @@ class Job:
 
     def run(self, task: Task, tick: Callable[[], None]) -> None:
         """Write one shard, then its mark; call `tick` once per example."""
-        problems, stats, sums = Problems(), StatsAccumulator(), PixelSums()
+        problems, stats, sums, scaled = Problems(), StatsAccumulator(), PixelSums(), Scaled()
         plausible = PlausibilityCheck()
         bad: dict[str, str] = {}
         train = task.split == "train"
 
         def reject(ref: Ref, error: Exception) -> None:
-            bad[ref.id] = str(error)
+            bad[ref.id] = _reason(error)
             tick()
 
         def records() -> Iterator[Record]:
@@ -124,12 +137,16 @@ class Job:
                 for item in group:
                     try:
                         square = self._cut(item.example)
-                    except images.ImageError as error:
+                        record = self._record(item, square)
+                    except _FATAL:
+                        raise
+                    except Exception as error:
                         reject(item.ref, error)
                         continue
                     if train:
                         sums.add(square.pixels)
-                    finished.append(self._record(item, square))
+                    scaled.add(square)
+                    finished.append(record)
                     problems.merge(item.problems)
                 for record in finished:
                     if train:
@@ -150,6 +167,7 @@ class Job:
                 "plausibility": plausible.to_json(),
                 "stats": stats.to_json(),
                 "pixels": asdict(sums),
+                "scaled": asdict(scaled),
             },
         )
 
@@ -163,7 +181,9 @@ class Job:
             problems = Problems()  # counted only if the example is stored
             try:
                 example, label = self._read(ref, problems)
-            except (UnreadableExample, images.ImageError) as error:
+            except _FATAL:
+                raise
+            except Exception as error:
                 reject(ref, error)
                 continue
             group.append(_Read(ref, example, label, problems))
@@ -193,6 +213,7 @@ class Job:
             context_ratio=self.options.context_ratio or 1.0,
             quality=self.options.jpeg_quality,
             max_pixels=self.options.max_pixels,
+            rendering=self.options.rendering,
         )
 
     def _record(self, item: _Read, square: images.Square) -> Record:
@@ -210,6 +231,32 @@ class _Read:
     example: Example
     label: int  # number of its class, -1 if it is unlabelled
     problems: Problems
+
+
+@dataclass
+class Scaled:
+    """Images whose values were scaled to 8 bits.
+
+    Attributes:
+        count: Number of images.
+        low: Smallest of their values; None without images.
+        high: Largest of their values.
+    """
+
+    count: int = 0
+    low: float | None = None
+    high: float | None = None
+
+    def add(self, square: images.Square) -> None:
+        """Add an image."""
+        if square.scaled_from is not None:
+            self.merge(Scaled(1, *square.scaled_from))
+
+    def merge(self, other: Scaled) -> None:
+        """Add the images of another."""
+        self.count += other.count
+        self.low = min((x for x in (self.low, other.low) if x is not None), default=None)
+        self.high = max((x for x in (self.high, other.high) if x is not None), default=None)
 
 
 @dataclass
@@ -256,6 +303,13 @@ class PixelSums:
             for total, squares in zip(self.total, self.squares, strict=True)
         )
         return mean, std
+
+
+def _reason(error: Exception) -> str:
+    """Return why an example is bad, short enough to be counted."""
+    if isinstance(error, SatmipError):
+        return str(error)
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]  # of a source or a library
 
 
 def write_json(path: Path, data: Any) -> None:

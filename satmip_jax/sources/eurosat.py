@@ -83,8 +83,7 @@ class EuroSAT(Source):
 
     Raises:
         SourceError: There is no JPEG; there is no CSV, nor GeoTIFFs or lists instead; there are
-            several CSVs, or a column is missing; the lists are unusable; or GeoTIFFs are needed and
-            rasterio is not installed.
+            several CSVs, or a column is missing; or the lists are unusable.
 
     Example:
         >>> from satmip_jax.metadata.record import Problems
@@ -185,10 +184,7 @@ class EuroSAT(Source):
         tifs: dict[str, tuple[str, str]] = {}
         for container, member, name in self.tifs.files():
             tifs.setdefault(_stem(_key(name)), (container, member))
-        located = [_with_tif(refs[key], tifs) for key in sorted(refs)]
-        if any(ref.location[-1] for ref in located):
-            geotiff.require(self.name)
-        return located
+        return [_with_tif(refs[key], tifs) for key in sorted(refs)]
 
     def _by_column(self, chips: Mapping[str, tuple[str, str]]) -> dict[str, Ref]:
         refs: dict[str, Ref] = {}

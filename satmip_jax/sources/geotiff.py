@@ -1,27 +1,13 @@
-"""Location of an untrusted GeoTIFF. Needs rasterio (the extra `geo`).
-
-Pixels are never decoded. Only GDAL's GeoTIFF driver may open the file, so that its contents cannot
-make GDAL read other files.
-"""
+"""Location of an untrusted GeoTIFF; pixels are never decoded."""
 
 from __future__ import annotations
 
 import math
-import warnings
 
-from satmip_jax.sources.base import SourceError, UnreadableExample
+from satmip_jax.data.tiff import open_dataset
+from satmip_jax.sources.base import UnreadableExample
 
 DIGITS = 7  # decimals of a degree (1 cm); versions of PROJ differ beyond
-
-
-def require(name: str) -> None:
-    """Raise `SourceError` for the source `name` if rasterio is not installed."""
-    try:
-        import rasterio  # noqa: F401
-    except ImportError as error:
-        raise SourceError(
-            f"{name}: locations are in GeoTIFFs, which need rasterio: pip install 'satmip-jax[geo]'"
-        ) from error
 
 
 def centre(data: bytes) -> tuple[float, float]:
@@ -36,16 +22,12 @@ def centre(data: bytes) -> tuple[float, float]:
     Raises:
         UnreadableExample: The file is damaged, no GeoTIFF, or has no usable coordinates.
     """
-    from rasterio.errors import NotGeoreferencedWarning
-    from rasterio.io import MemoryFile
     from rasterio.warp import transform
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with MemoryFile(data) as file, file.open(driver="GTiff") as image:
-                crs, affine = image.crs, image.transform
-                x, y = image.xy(image.height / 2, image.width / 2, offset="ul")
+        with open_dataset(data) as image:
+            crs, affine = image.crs, image.transform
+            x, y = image.xy(image.height / 2, image.width / 2, offset="ul")
     except Exception as error:  # GDAL raises many types
         raise UnreadableExample("damaged") from error
     if crs is None or affine.is_identity:

@@ -55,7 +55,7 @@ def test_help_of_a_source_shows_common_options_and_its_own(toy):
     assert "--context-ratio" not in common  # it has no boxes
     assert "--count INTEGER         Number of images.  [default: 6]" in of_source
     assert "--shade [dark|light]" in of_source
-    assert "--scale FLOAT           Factor of the ground sampling distance." in of_source
+    assert "--factor FLOAT          Factor of the ground sampling distance." in of_source
     assert "--marked / --no-marked" in of_source
     assert "--notes PATH" in of_source
     assert "--context-ratio FLOAT" in run("fmow", "--help").output
@@ -75,7 +75,7 @@ def test_every_source_has_help(name):
     [
         (
             ("toy", "--hue", "red"),
-            "(options of toy: --count, --shade, --scale, --marked, --notes)",
+            "(options of toy: --count, --shade, --factor, --marked, --notes)",
         ),
         (("toy", "--shade", "grey"), "'grey' is not one of 'dark', 'light' (options of toy: --co"),
         (("toy", "--count", "few"), "'few' is not a valid integer (options of toy: --count, "),
@@ -92,7 +92,7 @@ def test_wrong_options_are_one_message(arguments, message, toy, tmp_path):
 
 def test_a_new_source_is_one_file_and_one_line(toy, tmp_path):
     arguments = ("toy", "--source", tmp_path, "--out", tmp_path / "out", "--workers", 0)
-    result = run(*arguments, "--shade", "light", "--count", 9, "--scale", 3, "--marked")
+    result = run(*arguments, "--shade", "light", "--count", 9, "--factor", 3, "--marked")
     assert result.exit_code == 0, result.exception
     assert "splits: the source" in result.output
     data = ShardDataset(tmp_path / "out", "train")
@@ -104,8 +104,18 @@ def test_a_new_source_is_one_file_and_one_line(toy, tmp_path):
     assert min(schema.image_mean) > 0.8
     assert schema.provenance["source.shade"] == "light"
     # options that decide the data are compared when it is resumed
-    result = run(*arguments, "--shade", "dark", "--count", 9, "--scale", 3, "--marked")
+    result = run(*arguments, "--shade", "dark", "--count", 9, "--factor", 3, "--marked")
     assert "source.shade was 'light' and is now 'dark'" in str(result.exception)
+
+
+def test_options_of_a_source_differ_from_the_common_ones(monkeypatch):
+    class Clash(Toy):
+        def __init__(self, paths, limit: int = 1):
+            """Make a source with an option of all sources."""
+
+    monkeypatch.setitem(SOURCES, "toy", ENTRY)
+    monkeypatch.setattr("tests.sources.toy.Toy", Clash)
+    assert "toy: --limit is an option of every source" in str(run("toy", "--help").exception)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
 """EuroSAT's JPEGs with locations from its georeferenced release, in archives made here."""
 
-import builtins
 import json
 import math
 import pickle
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -12,6 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rasterio
+import rasterio.errors
+import rasterio.io
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,8 +25,6 @@ from satmip_jax.sources import geotiff
 from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.eurosat import MAX_TIF_BYTES, EuroSAT
 from satmip_jax.sources.registry import open_source
-
-rasterio = pytest.importorskip("rasterio")
 
 # chip -> zone of UTM, longitude, latitude of its middle; zones as in Romania, Portugal, Finland
 CHIPS = {
@@ -288,25 +287,6 @@ def test_the_quickstart_knows_the_two_releases(rgb, ms):
 def test_georeferenced_release_alone(ms):
     with pytest.raises(SourceError, match=r"only GeoTIFFs in .*EuroSAT_MS.*EuroSAT_RGB\.zip"):
         EuroSAT([ms]).refs()
-
-
-def test_without_rasterio(rgb, ms, tmp_path, monkeypatch):
-    actual = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.partition(".")[0] == "rasterio":
-            raise ImportError(name)
-        return actual(name, *args, **kwargs)
-
-    for module in [name for name in sys.modules if name.partition(".")[0] == "rasterio"]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SourceError, match=r"need rasterio: pip install 'satmip-jax\[geo\]"):
-        EuroSAT([rgb, ms]).refs()
-    rows = [f"{name}.jpg,{x},{y}\n" for name, (_, x, y) in CHIPS.items()]
-    (tmp_path / "meta.csv").write_text("filename,longitude,latitude\n" + "".join(rows))
-    found, _ = read_all(EuroSAT([rgb, ms], split_column="drawn"))  # all in the CSV: not needed
-    assert found["Forest/Forest_1"]["location"] == (-8.25, 40.5)
 
 
 def test_survives_pickling(rgb, ms):

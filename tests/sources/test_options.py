@@ -20,7 +20,7 @@ def toy(monkeypatch):
 
 def test_options_come_from_signature_and_docstring():
     options = options_of(Toy)
-    assert list(options) == ["count", "shade", "scale", "marked", "notes"]
+    assert list(options) == ["count", "shade", "factor", "marked", "notes"]
     assert [option.types for option in options.values()] == [
         (int,),
         (str,),
@@ -29,7 +29,7 @@ def test_options_come_from_signature_and_docstring():
         (str, Path),
     ]
     assert options["shade"].choices == ("dark", "light")
-    assert options["scale"].help == "Factor of the ground sampling distance."
+    assert options["factor"].help == "Factor of the ground sampling distance."
     assert (options["count"].default, options["notes"].default) == (6, None)
     assert options["marked"].flag == "--marked"
 
@@ -61,7 +61,7 @@ def test_inherited_constructors_keep_their_help():
         ({"count": True}, "--count True: must be int"),
         ({"count": None}, "--count None: must be int"),
         ({"marked": 1}, "--marked 1: must be bool"),
-        ({"scale": "2"}, "--scale '2': must be float"),
+        ({"factor": "2"}, "--factor '2': must be float"),
         ({"notes": 3}, "--notes 3: must be str or Path"),
     ],
 )
@@ -71,11 +71,11 @@ def test_wrong_options_are_rejected(options, message, toy, tmp_path):
 
 
 def test_valid_options_are_kept_with_the_data(toy, tmp_path):
-    source = open_source("toy", [tmp_path], scale=2, notes=tmp_path / "x", shade="light")
+    source = open_source("toy", [tmp_path], factor=2, notes=tmp_path / "x", shade="light")
     assert source.options == {
         "count": 6,
         "shade": "light",
-        "scale": 2,
+        "factor": 2,
         "marked": False,
         "notes": str(tmp_path / "x"),
     }

@@ -20,7 +20,7 @@ class Toy(Source):
         paths: A folder; its files are not read.
         count: Number of images.
         shade: How bright the images are.
-        scale: Factor of the
+        factor: Factor of the
             ground sampling distance.
         marked: Whether to draw a white corner.
         notes: File whose path is kept with the data.
@@ -34,12 +34,12 @@ class Toy(Source):
         paths,
         count: int = 6,
         shade: Literal["dark", "light"] = "dark",
-        scale: float = 1.0,
+        factor: float = 1.0,
         marked: bool = False,
         notes: str | Path | None = None,
     ):
         super().__init__(paths)
-        self.count, self.shade, self.scale = count, shade, scale
+        self.count, self.shade, self.factor = count, shade, factor
         self.marked, self.notes = marked, notes
 
     def refs(self):
@@ -50,5 +50,5 @@ class Toy(Source):
         pixels = np.full((8, 8, 3), 40 if self.shade == "dark" else 220, np.uint8)
         pixels[:2, :2] = 255 if self.marked else pixels[:2, :2]
         image = cv2.imencode(".png", pixels)[1].tobytes()
-        metadata = Metadata.parse({"gsd": self.scale * (i + 1)}, problems)
+        metadata = Metadata.parse({"gsd": self.factor * (i + 1)}, problems)
         return Example(ref.id, image, metadata, self.classes[i % 2])
