@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -258,11 +259,27 @@ def open_dataset(data: bytes, offset: int | None = None) -> Iterator[Any]:
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 
-    with rasterio.Env(**_ENVIRONMENT), MemoryFile(data) as file, warnings.catch_warnings():
+    with (
+        _without_unraisable_errors(),
+        rasterio.Env(**_ENVIRONMENT),
+        MemoryFile(data) as file,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         name = file.name if offset is None else f"GTIFF_DIR:off:{offset}:{file.name}"
         with rasterio.open(name, driver="GTiff") as dataset:
             yield dataset
+
+
+@contextlib.contextmanager
+def _without_unraisable_errors() -> Iterator[None]:
+    """Silence rasterio's logger, which fails if a message of GDAL quotes bytes of the file."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
