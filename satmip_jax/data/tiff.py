@@ -260,7 +260,7 @@ def open_dataset(data: bytes, offset: int | None = None) -> Iterator[Any]:
     from rasterio.io import MemoryFile
 
     with (
-        _without_unraisable_errors(),
+        _silent_logger(),
         rasterio.Env(**_ENVIRONMENT),
         MemoryFile(data) as file,
         warnings.catch_warnings(),
@@ -272,14 +272,14 @@ def open_dataset(data: bytes, offset: int | None = None) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _without_unraisable_errors() -> Iterator[None]:
-    """Silence rasterio's logger, which fails if a message of GDAL quotes bytes of the file."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
+def _silent_logger() -> Iterator[None]:
+    """Print no errors of rasterio's logger, which fails if GDAL's message quotes the file."""
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook, sys.unraisablehook = (lambda *_: None), (lambda _: None)
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        sys.excepthook, sys.unraisablehook = hooks
 
 
 def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
