@@ -241,6 +241,14 @@ class Method(ABC):
         """Whether the method needs `Schema.geo_centres` for its fields."""
         return False
 
+    def planning_schema(self, schema: Schema) -> Schema:
+        """Return the schema to plan a run with, before the run has computed its geo clusters.
+
+        Args:
+            schema: of the prepared data.
+        """
+        return schema
+
     def negatives(self, batch_size: int) -> dict[str, int]:
         """Return the true number of negatives per anchor of each contrastive loss."""
         return {name: scores.negatives for name, scores in self.scores(batch_size).items()}
