@@ -204,7 +204,7 @@ def doctor(
 @click.option(
     "--baseline",
     metavar="NAME",
-    help="Evaluate features that need no training instead: colour, patches or fields.",
+    help="Evaluate features that need no training instead, such as colour or fields.",
 )
 def evaluate(
     workdir: str,

@@ -18,6 +18,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,13 @@ class SharedArrayReceiver:
                 with open(path, "r+b", buffering=0) as file:
                     size = HEADER + math.prod(reference.shape)
                     self._buffers[key] = mmap.mmap(file.fileno(), size)
-            except (FileNotFoundError, ProcessLookupError):  # killed after it sent the reference
-                raise WorkerEndedError(
-                    f"worker process {reference.process} ended before its pixels were received"
-                ) from None
-            except PermissionError as error:
+            except (FileNotFoundError, ProcessLookupError, PermissionError) as error:
+                # It may have been killed after it sent the reference. Linux lets only root open
+                # the files of a process that has ended, until its parent has waited for it.
+                if not isinstance(error, PermissionError) or _has_ended(reference.process):
+                    raise WorkerEndedError(
+                        f"worker process {reference.process} ended before its pixels were received"
+                    ) from None
                 raise SharedMemoryForbiddenError(
                     f"shared memory of worker process {reference.process} cannot be opened: {error}"
                 ) from error
@@ -112,6 +115,16 @@ class SharedArrayReceiver:
         # views, and JAX arrays made of it without a copy, keep the array that owns the memory
         weakref.finalize(pixels.base, buffer.__setitem__, 0, FREE).atexit = False
         return pixels
+
+
+def _has_ended(process: int) -> bool:
+    """Return whether a process has no memory any more; a zombie has none."""
+    try:
+        return Path(f"/proc/{process}/statm").read_text(encoding="ascii").startswith("0 ")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except PermissionError:
+        return False  # unknown
 
 
 def _pixels(buffer: mmap.mmap, shape: tuple[int, ...]) -> np.ndarray:

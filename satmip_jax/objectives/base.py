@@ -164,6 +164,8 @@ class Method(ABC):
         views: image views that a step draws.
         metadata_view: number of the view whose crop the metadata follows; None if the method does
             not use metadata.
+        joint_heads: names of the heads that embed images and metadata in one space, in this order;
+            None if there is no such space. Reports retrieve one by the other in it.
         logit_scale_init: initial value of the learned inverse temperature, `Towers.logit_scale`;
             None if the method learns none.
         logit_bias_init: initial value of the learned bias, `Towers.logit_bias`; None if the method
@@ -194,6 +196,7 @@ class Method(ABC):
 
     views: int = 1
     metadata_view: int | None = None
+    joint_heads: tuple[str, str] | None = None
     logit_scale_init: float | None = None
     logit_bias_init: float | None = None
 
@@ -237,6 +240,14 @@ class Method(ABC):
     def needs_geo_clusters(self) -> bool:
         """Whether the method needs `Schema.geo_centres` for its fields."""
         return False
+
+    def planning_schema(self, schema: Schema) -> Schema:
+        """Return the schema to plan a run with, before the run has computed its geo clusters.
+
+        Args:
+            schema: of the prepared data.
+        """
+        return schema
 
     def negatives(self, batch_size: int) -> dict[str, int]:
         """Return the true number of negatives per anchor of each contrastive loss."""

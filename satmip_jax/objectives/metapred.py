@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -59,6 +59,14 @@ class MetaPred(Method):
     def needs_geo_clusters(self) -> bool:
         """Whether the location is among the fields."""
         return any(f.kind.needs_geo_centres for f in select_fields(self.fields))
+
+    def planning_schema(self, schema: Schema) -> Schema:
+        """Return the schema with `geo_clusters` equal centres, if the data has locations."""
+        fields = schema.select_fields(self.fields)
+        located = any(f.kind.needs_geo_centres and schema.fields[f.name].count for f in fields)
+        if schema.geo_centres or not located:
+            return schema
+        return replace(schema, geo_centres=((1.0, 0.0, 0.0),) * self.options.geo_clusters)
 
     def heads(self, schema: Schema) -> dict[str, Head]:
         """Return a head per target.

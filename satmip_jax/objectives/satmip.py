@@ -45,6 +45,7 @@ class SatMIP(Method):
     options_class = SatMIPOptions
     options: SatMIPOptions
     metadata_view = 0
+    joint_heads = ("image", "metadata")
 
     def __init__(self, options: SatMIPOptions, fields: str = "all") -> None:
         super().__init__(options, fields)

@@ -34,6 +34,7 @@ class SatMIPS(Method):
     title = "SatMIPS"
     options_class = SatMIPSOptions
     options: SatMIPSOptions
+    joint_heads = SatMIP.joint_heads
 
     def __init__(self, options: SatMIPSOptions, fields: str = "all") -> None:
         super().__init__(options, fields)

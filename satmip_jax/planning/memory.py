@@ -16,6 +16,7 @@ from satmip_jax.losses.ring import TILE
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.models import example_batch
+from satmip_jax.objectives import build_method
 from satmip_jax.training.step import Program, build_program
 
 HEADROOM = 0.9  # share of a device's memory for the compiled step; the rest is for other arrays
@@ -29,11 +30,11 @@ def schema_of(config: ConfigDict, dataset: ShardDataset | None) -> tuple[Schema,
     """Return the schema and number of images to plan with.
 
     Args:
-        config: names the train split.
+        config: names the train split and the method.
         dataset: the train split; None to plan for the size of fMoW, without metadata.
     """
     if dataset is not None:
-        return dataset.schema, len(dataset)
+        return build_method(config).planning_schema(dataset.schema), len(dataset)
     fields = StatsAccumulator().finish()
     classes = tuple(f"class {number}" for number in range(62))
     mean, std = (0.42, 0.42, 0.4), (0.29, 0.28, 0.28)
@@ -111,6 +112,7 @@ def fit(
         DeviceMemoryError: the step does not fit with micro-batches that cannot be halved further.
     """
     config = config.copy_and_resolve_references()
+    schema = build_method(config).planning_schema(schema)
     mesh = make_mesh(fsdp=config.parallel.fsdp)
     local = config.optimizer.batch_size // mesh.size
     program = build_program(config, schema, examples, mesh)

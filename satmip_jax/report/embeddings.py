@@ -20,6 +20,7 @@ from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.model import load_model
 from satmip_jax.losses.contrastive import normalize
+from satmip_jax.objectives import build_method
 from satmip_jax.report.run import Run
 
 MAX_QUERIES, MAX_BANK = 2000, 10_000  # images encoded
@@ -119,16 +120,16 @@ def encode(run: Run, data: str) -> EncodedData:
     )
 
     embedded = None
-    if {"image", "metadata"} <= set(model.towers.heads):
+    if heads := build_method(model.config).joint_heads:
 
-        def embed(kind: str) -> np.ndarray:
+        def embed(kind: str, head: str) -> np.ndarray:
             outputs = jnp.asarray(queries.features.by_kind[kind])
             projected: Any = model.towers.apply(
-                {"params": model.params}, kind, outputs, method="head"
+                {"params": model.params}, head, outputs, method="head"
             )
             return np.asarray(normalize(projected))
 
-        embedded = embed("image"), embed("metadata")
+        embedded = embed("image", heads[0]), embed("metadata", heads[1])
     standardized = fusion.standardize(
         bank.features.by_kind["image"], queries.features.by_kind["image"]
     )

@@ -65,7 +65,8 @@ def setup_logging(level: str = "info") -> None:
 def process_index() -> int:
     """Return the number of this process in the run; 0 as long as it has not joined others."""
     jax = sys.modules.get("jax")  # not imported here: `satmip --help` does without
-    if jax is None or not jax.distributed.is_initialized():
+    distributed = getattr(jax, "distributed", None)  # absent while jax is being imported
+    if jax is None or distributed is None or not distributed.is_initialized():
         return 0  # asking JAX now would start the devices too early
     return int(jax.process_index())
 

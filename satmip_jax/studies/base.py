@@ -77,7 +77,7 @@ class Variant:
         name: name in the table; with the seed, also the name of its folder.
         config: the config to train, with any seed; None for a baseline.
         init: "trained", or "random" to score the same encoders before training.
-        baseline: a key of `evaluation.evaluate.BASELINES`, if there is no config.
+        baseline: a key of `evaluation.baselines.BASELINES`, if there is no config.
         run: name of the training run to score, if several variants share one; else `name`.
         values: values of the study's own columns.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from satmip_jax.config.conversion import vary
 from satmip_jax.errors import ConfigError
+from satmip_jax.evaluation.baselines import BASELINES
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import METHODS, build_method
 from satmip_jax.studies import plot
@@ -16,7 +17,6 @@ from satmip_jax.studies.base import (
     fields_with_values,
 )
 
-BASELINES = ("colour", "patches", "fields")
 LAST = "supervised"  # the upper bound
 
 
@@ -49,8 +49,9 @@ def method_variants(configs: MethodConfigs, schema: Schema) -> Plan:
     variants: list[Variant] = []
     skipped: dict[str, str] = {}
     for method in sorted(METHODS, key=lambda name: name == LAST):  # stable
+        candidate = build_method(configs.of(method))
         try:
-            build_method(configs.of(method)).heads(schema)
+            candidate.heads(candidate.planning_schema(schema))
         except ConfigError as error:
             skipped[method] = str(error)
         else:

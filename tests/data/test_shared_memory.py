@@ -2,6 +2,7 @@
 
 import builtins
 import gc
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,10 @@ from satmip_jax.data import shared_memory
 from satmip_jax.data.shared_memory import SharedMemoryForbiddenError, WorkerEndedError
 
 
+def forbidden(path, *_, **__):
+    raise PermissionError(13, "Permission denied", path)
+
+
 def test_memory_of_a_process_that_ended_is_reported():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -21,12 +26,22 @@ def test_memory_of_a_process_that_ended_is_reported():
         shared_memory.SharedArrayReceiver()({"image": reference})
 
 
+def test_memory_of_a_killed_worker_is_not_forbidden(monkeypatch):
+    """Until its parent waits for it, only root may look into /proc/PID/fd of a dead process."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    reference = shared_memory.SharedArrayRef(process.pid, 7, (2, 3))
+    monkeypatch.setattr(builtins, "open", forbidden)
+    with pytest.raises(SharedMemoryForbiddenError):
+        shared_memory.SharedArrayReceiver()({"image": reference})
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    with pytest.raises(WorkerEndedError):
+        shared_memory.SharedArrayReceiver()({"image": reference})
+    process.communicate()
+
+
 def test_memory_that_may_not_be_opened_is_another_error(monkeypatch):
     """Some containers forbid /proc/PID/fd: the worker is well, and a restart would not help."""
-
-    def forbidden(path, *_, **__):
-        raise PermissionError(13, "Permission denied", path)
-
     _, reference = shared_memory.allocate((2, 3))
     monkeypatch.setattr(builtins, "open", forbidden)
     with pytest.raises(SharedMemoryForbiddenError, match=r"cannot be opened: .*denied.*/proc/"):

@@ -33,6 +33,14 @@ def test_a_plan_describes_what_then_runs(tiny_config, tiny_shards):
     assert facts["negatives, satmip"].startswith("15 per anchor")
 
 
+def test_direct_prediction_is_planned_before_its_clusters_exist(tiny_config):
+    fields = ["--config.metadata.fields=location", "--config.method.geo_clusters=7"]
+    diagnosis = diagnose(tiny_config("metapred", *fields))
+    assert diagnosis.problems == []
+    facts = {quantity.strip(): value for _, quantity, value in diagnosis.facts}
+    assert "heads_geo_cluster" in facts
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -80,6 +80,14 @@ def test_variants_of_the_other_studies(tiny_config, tiny_shards):
         open_study("batch")
 
 
+def test_direct_prediction_of_the_location_alone_is_planned(tiny_config, tiny_shards):
+    """Its clusters are computed when the run starts, so the prepared data have none."""
+    config = tiny_config("satmips", "--config.metadata.fields=location")
+    plan = open_study("methods").plan(MethodConfigs(config), tiny_shards.schema)
+    assert "metapred" in [v.name for v in plan.variants]
+    assert not plan.skipped
+
+
 def test_new_method_is_compared_by_itself(tiny_config, tiny_shards, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", METHODS["simclr"])
     configs = MethodConfigs(tiny_config("satmips"))
