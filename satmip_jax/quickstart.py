@@ -51,10 +51,7 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
     train(config, run)
 
     console.rule("3/4  scores")
-    quick: dict[str, Any] = {
-        "protocols": ["knn5"],
-        "block": 0,
-    }  # seconds instead of minutes
+    quick: dict[str, Any] = {"protocols": ["knn5"], "block": 0}  # seconds instead of minutes
     rows = evaluate(run, str(shards), **quick)
     rows += evaluate(run, str(shards), init="random", **quick)
     rows += evaluate_baseline("colour", str(shards), **quick)

@@ -1,6 +1,6 @@
 """Checkpoints: the training state, and all that is needed to resume or evaluate it.
 
-A checkpoint holds two items: `state` (parameters, optimiser state, step; the step is also the
+A checkpoint holds two items: `state` (parameters, optimizer state, step; the step is also the
 position in the data) and `run` (config, schema, version, and a record of every leaf). Orbax writes
 it under a temporary name and renames it when it is complete. It is then read back and compared with
 the record while training continues, and older checkpoints are deleted only after that. A damaged
@@ -269,7 +269,7 @@ class Checkpoints:
         return self._restore_intact(abstract, step, partial=False)
 
     def restore_params(self, abstract_params: PyTree, step: int | None = None) -> PyTree:
-        """Return only the parameters of a saved state; the optimiser state is not read.
+        """Return only the parameters of a saved state; the optimizer state is not read.
 
         Checks and fallback are those of `restore`, for the leaves of the parameters.
 

@@ -1,6 +1,6 @@
 """The device mesh, and the sharding of batches and of the training state.
 
-The mesh has two axes, `data` and `fsdp`. Batches are sharded along both. Parameters and optimiser
+The mesh has two axes, `data` and `fsdp`. Batches are sharded along both. Parameters and optimizer
 state are sharded along `fsdp` by ordered rules and replicated along `data`. With `fsdp` of 1, the
 default, the state is replicated on all devices.
 """
@@ -22,7 +22,7 @@ DATA, FSDP = "data", "fsdp"
 BATCH = (DATA, FSDP)  # the axes along which batches are sharded
 
 # The first pattern that matches the name of a leaf ("params.image_encoder.blocks.mlp.fc1.kernel")
-# gives the dimension that is sharded along `fsdp`, or None. The optimiser's moments have the names
+# gives the dimension that is sharded along `fsdp`, or None. The optimizer's moments have the names
 # of their parameters.
 RULES: tuple[tuple[str, int | None], ...] = (
     (r"(^|\.)metadata_encoder\.", None),  # a few MB: not worth an all-gather

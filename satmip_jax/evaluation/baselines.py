@@ -1,6 +1,6 @@
 """Baselines: features that need no training, which a learned representation has to beat.
 
-On EuroSAT (RGB, 64 pixels, standardised, kNN with k = 5 by cosine), accuracy in percent on val of
+On EuroSAT (RGB, 64 pixels, standardized, kNN with k = 5 by cosine), accuracy in percent on val of
 the random split | of the spatial split: colour statistics 73.8 | 68.9, patch projections
 80.5 | 73.9.
 

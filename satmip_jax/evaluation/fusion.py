@@ -22,7 +22,7 @@ def standardize(
     queries: Float[np.ndarray, "m d"],
     rows: Bool[np.ndarray, " n"] | None = None,
 ) -> tuple[Float32[np.ndarray, "n d"], Float32[np.ndarray, "m d"]]:
-    """Standardise both by the mean and deviation of the bank; constant features become 0 there.
+    """Standardize both by the mean and deviation of the bank; constant features become 0 there.
 
     Args:
         bank: labelled features.
@@ -54,14 +54,14 @@ def standardize(
 def fuse(
     image: Float[np.ndarray, "n d"], metadata: Float[np.ndarray, "n e"], weight: float
 ) -> Float32[np.ndarray, "n d_plus_e"]:
-    """Concatenate standardised features, the metadata multiplied by a weight.
+    """Concatenate standardized features, the metadata multiplied by a weight.
 
     Each modality is scaled first, so that its squares add up to 1 on average, however many features
     it has.
 
     Args:
-        image: standardised features.
-        metadata: standardised features of the same examples.
+        image: standardized features.
+        metadata: standardized features of the same examples.
         weight: of the metadata.
 
     Example:
@@ -89,8 +89,8 @@ def choose_weight(
     """Return the weight of the metadata with which the bank's examples classify each other best.
 
     Args:
-        image: standardised features of the bank.
-        metadata: standardised features of the bank.
+        image: standardized features of the bank.
+        metadata: standardized features of the bank.
         labels: -1 where unknown.
         groups: an example is classified by those of other groups.
         queries: examples to classify; at most `MAX_QUERIES` of them are, evenly spread.

@@ -49,7 +49,7 @@ def knn_predict(
 ) -> Int32[Array, " m"]:
     """Return the class of each query by a vote of its k nearest neighbours in the bank.
 
-    Features are cast to float32 and normalised to unit length (a zero vector has cosine 0 with
+    Features are cast to float32 and normalized to unit length (a zero vector has cosine 0 with
     all). Ties between neighbours go to the first in the bank, ties between classes to the smallest.
 
     Args:

@@ -37,7 +37,7 @@ MAX_ITER = 2000
 # Strengths solved at a time. Under vmap those that need few iterations wait for the others: all
 # twelve of 18,908 x 128 features at once take 91 s of CPU time, four at a time 26 s.
 TOGETHER = 4
-TOO_LARGE = "the features are too large for float32: standardise them"
+TOO_LARGE = "the features are too large for float32: standardize them"
 MAX_SCORES = 2**26  # scores (strengths, classes, n) held at a time, unless one strength has more
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def fit(
 ) -> Fit:
     """Minimize the objective of the linear probe for each strength of the penalty.
 
-    Features should be standardised: a penalty on W means the same only for features of the same
+    Features should be standardized: a penalty on W means the same only for features of the same
     scale, and float32 loses features of scale 1 beside others of scale 1e6. `TOGETHER` strengths
     are solved at a time. Memory: a copy of the features, and about five arrays of scores, each of
     at most `MAX_SCORES` numbers or those of one strength, (classes, n).
@@ -199,7 +199,7 @@ def linear_predict(
 
     The probe is fitted to the other rows with every strength. The strength that classifies most of
     the held-out rows correctly (of equals the strongest) is fitted to all rows, and classifies the
-    queries. Features should be standardised. Bank and queries are divided by one number, which
+    queries. Features should be standardized. Bank and queries are divided by one number, which
     gives the bank's features a mean variance of 1, so that strengths do not depend on their units.
 
     Args:

@@ -1,4 +1,4 @@
-"""The model of a run, loaded for evaluation: encoders and parameters, without an optimiser."""
+"""The model of a run, loaded for evaluation: encoders and parameters, without an optimizer."""
 
 from __future__ import annotations
 

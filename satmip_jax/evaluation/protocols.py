@@ -39,7 +39,7 @@ class Protocol:
 
     Attributes:
         classify: `(bank, queries, labels, held_out, num_classes)` -> int (m,), the class of each
-            query. Bank (n, d) and queries (m, d) are float32, standardised by the bank. Labels are
+            query. Bank (n, d) and queries (m, d) are float32, standardized by the bank. Labels are
             int32 (n,), -1 for rows that may not be used. What has to be chosen (a strength, say) is
             chosen on the rows of `held_out`, bool (n,).
         main: whether its scores are in the final table and plot of a study; results.csv has all.

@@ -57,7 +57,7 @@ def info_nce(
     B - 1 negatives.
 
     Args:
-        a: embeddings of one modality, not normalised, sharded over the mesh by rows.
+        a: embeddings of one modality, not normalized, sharded over the mesh by rows.
         b: embeddings of the other modality, likewise.
         scale: inverse temperature.
         mesh: the devices that hold the rows.
@@ -98,7 +98,7 @@ def nt_xent(
     """Compute NT-Xent: each of the 2 B views must identify its partner among the 2 B - 1 others.
 
     Args:
-        first: embeddings of the first view of each image, not normalised, sharded over the mesh by
+        first: embeddings of the first view of each image, not normalized, sharded over the mesh by
             rows.
         second: embeddings of the second view, likewise.
         temperature: > 0.
@@ -144,7 +144,7 @@ def sigmoid_loss(
     """Compute the sigmoid loss: every pair of the batch is classified as matching or not.
 
     Args:
-        a: embeddings of one modality, not normalised, sharded over the mesh by rows.
+        a: embeddings of one modality, not normalized, sharded over the mesh by rows.
         b: embeddings of the other modality, likewise.
         scale: inverse temperature; starts at 10.
         bias: added to all scores; starts at -10.

@@ -128,8 +128,8 @@ class Attention(nn.Module):
         heads: number of heads.
         dropout: rate for the attention weights, in training only; rng "dropout".
         implementation: see `attend`.
-        qkv_init: initialiser of the projection to queries, keys and values.
-        output_init: initialiser of the output projection.
+        qkv_init: initializer of the projection to queries, keys and values.
+        output_init: initializer of the output projection.
         dtype: of the computation; parameters are float32.
     """
 

@@ -58,9 +58,9 @@ class Encoder(nn.Module):
             parameters nor the result.
         attention: see `attend`.
         epsilon: of the layer norms.
-        qkv_init: initialiser of the projections to queries, keys and values.
-        hidden_init: initialiser of the first layer of the MLPs.
-        output_init: initialiser of the layers that write to the residual stream.
+        qkv_init: initializer of the projections to queries, keys and values.
+        hidden_init: initializer of the first layer of the MLPs.
+        output_init: initializer of the layers that write to the residual stream.
         dtype: of the computation; parameters are float32.
     """
 

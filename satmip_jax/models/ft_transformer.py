@@ -25,7 +25,7 @@ class NumericToken(nn.Module):
     """`x @ kernel + bias`; for a single number this is rtdl's `x * weight + bias`.
 
     NOTE[DIFF]: FT-Transformer has one token per number. Here a field of several numbers (an angle
-    is a sine and a cosine) is one token, the sum of theirs. Each summand is initialised smaller by
+    is a sine and a cosine) is one token, the sum of theirs. Each summand is initialized smaller by
     the root of their count, so that all fields start at the same scale.
 
     Attributes:
@@ -189,7 +189,7 @@ class FTBlock(nn.Module):
 class FTTransformer(nn.Module):
     """Feature-Tokenizer Transformer: the fields of a record -> one vector.
 
-    Initialisation is rtdl's: uniform in +-1/sqrt(width) for tokens, PyTorch's default for linear
+    Initialization is rtdl's: uniform in +-1/sqrt(width) for tokens, PyTorch's default for linear
     layers, zero biases in attention.
 
     The blocks differ (the first has no norm, the last has one query), so they are not scanned; they
@@ -233,7 +233,7 @@ class FTTransformer(nn.Module):
         """Encode records.
 
         Args:
-            features: for each numeric field, its standardised numbers, (batch, numbers). Values at
+            features: for each numeric field, its standardized numbers, (batch, numbers). Values at
                 missing fields have no effect, not even NaN.
             categories: ids below the vocabulary size, one column for each field in
                 `vocabulary_sizes`, in the order of `fields`.

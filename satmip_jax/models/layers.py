@@ -1,4 +1,4 @@
-"""Transformer layers shared by the image and text encoders, and their initialisers.
+"""Transformer layers shared by the image and text encoders, and their initializers.
 
 Parameters are float32 and are cast to `dtype` (bfloat16 on accelerators) where they are used.
 Layer norms, softmax and GELU are computed in float32 whatever `dtype` is.
@@ -30,7 +30,7 @@ TORCH_LINEAR: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "u
 
 
 def uniform(bound: float) -> Initializer:
-    """Return an initialiser that draws from the uniform distribution on [-bound, bound)."""
+    """Return an initializer that draws from the uniform distribution on [-bound, bound)."""
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -74,7 +74,7 @@ def dense(features: int, **options: Any) -> nn.Dense:
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis; statistics in float32, output in `dtype`.
+    """Layer normalization over the last axis; statistics in float32, output in `dtype`.
 
     Flax's LayerNorm mixes bfloat16 inputs with float32 statistics, which strict promotion forbids.
 
@@ -88,7 +88,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        """Normalise each row of `x`."""
+        """Normalize each row of `x`."""
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         shape = (1,) * (x.ndim - 1) + (-1,)
         scale = self.param("scale", ones, (x.shape[-1],), jnp.float32).reshape(shape)
@@ -110,8 +110,8 @@ class MLP(nn.Module):
 
     Attributes:
         hidden: width between the layers.
-        hidden_init: initialiser of the first layer.
-        output_init: initialiser of the second layer.
+        hidden_init: initializer of the first layer.
+        output_init: initializer of the second layer.
         dtype: of the computation; parameters are float32.
     """
 

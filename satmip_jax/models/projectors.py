@@ -14,7 +14,7 @@ from satmip_jax.models.layers import TORCH_LINEAR, dense
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the current batch, in float32; no state.
+    """Batch normalization by the statistics of the current batch, in float32; no state.
 
     There is no running average, because projectors are not used after training. Under `jit` the
     batch is the global one however it is sharded: this is PyTorch's SyncBatchNorm in training mode.
@@ -29,13 +29,13 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
-        """Normalise each column of `x`.
+        """Normalize each column of `x`.
 
         Raises:
             ValueError: the batch has one row, whose variance is zero.
         """
         if x.shape[0] < 2 and not self.is_initializing():
-            raise ValueError(f"batch normalisation needs at least two examples, not {x.shape[0]}")
+            raise ValueError(f"batch normalization needs at least two examples, not {x.shape[0]}")
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         x = x.astype(jnp.float32)
@@ -51,7 +51,7 @@ class MLPProjector(nn.Module):
     The defaults are SLIP's, which are SimCLR's with a third layer: `MLPProjector(4096, 256)`. The
     linear layers before a batch norm have no bias, which the norm would subtract again.
 
-    SLIP normalises each of the two views by the statistics of that view: call the projector once
+    SLIP normalizes each of the two views by the statistics of that view: call the projector once
     per view.
 
     Attributes:

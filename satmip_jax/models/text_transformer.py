@@ -5,7 +5,7 @@ short lists of fields in any order: here every token attends to every other, and
 mean.
 
 Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
-ICML 2021, for the initialisation.
+ICML 2021, for the initialization.
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ PADDING = 0
 class TextTransformer(nn.Module):
     """Pre-norm Transformer encoder with learned positions and mean pooling.
 
-    Initialisation is CLIP's: tokens normal(0.02), positions normal(0.01), and normal with
+    Initialization is CLIP's: tokens normal(0.02), positions normal(0.01), and normal with
     deviations width^-0.5 for attention, (2 width)^-0.5 for the MLP, and a further (2 depth)^-0.5
     for the layers that write to the residual stream.
 

@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[int, int, int]] = {
 class ViT(nn.Module):
     """Vision Transformer encoder.
 
-    Initialisation follows timm's `weight_init="moco"` (Chen et al. 2021, MoCo v3): Xavier's uniform
+    Initialization follows timm's `weight_init="moco"` (Chen et al. 2021, MoCo v3): Xavier's uniform
     for linear layers, with queries, keys and values each taken by itself, and zero biases;
     normal(0.02) for positions, normal(1e-6) for the class token, PyTorch's uniform for the patch
     embedding. timm's default, normal(0.02) for any width, leaves a narrow encoder nearly linear:
@@ -69,10 +69,10 @@ class ViT(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"], train: bool = False
     ) -> Float32[Array, "batch {self.width}"]:
-        """Encode normalised images.
+        """Encode normalized images.
 
         Args:
-            images: float32 or bfloat16, standardised per channel.
+            images: float32 or bfloat16, standardized per channel.
             train: part of every encoder's signature; a ViT behaves the same in training.
 
         Returns:
@@ -133,14 +133,14 @@ class ViT(nn.Module):
     def _positions(
         self, tokens: int, image_shape: tuple[int, ...]
     ) -> Float32[Array, "{tokens} {self.width}"]:
-        """Return the position embedding, whose size the images at initialisation decided."""
+        """Return the position embedding, whose size the images at initialization decided."""
         if self.has_variable("params", "position"):
             made_for: int = self.get_variable("params", "position").shape[0]
             if made_for != tokens:
                 raise ValueError(
                     f"the position embedding was made for {made_for} tokens, but images of "
                     f"{image_shape[1]}x{image_shape[2]} pixels give {tokens}: use the image size "
-                    "that the parameters were initialised with"
+                    "that the parameters were initialized with"
                 )
         return self.param(
             "position", nn.initializers.normal(0.02), (tokens, self.width), jnp.float32

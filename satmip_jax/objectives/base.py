@@ -255,4 +255,5 @@ class Method(ABC):
 
     def encodes_metadata(self, schema: Schema) -> bool:
         """Whether a head takes the output of a metadata encoder."""
-        return any(head.input == "metadata" for head in self.heads(schema).values())
+        heads = self.heads(self.planning_schema(schema))
+        return any(head.input == "metadata" for head in heads.values())

@@ -1,7 +1,7 @@
 """Model FLOPs of a training step: those of the architecture's matrix products.
 
 Counted from the traced program, before compilation. Recomputation, padding and additions of the
-compiler do not count, so that the utilisation (MFU, Chowdhery et al. 2022, PaLM, appendix B) is
+compiler do not count, so that the utilization (MFU, Chowdhery et al. 2022, PaLM, appendix B) is
 that of useful work.
 """
 

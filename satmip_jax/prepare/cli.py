@@ -133,7 +133,7 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
     paths = argument_help(cls).get("paths", "Files and folders of the data set.")
     tfds = f" Or {TFDS}NAME, prepared by TensorFlow Datasets." if cls.tfds_name else ""
     splits = "Splits to convert, such as train,val"
-    splits += f"; or {shares.help[0].lower()}{shares.help[1:]}" if shares else "."
+    splits += f"; or {shares.help[:1].lower()}{shares.help[1:]}" if shares else "."
     parameters: list[click.Parameter] = [
         click.Option(
             ["--source", "paths"],

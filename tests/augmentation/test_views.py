@@ -1,4 +1,4 @@
-"""Views of a batch: keys, shapes, sharding, the view for evaluation, normalisation."""
+"""Views of a batch: keys, shapes, sharding, the view for evaluation, normalization."""
 
 import jax
 import jax.numpy as jnp

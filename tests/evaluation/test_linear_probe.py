@@ -108,7 +108,7 @@ def test_coefficients_are_scikit_learns():
 
 
 def test_two_classes():
-    """scikit-learn penalises the difference of our two vectors, which is twice as dear."""
+    """scikit-learn penalizes the difference of our two vectors, which is twice as dear."""
     features, labels = blobs()
     labels = np.where(labels % 2, 3, 1)
     probe = fit(features, labels, num_classes=CLASSES, strengths=STRENGTHS, tolerance=1e-5)
@@ -315,7 +315,7 @@ def test_held_out_groups_keep_the_classes_shares():
         ({"labels": np.zeros(8)}, "labels are float64"),
         ({"features": np.ones((8, 3), int)}, "features is int"),
         ({"features": np.full((8, 3), np.nan, "f4")}, "NaN or infinity in 8 of 8"),
-        ({"features": np.eye(8, dtype="f4") * 1e30}, "too large for float32: standardise"),
+        ({"features": np.eye(8, dtype="f4") * 1e30}, "too large for float32: standardize"),
         ({"strengths": []}, "strengths are "),
         ({"strengths": [0.0, 1.0]}, "expected numbers above 0"),
         ({"weights": np.ones(7)}, r"weights are \(7,\)"),

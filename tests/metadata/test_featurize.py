@@ -60,7 +60,7 @@ def test_featurize_equals_the_naive_formula(frequencies):
         expected = [naive_features(r, field(name), frequencies) for r in RECORDS]
         assert array.dtype == jnp.float32
         np.testing.assert_allclose(array, expected, atol=5e-5, err_msg=name)
-        if isinstance(field(name).kind, Numeric):  # standardised
+        if isinstance(field(name).kind, Numeric):  # standardized
             known = np.asarray(array)[arrays["present"][:, tabular.field_index()[name]]]
             np.testing.assert_allclose(known.mean(0), 0, atol=1e-3)
             np.testing.assert_allclose(known.std(0), 1, atol=1e-3)
