@@ -1,19 +1,19 @@
 """Records that cannot be read: logged, counted and replaced by other records, up to a limit.
 
-A bad record must not end a run of days, nor go unnoticed. Its replacement is a function of its
-number alone. So every epoch, worker process and loader uses the same replacement, and a resumed run
-sees the same batches as one that was never interrupted.
+A bad record must not end a run of days, nor go unnoticed. Training replaces it by an example that
+is not in the same batch. The choice is a function of the batch alone. So every worker process and
+loader makes the same one, and a resumed run sees the same batches as one that was never
+interrupted. Evaluations leave bad records out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.console import ALL_PROCESSES
@@ -22,7 +22,6 @@ from satmip_jax.runtime.files import read_json, write_atomically
 log = logging.getLogger(__name__)
 
 BUDGET = 100
-MAX_REPLACEMENTS = 16  # tried in turn
 
 Reasons = list[tuple[int, str]]  # number of a record, and what is wrong with it
 
@@ -31,16 +30,33 @@ class BadRecordsError(SatmipError, ValueError):
     """More records than the budget allows cannot be read; the message lists them."""
 
 
-def replacements(number: int, records: int) -> Iterator[int]:
-    """Yield the record itself, then its replacements in turn, drawn from all `records`.
+def replace_rows(
+    rows: Iterable[int],
+    candidates: Callable[[int], Iterable[int]],
+    usable: Callable[[int, int], bool],
+) -> dict[int, int]:
+    """Choose a record for each row whose own cannot be read, none twice.
+
+    Args:
+        rows: rows with a bad record.
+        candidates: row -> records that may replace it, in turn.
+        usable: (row, candidate) -> whether the candidate can be read.
+
+    Returns:
+        Row -> the record in its place. Rows for which there is none are left out.
 
     Example:
-        >>> from satmip_jax.data.bad_records import replacements
-        >>> list(replacements(5, 1000))[:3]
-        [5, 670, 805]
+        >>> from satmip_jax.data.bad_records import replace_rows
+        >>> replace_rows([0, 2], lambda row: [4, 5, 6], lambda row, candidate: candidate != 5)
+        {0: 4, 2: 6}
     """
-    yield number
-    yield from np.random.default_rng(number).integers(records, size=MAX_REPLACEMENTS).tolist()
+    chosen: dict[int, int] = {}
+    for row in rows:
+        for candidate in candidates(row):
+            if candidate not in chosen.values() and usable(row, candidate):
+                chosen[row] = candidate
+                break
+    return chosen
 
 
 class BadRecords:
@@ -50,6 +66,7 @@ class BadRecords:
         split: name of the split.
         budget: number of bad records up to which the run continues.
         path: JSON file that keeps the list; records in it count already. None keeps no file.
+        outcome: what becomes of a bad record, for the log.
 
     Example:
         >>> from satmip_jax.data.bad_records import BadRecords
@@ -59,8 +76,15 @@ class BadRecords:
         {3: 'damaged JPEG'}
     """
 
-    def __init__(self, split: str, *, budget: int = BUDGET, path: Path | None = None) -> None:
-        self.split, self.budget = split, budget
+    def __init__(
+        self,
+        split: str,
+        *,
+        budget: int = BUDGET,
+        path: Path | None = None,
+        outcome: str = "is replaced by another",
+    ) -> None:
+        self.split, self.budget, self.outcome = split, budget, outcome
         if path is not None and jax.process_index():  # each process reads other rows
             path = path.with_name(f"{path.stem}.{jax.process_index()}{path.suffix}")
         self.path = path
@@ -79,7 +103,7 @@ class BadRecords:
         self._save()
         for number, reason in new.items():
             log.warning(
-                f"{self.split} record {number} cannot be read and is replaced by another: {reason}",
+                f"{self.split} record {number} cannot be read and {self.outcome}: {reason}",
                 extra=ALL_PROCESSES,
             )
         if len(self.reasons) > self.budget:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, SupportsIndex
 
 import grain
 import jax
@@ -13,12 +14,14 @@ import numpy as np
 from tqdm import tqdm
 
 from satmip_jax.data import images, shared_memory
-from satmip_jax.data.bad_records import BadRecords, Reasons, replacements
+from satmip_jax.data.bad_records import BadRecords, Reasons, replace_rows
+from satmip_jax.data.sampler import BatchOrder
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.data.shared_memory import SharedArrayRef
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.metadata import caption, tabular
+from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
 
 Batch = dict[str, Any]
@@ -50,14 +53,23 @@ class ReadBatch:
     captions: bool = False
     share_memory: bool = False
 
-    def __call__(self, numbers: Sequence[int]) -> Batch:
+    def __call__(
+        self,
+        numbers: Sequence[int],
+        replacements: Callable[[int], Iterable[int]] | None = None,
+    ) -> Batch:
         """Read n records, stored as squares of side s.
+
+        Args:
+            numbers: record numbers.
+            replacements: position in `numbers` -> records to try if that one cannot be read. By
+                default its row stays black and has no label and no metadata.
 
         Returns:
             "image" uint8 (n, s, s, 3), "label" int32 (n,), -1 for none, "index" int32 (n,),
             "metadata" (see `tabular.encode`), which includes "caption" uint8 (n, fields, bytes) if
-            asked for, and "bad". Records that cannot be read are replaced: "index" has the numbers
-            of the replacements, and "bad" lists the bad records with their reasons.
+            asked for, "valid" bool (n,), False where the record cannot be read, and "bad", the bad
+            records with their reasons. "index" has the numbers of replacements in their rows.
 
         Raises:
             ShardError: a record and all its replacements cannot be read.
@@ -70,11 +82,25 @@ class ReadBatch:
         else:
             pixels = np.empty(shape, np.uint8)
         bad: Reasons = []
-        candidates = [(int(n), replacements(int(n), len(self.dataset))) for n in numbers]
         # first all records, then all pixels: taking turns makes both 10 % slower
-        examples = [self._read(*of_row, bad) for of_row in candidates]
-        for row, of_row in enumerate(candidates):
-            examples[row] = self._decode(examples[row], pixels[row], *of_row, bad)
+        examples = [self._read(int(number), bad) for number in numbers]
+        valid = np.array(
+            [self._decode(example, pixels[row], bad) for row, example in enumerate(examples)], bool
+        )
+        invalid = np.flatnonzero(~valid).tolist()
+
+        def usable(row: int, candidate: int) -> bool:
+            examples[row] = self._read(candidate, bad)
+            return self._decode(examples[row], pixels[row], bad)
+
+        chosen = replace_rows(invalid, replacements, usable) if replacements else {}
+        for row in invalid:
+            if row in chosen:
+                continue
+            if replacements:
+                raise no_replacement(self.dataset, int(numbers[row]), bad)
+            pixels[row] = 0
+            examples[row] = {"index": numbers[row], "label": -1, "metadata": Metadata({})}
         records = [example["metadata"] for example in examples]
         metadata = tabular.encode(records, self.schema)
         if self.captions:
@@ -84,41 +110,70 @@ class ReadBatch:
             "label": np.array([example["label"] for example in examples], np.int32),
             "index": np.array([example["index"] for example in examples], np.int32),
             "metadata": metadata,
+            "valid": valid,
             "bad": bad,
         }
 
-    def _read(self, number: int, candidates: Iterator[int], bad: Reasons) -> dict[str, Any]:
-        """Return the first of `candidates` (a record and its replacements) that can be read."""
-        for candidate in candidates:
-            try:
-                return self.dataset[candidate]
-            except ShardError as error:
-                bad.append((candidate, str(error)))
-        reasons = dict(bad)
-        tried = [reasons[candidate] for candidate in replacements(number, len(self.dataset))]
-        raise ShardError(
-            f"{self.dataset.data_dir}: {self.dataset.split} record {number} cannot be read, nor "
-            "can any of its replacements:\n  " + "\n  ".join(tried[:5]) + "\n  ..."
-        )
+    def _read(self, number: int, bad: Reasons) -> dict[str, Any]:
+        """Return a record, or nothing and note why."""
+        try:
+            return self.dataset[number]
+        except ShardError as error:
+            bad.append((number, str(error)))
+            return {}
 
-    def _decode(
-        self,
-        example: dict[str, Any],
-        out: np.ndarray,
-        number: int,
-        candidates: Iterator[int],
-        bad: Reasons,
-    ) -> dict[str, Any]:
-        """Return the example, or the next of `candidates` whose image decodes into `out`."""
-        while True:
-            try:
-                images.decode_square(example.pop("image"), len(out), out=out)
-            except images.ImageError as error:
-                where = f"{self.dataset.data_dir}, {example['id']}"
-                bad.append((example["index"], f"{where}: {error}"))
-                example = self._read(number, candidates, bad)
-            else:
-                return example
+    def _decode(self, example: dict[str, Any], out: np.ndarray, bad: Reasons) -> bool:
+        """Decode the image of a record into `out`; return whether there is one, or note why not."""
+        if not example:
+            return False
+        try:
+            images.decode_square(example.pop("image"), len(out), out=out)
+        except images.ImageError as error:
+            bad.append((example["index"], f"{self.dataset.data_dir}, {example['id']}: {error}"))
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class ReadTrainBatch:
+    """A function from an element of `order` to its batch; bad records are replaced.
+
+    Attributes:
+        reader: reads the records.
+        order: numbers of the records, and of their replacements.
+    """
+
+    reader: ReadBatch
+    order: BatchOrder
+
+    def __call__(self, index: SupportsIndex) -> Batch:
+        """Read this process's rows of a step; see `ReadBatch`, without "valid".
+
+        Raises:
+            ShardError: a record and all its replacements cannot be read.
+        """
+        batch = self.reader(self.order[index], partial(self.order.replacements, index))
+        del batch["valid"]  # all are
+        return batch
+
+
+def no_replacement(dataset: ShardDataset, number: int, bad: Reasons) -> ShardError:
+    """Return the error for a bad record that no other can replace.
+
+    Args:
+        dataset: the split.
+        number: of the record.
+        bad: the bad records of the batch with their reasons.
+    """
+    reasons = dict(bad)
+    listed = [f"{n}: {reasons[n]}" for n in sorted(reasons, key=lambda n: n != number)]
+    return ShardError(
+        f"{dataset.data_dir}: {dataset.split} record {number} cannot be read, and there is no "
+        "record outside its batch that can replace it. Prepare the data again, or use a smaller "
+        f"batch: config.optimizer.batch_size of at most half of the {len(dataset)} examples\n  "
+        + "\n  ".join(listed[:5])
+        + ("\n  ..." if len(listed) > 5 else "")
+    )
 
 
 def read_all(
@@ -134,14 +189,13 @@ def read_all(
         dataset: the split.
         numbers: record numbers, in the order of the result; by default all.
         captions: include captions.
-        bad_records: counts the records that cannot be read and are replaced.
+        bad_records: counts the records that cannot be read; their rows are not "valid".
 
     Returns:
         One batch of all records, see `ReadBatch`, without "bad".
 
     Raises:
         MemoryError: the decoded images would take more than 64 GiB.
-        ShardError: a record and all its replacements cannot be read.
         BadRecordsError: too many records cannot be read.
     """
     size = len(dataset) * dataset.schema.image_size**2 * 3
@@ -165,7 +219,7 @@ def read_in_order(
         reader: reads the records.
         numbers: record numbers.
         size: records per batch.
-        bad_records: counts the records that cannot be read and are replaced.
+        bad_records: counts the records that cannot be read; their rows are not "valid".
     """
     bad_records = BadRecords(reader.dataset.split) if bad_records is None else bad_records
     threads = os.cpu_count() or 1

@@ -18,8 +18,14 @@ from absl import flags
 from jax.sharding import Mesh
 
 from satmip_jax.data import shared_memory
-from satmip_jax.data.bad_records import BadRecords
-from satmip_jax.data.batch_reader import Batch, ReadBatch, read_all
+from satmip_jax.data.bad_records import BadRecords, replace_rows
+from satmip_jax.data.batch_reader import (
+    Batch,
+    ReadBatch,
+    ReadTrainBatch,
+    no_replacement,
+    read_all,
+)
 from satmip_jax.data.resilient_iterator import (
     PATIENCE,
     CatchErrors,
@@ -27,9 +33,14 @@ from satmip_jax.data.resilient_iterator import (
     TaskError,
     start_worker,
 )
-from satmip_jax.data.sampler import process_slice, train_order
+from satmip_jax.data.sampler import pad, train_order
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.distributed.sharding import (
+    batch_sharding,
+    process_rows,
+    replicated,
+    to_devices,
+)
 from satmip_jax.runtime.console import ALL_PROCESSES
 
 log = logging.getLogger(__name__)
@@ -40,7 +51,7 @@ MIN_SHARED_BYTES = 1 << 20  # grain sends smaller arrays of workers through pipe
 class TrainBatches:
     """An infinite iterator of batches on the devices, decoded by worker processes or threads.
 
-    Batches are those of `ReadBatch` without "bad", sharded over all devices.
+    Batches are those of `ReadTrainBatch` without "bad", sharded over all devices.
 
     Args:
         dataset: split to train on.
@@ -89,9 +100,11 @@ class TrainBatches:
         read_options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
 
         def batches_from(position: int) -> Any:
-            order = train_order(dataset, batch_size=batch_size, seed=seed, start=start + position)
-            source = grain.MapDataset.source(order)
-            reader = ReadBatch(dataset, dataset.schema, captions, self._share_memory)
+            first = start + position
+            order = train_order(dataset, mesh, batch_size=batch_size, seed=seed, start=first)
+            source = grain.MapDataset.range(len(order))
+            records = ReadBatch(dataset, dataset.schema, captions, self._share_memory)
+            reader = ReadTrainBatch(records, order)
             if not workers:
                 return iter(source.map(reader).to_iter_dataset(read_options))
             batches = source.map(CatchErrors(reader)).to_iter_dataset(read_options)
@@ -149,6 +162,7 @@ class InMemoryBatches:
     Raises:
         MemoryError: the decoded images take more than 64 GiB.
         BadRecordsError: too many records cannot be read.
+        ShardError: in `next`, if a record and all its replacements cannot be read.
     """
 
     def __init__(
@@ -163,12 +177,20 @@ class InMemoryBatches:
         bad_records: BadRecords | None = None,
     ) -> None:
         self.mesh = mesh
-        self._order = train_order(dataset, batch_size=batch_size, seed=seed, start=start)
+        self._dataset = dataset
+        self._order = train_order(dataset, mesh, batch_size=batch_size, seed=seed, start=start)
         self._step = 0
         # each process reads a part; the devices exchange the parts
-        numbers = process_slice(range(len(dataset)), mesh)
-        part = read_all(dataset, numbers, captions=captions, bad_records=bad_records)
+        numbers = pad(np.arange(len(dataset)), mesh.size)
+        part = read_all(
+            dataset,
+            numbers[process_rows(mesh, len(numbers))].tolist(),
+            captions=captions,
+            bad_records=bad_records,
+        )
         self._split = jax.device_put(to_devices(part, mesh), replicated(mesh))
+        valid = jax.device_get(self._split.pop("valid"))[: len(dataset)]
+        self._bad = frozenset(np.flatnonzero(~valid).tolist())
         self._take: Callable[[Batch, jax.Array], Batch] = jax.jit(
             lambda split, numbers: jax.tree.map(lambda x: x[numbers], split),
             out_shardings=batch_sharding(mesh),
@@ -178,9 +200,24 @@ class InMemoryBatches:
         return self
 
     def __next__(self) -> Batch:
-        numbers = np.array(self._order[self._step], np.int32)
+        step, numbers = self._step, self._order[self._step]
         self._step += 1
-        return self._take(self._split, to_devices(numbers, self.mesh))
+        if self._bad and not self._bad.isdisjoint(numbers):
+            self._replace(step, numbers)
+        return self._take(self._split, to_devices(np.array(numbers, np.int32), self.mesh))
+
+    def _replace(self, step: int, numbers: list[int]) -> None:
+        """Put other records in place of bad ones, those that `ReadTrainBatch` takes."""
+        rows = [row for row, number in enumerate(numbers) if number in self._bad]
+        chosen = replace_rows(
+            rows,
+            lambda row: self._order.replacements(step, row),
+            lambda _, candidate: candidate not in self._bad,
+        )
+        for row in rows:
+            if row not in chosen:
+                raise no_replacement(self._dataset, numbers[row], [])
+            numbers[row] = chosen[row]
 
     def __enter__(self) -> InMemoryBatches:
         return self

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from satmip_jax.distributed.sharding import replicated, to_devices
+from satmip_jax.distributed.sharding import process_rows, replicated, to_devices
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAG = 2  # steps until the processes act on a signal, so that they need not wait for the device
@@ -55,7 +55,7 @@ class PreemptionHandler:
             return self._received.name if self._received else None
         # the number of the process is included for the message
         code = jax.process_index() * 64 + self._received if self._received else 0
-        local = np.full(self.mesh.size // jax.process_count(), code, np.int32)
+        local = np.full(len(process_rows(self.mesh, self.mesh.size)), code, np.int32)
         self._pending.append(self._largest(to_devices(local, self.mesh)))
         if len(self._pending) <= LAG:
             return None

@@ -8,7 +8,7 @@ default, the state is replicated on all devices.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -154,23 +154,37 @@ def leaf_name(path: Sequence[Any]) -> str:
     return ".".join(map(name, path))
 
 
-def check_batch_size(batch_size: int, devices: int, micro_batch: int = 0) -> None:
+def check_batch_size(
+    batch_size: int, devices: int, micro_batch: int = 0, examples: int | None = None
+) -> None:
     """Check that the global batch is a multiple of the devices, and of micro-batches on each.
 
     Args:
         batch_size: global batch size.
         devices: number of devices.
         micro_batch: images of a micro-batch on one device; 0 for no micro-batches.
+        examples: images in the train split, which a batch must not exceed; None for any number.
 
     Raises:
         ConfigError: it is not; the message names sizes that are.
     """
+    largest = batch_size + devices if examples is None else examples // devices * devices
+    if not largest:
+        raise ConfigError(
+            f"the train split has {examples} images, fewer than the {devices} devices: use fewer "
+            "devices or more images"
+        )
+    if examples is not None and batch_size > examples:
+        raise ConfigError(
+            f"config.optimizer.batch_size is {batch_size}, and the train split has {examples} "
+            f"images: a batch would contain duplicates; use at most {largest}"
+        )
     if batch_size % devices:
         smaller = batch_size // devices * devices
-        advice = f"{smaller} or {smaller + devices}" if smaller else f"{devices}"
+        sizes = [n for n in (smaller, smaller + devices) if 0 < n <= largest]
         raise ConfigError(
             f"config.optimizer.batch_size is {batch_size}, which is not a multiple of the "
-            f"{devices} devices: use {advice}"
+            f"{devices} devices: use {' or '.join(map(str, sizes))}"
         )
     local = batch_size // devices
     if micro_batch and local % micro_batch:
@@ -181,12 +195,40 @@ def check_batch_size(batch_size: int, devices: int, micro_batch: int = 0) -> Non
         )
 
 
+def process_rows(mesh: Mesh, rows: int, process: int | None = None) -> np.ndarray:
+    """Return the rows of a global batch that the devices of a process hold, each once, ascending.
+
+    They need not be contiguous: `make_mesh` orders the devices of a TPU slice by its topology, so
+    that neighbours in a batch may belong to different hosts.
+
+    Args:
+        mesh: all devices of all processes.
+        rows: of the global batch, a multiple of the number of devices.
+        process: index of the process; by default this one.
+
+    Returns:
+        int64 (n,).
+
+    Example:
+        >>> from satmip_jax.distributed.sharding import make_mesh, process_rows
+        >>> process_rows(make_mesh(), 16).tolist()
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    """
+    process = jax.process_index() if process is None else process
+    by_device: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((rows,))
+    parts = [
+        np.arange(rows)[index]
+        for device, index in by_device.items()
+        if device.process_index == process
+    ]
+    return np.unique(np.concatenate(parts)) if parts else np.arange(0)
+
+
 def to_devices(batch: Any, mesh: Mesh) -> Any:
     """Place a batch on the mesh, sharded along its leading axis.
 
     Args:
-        batch: pytree of NumPy arrays: this process's rows of the global batch. Processes have
-            contiguous rows, in the order of the processes.
+        batch: pytree of NumPy arrays: this process's rows of the global batch, see `process_rows`.
         mesh: all devices of all processes.
 
     Returns:

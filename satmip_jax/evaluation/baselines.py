@@ -20,9 +20,10 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, UInt8
 
+from satmip_jax.data.bad_records import BadRecords
 from satmip_jax.data.batch_reader import Batch, ReadBatch, read_in_order
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.evaluation.features import Features, select_readable
+from satmip_jax.evaluation.features import Features, select_valid
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.schema import Schema
 
@@ -69,17 +70,18 @@ def extract_baseline(baseline: Baseline, dataset: ShardDataset, *, fields: str =
     numbers = np.arange(len(dataset))
     size = min(CHUNK, len(dataset))
     reader = ReadBatch(dataset, dataset.schema)
+    bad = BadRecords(dataset.split, outcome="is left out of the evaluation")
     parts = []
-    for batch in read_in_order(reader, numbers.tolist(), size=size):
+    for batch in read_in_order(reader, numbers.tolist(), size=size, bad_records=bad):
         rows = len(batch["index"])
         part = baseline.describe(
             jax.tree.map(lambda x: _pad_rows(x, size), batch), dataset.schema, fields
         )
-        part |= {"label": batch["label"], "index": batch["index"]}
+        part |= {name: batch[name] for name in ("label", "index", "valid")}
         part |= {"location": tabular.locations(batch["metadata"])}
         parts.append({name: column[:rows] for name, column in part.items()})
     table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return select_readable(table, numbers)
+    return select_valid(table, numbers)
 
 
 def _pad_rows(x: np.ndarray, rows: int) -> np.ndarray:

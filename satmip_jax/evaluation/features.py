@@ -9,19 +9,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 
 from satmip_jax.augmentation.views import center_view, normalize
 from satmip_jax.data.bad_records import BadRecords
 from satmip_jax.data.batch_reader import ReadBatch, read_in_order
-from satmip_jax.data.sampler import process_slice
+from satmip_jax.data.sampler import pad
 from satmip_jax.data.shard_dataset import ShardDataset
-from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.distributed.sharding import (
+    batch_sharding,
+    process_rows,
+    replicated,
+    to_devices,
+)
+from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
 
 KINDS = ("image", "metadata", "both")
+CARRIED = ("label", "index", "location", "valid", "requested")  # beside the features of a batch
+
+
+class FeaturesError(SatmipError, RuntimeError):
+    """Features are missing or out of order; the message says how many."""
 
 
 @dataclass(frozen=True)
@@ -85,39 +96,56 @@ def extract(
     captions = model.towers.has_metadata and config.metadata.encoder == "text"
     count = min(limit or len(dataset), len(dataset))
     numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int)
-    # each process reads and places its rows of each batch; the outputs are replicated
-    batches = [numbers[first : first + size].tolist() for first in range(0, count, size)]
-    batches[-1] += [int(numbers[0])] * (size - len(batches[-1]))  # one shape is compiled
-    rows = [number for batch in batches for number in process_slice(batch, mesh)]
+    # each process reads and places its rows of each batch; the outputs are replicated. The last
+    # batch is padded, so that one shape is compiled.
+    mine = process_rows(mesh, size)
+    rows = pad(np.arange(count), size).reshape(-1, size)[:, mine].ravel()
+    requested = np.arange(-(-count // size) * size).reshape(-1, size)[:, mine].ravel() < count
     reader = ReadBatch(dataset, model.schema, captions)
-    bad = BadRecords(dataset.split, budget=config.data.bad_records)
+    bad = BadRecords(
+        dataset.split, budget=config.data.bad_records, outcome="is left out of the evaluation"
+    )
     outputs = []
-    for batch in read_in_order(reader, rows, size=size // jax.process_count(), bad_records=bad):
+    batches = read_in_order(reader, numbers[rows].tolist(), size=len(mine), bad_records=bad)
+    for batch, mask in zip(batches, requested.reshape(-1, len(mine)), strict=True):
         inputs = {
             "image": batch["image"],
             "metadata": tabular.only(batch["metadata"], fields),
             "label": batch["label"],
             "index": batch["index"],
             "location": tabular.locations(batch["metadata"]),
+            "valid": batch["valid"],
+            "requested": mask,
         }
         outputs.append(jax.device_get(encode(model.params, to_devices(inputs, mesh))))
-    table = {name: np.concatenate([out[name] for out in outputs])[:count] for name in outputs[0]}
-    return select_readable(table, numbers)
+    table = {name: np.concatenate([out[name] for out in outputs]) for name in outputs[0]}
+    requested = table.pop("requested")
+    return select_valid({name: column[requested] for name, column in table.items()}, numbers)
 
 
-def select_readable(table: dict[str, np.ndarray], numbers: Int[np.ndarray, " n"]) -> Features:
-    """Drop the rows of replacement records.
+def select_valid(table: dict[str, np.ndarray], numbers: Int[np.ndarray, " m"]) -> Features:
+    """Drop the rows of bad records, and check that there is a row for every other record.
 
     Args:
-        table: columns of n rows: "index" (the record that was read), "label", "location", and the
-            features by kind.
+        table: columns of m rows: "index" (record number), "valid" (False for a bad record),
+            "label", "location", and the features by kind.
         numbers: the records that were requested.
+
+    Raises:
+        FeaturesError: the rows are not those of the requested records, in their order.
     """
     columns = dict(table)
-    readable = columns.pop("index") == numbers
-    columns = {name: column[readable] for name, column in columns.items()}
+    index: Int[np.ndarray, " n"] = columns.pop("index")
+    valid: Bool[np.ndarray, " n"] = columns.pop("valid")
+    if not np.array_equal(index, numbers):
+        there = np.isin(numbers, index).sum()
+        raise FeaturesError(
+            f"features of {len(numbers) - there} of {len(numbers)} records are missing, or they "
+            "are out of order: this is a fault of the program, and no score was computed"
+        )
+    columns = {name: column[valid] for name, column in columns.items()}
     labels, locations = columns.pop("label"), columns.pop("location")
-    return Features(columns, labels, locations, numbers[readable])
+    return Features(columns, labels, locations, numbers[valid])
 
 
 def make_encoder(
@@ -125,8 +153,8 @@ def make_encoder(
 ) -> Callable[[Any, dict[str, Any]], dict[str, jax.Array]]:
     """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`, replicated.
 
-    "label", "index" and "location" of the batch are returned too, so that every process has them
-    from all processes.
+    "label", "index", "location" and the masks of the batch are returned too, so that every process
+    has them from all processes.
 
     Args:
         model: its parameters, or others of the same shapes and shardings, are the first argument.
@@ -146,7 +174,7 @@ def make_encoder(
                 crop = jnp.tile(everything, (view.shape[0], 1))
                 metadata = tabular.follow_crop(metadata, crop, stored_size, config.image.size)
             features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
-        return features | {name: batch[name] for name in ("label", "index", "location")}
+        return features | {name: batch[name] for name in CARRIED}
 
     return jax.jit(
         encode,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from satmip_jax.data import images
-from satmip_jax.data.batch_reader import ReadBatch
+from satmip_jax.data.batch_reader import ReadBatch, ReadTrainBatch
+from satmip_jax.data.sampler import BatchOrder
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.metadata import tabular
 
@@ -23,15 +24,59 @@ def test_a_batch_holds_what_the_records_hold(tiny_shards):
     assert batch["metadata"]["caption"].any(axis=(1, 2)).all()
 
 
-def test_a_record_without_a_readable_replacement_is_reported(tiny_shards):
-    class Broken:
+@pytest.fixture
+def partly_broken(tiny_shards):
+    """Make a split, some of whose images are no JPEG."""
+
+    class PartlyBroken:
         schema, split, data_dir = tiny_shards.schema, "train", tiny_shards.data_dir
+
+        def __init__(self, broken):
+            self.broken = broken
 
         def __len__(self):
             return len(tiny_shards)
 
         def __getitem__(self, number):
-            return {**tiny_shards[number], "image": b"\xff\xd8 not a JPEG"}
+            record = tiny_shards[number]
+            return record | ({"image": b"\xff\xd8 no"} if number in self.broken else {})
 
-    with pytest.raises(ShardError, match=r"train record 7 .*\n.*" + tiny_shards[7]["id"]):
-        ReadBatch(Broken(), tiny_shards.schema)([7])
+    return PartlyBroken
+
+
+def test_a_record_that_cannot_be_read_is_not_valid(tiny_shards, partly_broken):
+    reader = ReadBatch(partly_broken({7}), tiny_shards.schema, captions=True)
+    batch, whole = reader([5, 7, 0]), ReadBatch(tiny_shards, tiny_shards.schema, True)([5, 7, 0])
+    assert batch["valid"].tolist() == [True, False, True]
+    assert batch["index"].tolist() == [5, 7, 0]
+    assert batch["label"][1] == -1
+    assert not batch["image"][1].any()
+    assert np.isnan(tabular.locations(batch["metadata"])[1]).all()
+    assert [number for number, _ in batch["bad"]] == [7]
+    for name in ("image", "label"):
+        np.testing.assert_array_equal(batch[name][::2], whole[name][::2])
+
+
+def test_replacements_are_in_no_batch_twice_and_read_like_any_record(tiny_shards, partly_broken):
+    order = BatchOrder(64, 24, seed=0)
+    broken = {*order[3][:4], *order[4][5:9]}
+    read = ReadTrainBatch(ReadBatch(partly_broken(broken), tiny_shards.schema), order)
+    for step in range(6):
+        batch = read(step)
+        numbers = batch["index"].tolist()
+        assert len(set(numbers)) == 24
+        assert not broken & set(numbers)
+        for row, (number, before) in enumerate(zip(numbers, order[step], strict=True)):
+            assert number == before or before in broken
+            assert batch["label"][row] == tiny_shards[number]["label"]
+        assert "valid" not in batch
+
+
+def test_a_batch_without_a_replacement_is_refused(tiny_shards, partly_broken):
+    """All images are broken; or a batch of the whole split, which leaves none."""
+    everything = ReadBatch(partly_broken(range(64)), tiny_shards.schema)
+    with pytest.raises(ShardError, match=r"train record 14 .*\n.*" + tiny_shards[14]["id"]):
+        ReadTrainBatch(everything, BatchOrder(50, 8, seed=0))(0)
+    one = ReadBatch(partly_broken({7}), tiny_shards.schema)
+    with pytest.raises(ShardError, match=r"record 7 .*batch_size of at most half of the 64"):
+        ReadTrainBatch(one, BatchOrder(64, 64, seed=0))(0)

@@ -26,15 +26,15 @@ from tests.losses.test_contrastive import assert_same, naive_info_nce, naive_nt_
 HEARTBEAT = 10  # seconds
 
 
-def launch(*arguments: str, cache: Path) -> list[subprocess.Popen]:
-    """Start two processes of 4 devices each with the same arguments except their number."""
+def launch(*arguments: str, cache: Path, processes: int = 2) -> list[subprocess.Popen]:
+    """Start processes, of 8 devices in all, with the same arguments except their number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {
         "PYTHONPATH": str(REPOSITORY),
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // processes}",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -50,7 +50,7 @@ def launch(*arguments: str, cache: Path) -> list[subprocess.Popen]:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for process in range(2)
+        for process in range(processes)
     ]
 
 
@@ -68,7 +68,7 @@ def train_two(workdir: Path, data: Path, cache: Path) -> list[subprocess.Popen]:
 
 
 def finish(pair: list[subprocess.Popen], timeout: float = 300) -> list[str]:
-    """Wait for both and return their output, without the lines of XLA's CPU collectives."""
+    """Wait for all and return their output, without the lines of XLA's CPU collectives."""
     return [without_gloo(run.communicate(timeout=timeout)[0]) for run in pair]
 
 
