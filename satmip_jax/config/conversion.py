@@ -58,6 +58,16 @@ def _of_type(default: Any, value: Any, key: str) -> Any:
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Return a line `key: old -> new` for every value in which two configs differ."""
+    return listed(changes(old, new))
+
+
+def listed(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return a line `key: old -> new` for each entry of `changes`."""
+    return [f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items()]
+
+
+def changes(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of every option in which two configs differ."""
 
     def flat(config: ConfigDict) -> dict[str, Any]:
         return {
@@ -67,7 +77,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
         }
 
     a, b = flat(old), flat(new)
-    return [f"{key}: {a[key]!r} -> {b[key]!r}" for key in sorted(a) if a[key] != b[key]]
+    return {key: (a[key], b[key]) for key in sorted(a) if a[key] != b[key]}
 
 
 def vary(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
