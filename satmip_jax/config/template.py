@@ -51,9 +51,9 @@ def write_config(path: Path, data: str) -> list[str]:
     for name, value in constants.items():
         literal = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
         literal = f"{value:_}" if type(value) is int else literal
-        line = re.compile(rf"^{name} = (?:\"[^\"]*\"|\w+)", re.MULTILINE)
-        text, count = line.subn(lambda _, line=f"{name} = {literal}": line, text)
-        assert count == 1, name
+        match = re.search(rf"^{name} = (\"[^\"]*\"|\w+)", text, re.MULTILINE)
+        assert match is not None, name
+        text = text[: match.start(1)] + literal + text[match.end(1) :]
     counts = known_fields(dataset.schema).items()
     known = "".join(f"#   {name}: {n:,}\n" for name, n in counts) or "#   no field\n"
     header = f"# {len(dataset):,} images of {dataset.schema.image_size} px in train; they know\n"
