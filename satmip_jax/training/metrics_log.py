@@ -211,7 +211,7 @@ def keep_rows_before(path: Path, step: int) -> None:
 
 
 def renumber(workdir: Path) -> None:
-    """Number the losses in the log of an earlier version by steps done, as scores always were.
+    """Renumber the losses in the log of an earlier version by steps done, as its scores are.
 
     Such a log has losses of step 0, or no start of the run that records its numbering.
     """
