@@ -60,6 +60,17 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
 cli.add_command(prepare)
 
 
+@cli.command("init-config")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--data", required=True, help="Folder written by `satmip prepare`.")
+def init_config(file: str, data: str) -> None:
+    """Write a commented config for your data: their fields, and sizes that suit them."""
+    from satmip_jax.config.template import write_config
+
+    for line in write_config(Path(file), data):
+        click.echo(line)
+
+
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option(
     "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."

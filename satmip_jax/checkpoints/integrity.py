@@ -30,7 +30,7 @@ Record = dict[str, list[Any]]  # name of a leaf -> [dtype, shape, checksum]
 MAX_LISTED = 5  # leaves in a message
 _CHUNK = 1 << 15  # elements summed at a time: they stay in the processor's cache
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, spreads consecutive numbers
-_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class DamagedError(SatmipError, ValueError):
@@ -97,7 +97,7 @@ def _sums(block: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.n
     Modulo 2^64. As the factors are odd, every change of a single element changes the sum.
 
     Args:
-        block: a part of an array, or all of it; at most 32 bits an element.
+        block: a part of an array, or all of it; at most 64 bits an element.
         start: indices of the first element of the part.
         shape: of the whole array.
     """
@@ -115,7 +115,7 @@ def _sums(block: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.n
             position |= np.uint64(1)
             position *= part.view(_WORDS[part.dtype.itemsize])
             total[:1] += position.sum(dtype=np.uint64)
-            if jnp.issubdtype(part.dtype, jnp.floating):
+            if jnp.issubdtype(part.dtype, jnp.inexact):
                 total[1] += np.uint64(part.size - np.count_nonzero(np.isfinite(part)))
     return total
 

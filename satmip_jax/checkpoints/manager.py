@@ -24,13 +24,13 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import satmip_jax
-from satmip_jax.checkpoints import integrity
+from satmip_jax.checkpoints import integrity, run_item
 from satmip_jax.checkpoints.checked_restore import CheckpointError, restore_checked
 from satmip_jax.checkpoints.read_back import ReadBack, short_reason
-from satmip_jax.config.conversion import from_json, to_json
+from satmip_jax.config.conversion import to_json
 from satmip_jax.distributed.multihost import is_main_process
-from satmip_jax.errors import ConfigError, SatmipError
-from satmip_jax.metadata.schema import Schema, SchemaError
+from satmip_jax.errors import SatmipError
+from satmip_jax.metadata.schema import Schema
 
 PyTree = Any
 
@@ -71,7 +71,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, keep: int = 2, read_only: bool = False) -> None:
-        self.folder = Path(workdir).resolve() / "checkpoints"
+        self.folder = Path(workdir).resolve() / run_item.FOLDER
         self.keep, self.read_only = keep, read_only
         self.scores: dict[int, float] = {}
         self._reading_back: ReadBack | None = None
@@ -328,20 +328,14 @@ class Checkpoints:
             step: of the checkpoint; the newest one that can be read by default.
 
         Raises:
-            CheckpointError: there is no such checkpoint, or none can be read.
+            CheckpointError: there is no such checkpoint, or none can be read; config and schema are
+                validated, because the checkpoint may be untrusted.
         """
         problem: Exception | None = None
         for candidate in self._choose(step):
             try:
-                run = integrity.read_run(self.folder / str(candidate))
-                return from_json(run["config"]), Schema.from_json(run["schema"])
-            except (
-                integrity.DamagedError,
-                ConfigError,
-                SchemaError,
-                KeyError,
-                TypeError,
-            ) as error:
+                return run_item.read_run(self.folder / str(candidate))
+            except integrity.DamagedError as error:
                 problem = problem or error
         raise CheckpointError(f"{self.folder}: {problem}") from problem
 

@@ -21,7 +21,7 @@ def from_json(text: str) -> ConfigDict:
     """Rebuild a config written by `to_json`; options that it lacks have their defaults.
 
     Raises:
-        ConfigError: not JSON, an unknown key, or a value of another type.
+        ConfigError: not JSON, an unknown key, or a value of another type; the message names it.
 
     Example:
         >>> from satmip_jax.config.conversion import from_json
@@ -32,18 +32,42 @@ def from_json(text: str) -> ConfigDict:
     try:
         stored = json.loads(text)
         for key, value in stored.items():
-            if isinstance(value, dict):
-                for name, entry in value.items():  # JSON has lists, not tuples
-                    config[key][name] = tuple(entry) if isinstance(entry, list) else entry
+            if isinstance(config[key], ConfigDict):
+                for name, entry in value.items():
+                    config[key][name] = _of_type(config[key][name], entry, f"{key}.{name}")
             else:
-                config[key] = value
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+                config[key] = _of_type(config[key], value, key)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"not a config of this version of satmip: {error}") from error
     return config
 
 
+def _of_type(default: Any, value: Any, key: str) -> Any:
+    """Return a value from JSON with the type of the default.
+
+    Raises:
+        TypeError: it has another type.
+    """
+    if isinstance(default, tuple) and isinstance(value, list):  # JSON has no tuples
+        if len(value) == len(default):
+            return tuple(map(_of_type, default, value, [key] * len(value)))
+    elif type(value) is type(default) or (type(value) is int and type(default) is float):
+        return type(default)(value)
+    raise TypeError(f"config.{key} is {value!r}; the default is {default!r}")
+
+
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Return a line `key: old -> new` for every value in which two configs differ."""
+    return listed(changes(old, new))
+
+
+def listed(changed: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return a line `key: old -> new` for each entry of `changes`."""
+    return [f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items()]
+
+
+def changes(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return the old and the new value of every option in which two configs differ."""
 
     def flat(config: ConfigDict) -> dict[str, Any]:
         return {
@@ -53,7 +77,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
         }
 
     a, b = flat(old), flat(new)
-    return [f"{key}: {a[key]!r} -> {b[key]!r}" for key in sorted(a) if a[key] != b[key]]
+    return {key: (a[key], b[key]) for key in sorted(a) if a[key] != b[key]}
 
 
 def vary(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:

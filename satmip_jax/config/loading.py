@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,11 +18,16 @@ from satmip_jax.objectives import METHODS
 SWITCHES = ("text", "runlocal")  # other names in the argument of a config
 
 
+class ArgumentError(ConfigError):
+    """An argument that a config file does not know."""
+
+
 def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Load `configs/X.py[:arg]` and apply `--config.key=value` overrides.
+    """Load `FILE[:ARG]` and apply `--config.key=value` overrides.
 
     Args:
-        spec: path of the file, and after ":" the argument of its `get_config`. The file is
+        spec: path of the file, or the name of a config that comes with the package, "eurosat" or
+            "configs/eurosat.py"; and after ":" the argument of its `get_config`. The file is
             executed: load only files that you trust.
         overrides: as on the command line.
 
@@ -29,9 +36,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
             work.
 
     Example:
-        >>> from satmip_jax.config.loading import config_folder, load_config
-        >>> path = config_folder() / "fmow.py"
-        >>> load_config(f"{path}:simclr,b16", ["--config.seed=7"]).image.encoder
+        >>> from satmip_jax.config.loading import load_config
+        >>> load_config("fmow:simclr,b16", ["--config.seed=7"]).image.encoder
         'B/16'
     """
     from absl import flags
@@ -39,8 +45,10 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     path, _, arg = spec.partition(":")
     get_config = _get_config(path)
     if arg and not inspect.signature(get_config).parameters:
-        raise ConfigError(f"{path}: its get_config takes no argument, and {arg!r} was given")
+        raise ArgumentError(f"{path}: its get_config takes no argument, and {arg!r} was given")
     config = get_config(arg) if arg else get_config()
+    for override in overrides:
+        _check_key(config, override)
     values = flags.FlagValues()
     arguments = ["satmip", *overrides]
     try:
@@ -70,27 +78,83 @@ def load_method_configs(
     Returns:
         Method -> config, for the methods that the file accepts as its argument.
 
+    Raises:
+        ConfigError: the file accepts a method and its recipe fails.
+
     Example:
-        >>> from satmip_jax.config.loading import config_folder, load_method_configs
-        >>> spec = f"{config_folder() / 'eurosat.py'}:satmips,cpu"
-        >>> load_method_configs(spec, [], ["satmip"])["satmip"].augment.jitter_p
+        >>> from satmip_jax.config.loading import load_method_configs
+        >>> load_method_configs("eurosat:cpu", [], ["satmip"])["satmip"].augment.jitter_p
         0.0
     """
     configs = {}
     for method in methods:
+        recipe = f"{spec}{',' if ':' in spec else ':'}{method}"
         try:
-            config = load_config(f"{spec}{',' if ':' in spec else ':'}{method}", overrides)
-        except (ValueError, TypeError, KeyError):
-            continue  # its argument has another meaning
+            config = load_config(recipe, overrides)
+        except Exception as error:
+            if _is_about_argument(error, recipe.partition(":")[2], method):
+                continue  # the argument of this file has another meaning
+            raise ConfigError(
+                f"{recipe}: the recipe of {method} fails: {type(error).__name__}: {error}"
+            ) from error
         if config.method.name == method:
             configs[method] = config
     return configs
 
 
-def _get_config(path: str) -> Callable[..., ConfigDict]:
+def _is_about_argument(error: Exception, arg: str, method: str) -> bool:
+    """Whether a config file refused its argument; a file that does not use `parse_arg` names it."""
+    if isinstance(error, KeyError):
+        return error.args[:1] in ((arg,), (method,))
+    return isinstance(error, ArgumentError) or any(
+        repr(text) in str(error) for text in (arg, method)
+    )
+
+
+def _check_key(config: ConfigDict, override: str) -> None:
+    """Raise ConfigError if an override names an option that does not exist; list those that do."""
+    match = re.match(r"--?config\.([\w.]+)", override)
+    section, path = config, "config"
+    for name in match[1].split(".") if match else ():
+        if not isinstance(section, ConfigDict):
+            return  # absl refuses it
+        if name not in section:
+            nearest = sorted(section, key=lambda option: -_similarity(name, option))
+            elsewhere = [
+                f"config.{key}.{name}"
+                for key, value in config.items()
+                if isinstance(value, ConfigDict) and name in value
+            ]
+            hint = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+            raise ConfigError(f"{path} has no {name}; it has {', '.join(nearest)}{hint}")
+        section, path = section[name], f"{path}.{name}"
+
+
+def _similarity(name: str, option: str) -> float:
+    """Return how near two names are, from 0 to 1; an abbreviation such as "lr" is nearest."""
+    initials = "".join(word[:1] for word in option.split("_"))
+    return 1.0 if name == initials else difflib.SequenceMatcher(None, name, option).ratio()
+
+
+def find_config(path: str) -> Path | None:
+    """Return the config file of that path or name, or None.
+
+    Args:
+        path: a file; or, anywhere, the name of one that comes with the package: "eurosat",
+            "eurosat.py" or "configs/eurosat.py".
+    """
+    file = Path(path)
+    shipped = config_folder() / f"{file.stem}.py"
+    if not shipped.is_file() or str(file.parent) not in (".", "configs"):
+        return file if file.is_file() else None
+    return file if file.suffix == ".py" and file.is_file() else shipped
+
+
+def _get_config(name: str) -> Callable[..., ConfigDict]:
     """Execute a config file and return its `get_config`."""
-    if not Path(path).is_file():
-        raise ConfigError(f"no config file {path!r}; satmip comes with {_shipped()}")
+    path = find_config(name)
+    if path is None:
+        raise ConfigError(f"no config file {name!r}; satmip comes with {_shipped()}")
     module_spec = importlib.util.spec_from_file_location("satmip_config", path)
     if module_spec is None or module_spec.loader is None:
         raise ConfigError(f"{path} is not a Python file")
@@ -143,7 +207,7 @@ def parse_arg(
         elif name in SWITCHES:
             switches.add(name)
         elif name:
-            raise ConfigError(
+            raise ArgumentError(
                 f"unknown config argument {name!r}: choose a method ({', '.join(METHODS)}), a "
                 f"size ({', '.join(sizes)}), and any of {', '.join(SWITCHES)}"
             )

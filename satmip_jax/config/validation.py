@@ -30,6 +30,8 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "eval.max_bank": (1, None),
     "data.workers": (0, None),
     "data.bad_records": (0, None),
+    "image.size": (1, None),
+    "metadata.width": (1, None),
     "metadata.depth": (1, None),
     "metadata.heads": (1, None),
     "metadata.frequencies": (0, None),

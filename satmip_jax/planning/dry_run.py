@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
+from satmip_jax.config.fields import check_fields, chosen_fields, known_fields
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.sharding import make_mesh, state_sharding
@@ -64,6 +65,7 @@ def diagnose(
         diagnosis.problems.append(str(error))
         return diagnosis
     _add_batch(diagnosis, program, hosts)
+    _add_fields(diagnosis, program, examples)
     _add_model(diagnosis, program)
     _add_device_memory(diagnosis, program, device_memory)
     _add_disk(diagnosis, program, Path(disk))
@@ -78,7 +80,9 @@ def _open_data(config: ConfigDict, diagnosis: Diagnosis) -> tuple[Schema, int]:
     if config.data.dir:
         try:
             dataset = ShardDataset(config.data.dir, config.data.train_split)
-        except ShardError as error:
+            where = f"{dataset.split!r} in {dataset.data_dir}"
+            check_fields(config, dataset.schema, where)
+        except (ShardError, ConfigError) as error:
             diagnosis.problems.append(str(error))
     else:
         diagnosis.problems.append(
@@ -109,6 +113,14 @@ def _add_batch(diagnosis: Diagnosis, program: Program, hosts: int) -> None:
         value = f"{count:,} per anchor, exchange {config.parallel.exchange}"
         diagnosis.add("batch", f"negatives, {name}", value)
     diagnosis.add("training", "steps", f"{program.steps:,}, {program.steps * batch_size:,} images")
+
+
+def _add_fields(diagnosis: Diagnosis, program: Program, examples: int) -> None:
+    """Add the metadata fields of the training, and how many images know each."""
+    if not known_fields(program.schema):
+        return  # no data, or data without metadata
+    for name, count in chosen_fields(program.config, program.schema).items():
+        diagnosis.add("metadata", name, f"{count:,} of {examples:,} images")
 
 
 def _add_model(diagnosis: Diagnosis, program: Program) -> None:

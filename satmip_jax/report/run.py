@@ -155,14 +155,14 @@ def configuration(run: Run) -> Part:
 
 
 def _steps_done(history: Sequence[dict[str, Any]]) -> int:
-    """Return the number of training steps; steps are logged under their number, from 0."""
-    return max((int(row["step"]) + 1 for row in history if is_number(row.get("loss"))), default=0)
+    """Return the number of training steps; rows are numbered by steps done."""
+    return max((int(row["step"]) for row in history if is_number(row.get("loss"))), default=0)
 
 
 def _rates(history: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
     """Return (steps done, images per second since the previous row) of the rows with a rate."""
     return [
-        (int(row["step"]) + 1, row["images_per_second"])
+        (int(row["step"]), row["images_per_second"])
         for row in history
         if is_number(row.get("images_per_second")) and row["images_per_second"] > 0
     ]

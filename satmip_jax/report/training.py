@@ -93,9 +93,5 @@ def _label(key: str) -> str:
 
 def _points(run: Run, key: str) -> list[tuple[float, float]]:
     """Return (images seen, value) of the rows where a key is a number."""
-    # steps are logged under their number, from 0; kNN scores under the number of steps done
-    offset = 0 if key.startswith("knn_") else 1
     batch = run.config.optimizer.batch_size
-    return [
-        ((row["step"] + offset) * batch, row[key]) for row in run.history if is_number(row.get(key))
-    ]
+    return [(row["step"] * batch, row[key]) for row in run.history if is_number(row.get(key))]

@@ -16,8 +16,9 @@ from satmip_jax.studies import plot
 from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, fields_with_values
 from satmip_jax.studies.methods import method_variants
 from satmip_jax.studies.tracker import StudyRun, StudyTracker
-from satmip_jax.training.setup import claim_workdir, open_split, run_schema
+from satmip_jax.training.setup import open_split, run_schema
 from satmip_jax.training.step import build_program
+from satmip_jax.training.workdir import claim_workdir
 
 ROUNDS, STEPS = 7, 4  # rounds over all variants, timed steps per round
 
@@ -48,7 +49,7 @@ def measure(tracker: StudyTracker) -> None:
         with tracker.attempt(run):
             config = run.config
             assert config is not None
-            claim_workdir(run.folder, config)
+            claim_workdir(run.folder, config, dataset)
             schema = run_schema(config, dataset, run.folder)
             steps[run.name] = compile_step(build_program(config, schema, len(dataset), mesh))
             if (encoder := config.metadata.encoder) not in batches:

@@ -22,7 +22,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from satmip_jax.config.conversion import differences, from_json, vary
+from satmip_jax.config.conversion import differences, from_json, listed, vary
+from satmip_jax.config.resume import result_changes
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
@@ -137,7 +138,7 @@ class StudyTracker:
                     f"{self.study.name!r}: use another --out"
                 )
             old = from_json(json.dumps(stored.get("config")))
-            if changed := differences(old, self.config):
+            if changed := listed(result_changes(old, self.config)):
                 raise StudyError(
                     f"{self.folder} holds this study with another config:\n  "
                     + "\n  ".join(changed)

@@ -20,7 +20,7 @@ def training_seconds(metrics: Path, batch_size: int) -> float | None:
     Returns:
         Seconds, or None if no step was measured.
     """
-    measured, seconds, previous = 0, 0.0, -1
+    measured, seconds, previous = 0, 0.0, 0
     for row in read_rows(metrics):
         if "loss" not in row:  # an evaluation
             continue
@@ -28,4 +28,4 @@ def training_seconds(metrics: Path, batch_size: int) -> float | None:
         if rate := row.get("images_per_second"):
             measured += steps
             seconds += steps * batch_size / rate
-    return seconds * (previous + 1) / measured if measured else None
+    return seconds * previous / measured if measured else None

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from satmip_jax.checkpoints.manager import Checkpoints
+from satmip_jax.config.fields import describe_fields
 from satmip_jax.config.validation import validate
 from satmip_jax.data.bad_records import BadRecordsError
 from satmip_jax.data.batch_reader import Batch
@@ -27,13 +28,13 @@ from satmip_jax.training.monitor import MetricsMonitor
 from satmip_jax.training.profiling import FOLDER, StepProfiler, check_steps
 from satmip_jax.training.setup import (
     check_checkpoints,
-    claim_workdir,
     describe,
     open_batches,
     open_train_split,
     run_schema,
 )
 from satmip_jax.training.step import Program, TrainState, build_program
+from satmip_jax.training.workdir import check_same_options, claim_workdir, lock_workdir
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,12 @@ def train(
 ) -> TrainState:
     """Train as `config` says; called again with the same arguments it resumes by itself.
 
+    A resumed run may change the options that do not change its result, see `config.resume`.
+
     Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl`,
-    `environment.jsonl` (hardware and versions of each start, see `MetricsLog`), `tensorboard/`
-    and, if there is reason to, `bad_records.json`, `damaged/` checkpoints and `profile/`.
+    `environment.jsonl` (hardware and versions of each start, see `MetricsLog`), `tensorboard/`,
+    `train.lock` and, if there is reason to, `bad_records.json`, `damaged/` checkpoints and
+    `profile/`.
 
     Args:
         config: see `config.defaults`; validated first.
@@ -63,7 +67,9 @@ def train(
         The last state, on the devices.
 
     Raises:
-        ConfigError: the config cannot work, or the workdir belongs to a run with another one.
+        ConfigError: the config cannot work, or the workdir belongs to a run with another one, or
+            on other data.
+        WorkdirError: another process is training in the workdir, or it cannot be written.
         CheckpointError: no checkpoint is intact, or they are of another model.
         NotFiniteError: the loss became NaN or infinite.
         ProcessError: the processes of the run differ in config, data or `workdir`.
@@ -84,14 +90,16 @@ def train(
     validate(config)
     compilation_cache.enable()
     mesh = make_mesh(fsdp=config.parallel.fsdp)
-    claim_workdir(workdir, config)
-    dataset = open_train_split(config)
-    schema = run_schema(config, dataset, workdir)
-    program = build_program(config, schema, len(dataset), mesh)
-    check_steps(profile_steps, program.steps)
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        check_checkpoints(checkpoints)
-        return Trainer(program, dataset, workdir, checkpoints).run(profile_steps)
+    check_same_options(config)
+    with lock_workdir(workdir):
+        dataset = open_train_split(config)
+        claim_workdir(workdir, config, dataset)
+        schema = run_schema(config, dataset, workdir)
+        program = build_program(config, schema, len(dataset), mesh)
+        check_steps(profile_steps, program.steps)
+        with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
+            check_checkpoints(checkpoints)
+            return Trainer(program, dataset, workdir, checkpoints).run(profile_steps)
 
 
 class Trainer:
@@ -140,6 +148,8 @@ class Trainer:
                 self.program.schema.save(self.workdir / "schema.json")
             resumed = f"; resumed at step {self.start}" if self.resumed else ""
             log.info(describe(self.program, self.state) + resumed)
+            if fields := describe_fields(self.config, self.program.schema, len(self.dataset)):
+                log.info(fields)
             with (
                 open_batches(self.program, self.dataset, self.workdir, self.start) as batches,
                 PreemptionHandler(self.program.mesh) as preemption,
@@ -165,7 +175,7 @@ class Trainer:
             with profiler.step(step):
                 batch = self._next_batch(batches, step, monitor)
                 self.state, metrics = self.program.step(self.state, batch)
-            monitor.add(step, batch["index"], metrics)
+            monitor.add(step + 1, batch["index"], metrics)
             profiler.end_step(step, metrics)
             self._end_step(step + 1, preemption.after_step(), monitor)
 

@@ -21,29 +21,34 @@ log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 STARTS_FILE = "environment.jsonl"
+# Rows are numbered by steps done. Versions before the number was recorded in environment.jsonl
+# numbered the losses from 0, and the scores by steps done.
+NUMBERING = 2
 
 
 class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events in a workdir, and shows a progress bar.
 
-    Every start of a run adds a row to `environment.jsonl`: the step it starts at, the devices and
-    the versions of packages. Only the main process writes and shows anything. Rows of steps from
-    `start` on, left by a run that ended after its last checkpoint, are removed first. If the disk
-    is full the run continues with a warning, and rows are dropped until there is space.
+    The step of a row is the number of steps done: the losses of the first step are row 1, and the
+    scores in row n are those of the state after n steps. Every start of a run adds a row to
+    `environment.jsonl`: the step it starts at, the devices and the versions of packages. Only the
+    main process writes and shows anything. Rows of steps after `start`, left by a run that ended
+    after its last checkpoint, are removed first. If the disk is full the run continues with a
+    warning, and rows are dropped until there is space.
 
     Args:
         workdir: folder of the run.
-        start: step at which this start of the run begins.
+        start: number of steps done before this start of the run.
         total: number of steps of the whole run.
         batch_size: images per step.
 
     Example:
         >>> from satmip_jax.training.metrics_log import MetricsLog, read_rows
         >>> with MetricsLog(Path("."), start=0, total=2, batch_size=16) as metrics_log:
-        ...     metrics_log.write(0, {"loss": 2.5})
+        ...     metrics_log.write(1, {"loss": 2.5})
         ...     metrics_log.advance(1)
         >>> read_rows(Path("metrics.jsonl"))
-        [{'step': 0, 'loss': 2.5}]
+        [{'step': 1, 'loss': 2.5}]
     """
 
     def __init__(self, workdir: Path, *, start: int, total: int, batch_size: int) -> None:
@@ -62,18 +67,25 @@ class MetricsLog:
             return
         self._write_error = ""  # of the last row, if it was dropped
         self._path = workdir / METRICS_FILE
-        self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start)
+        self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start + 1)
+        renumber(workdir)
         for name in (METRICS_FILE, STARTS_FILE):
             keep_rows_before(workdir / name, start)
         with suppress(OSError):  # the first row of metrics will report a full disk
-            append_row(workdir / STARTS_FILE, {"step": start, **environment()})
+            row = {"step": start, "numbering": NUMBERING, **environment()}
+            append_row(workdir / STARTS_FILE, row)
 
     def advance(self, steps: int) -> None:
         """Move the progress bar by a number of steps."""
         self.bar.update(steps * self.batch_size)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one row; non-finite values become null, because JSON has no NaN."""
+        """Write one row; non-finite values become null, because JSON has no NaN.
+
+        Args:
+            step: number of steps done.
+            values: name -> value.
+        """
         if "loss" in values:
             self.bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
         if not self.main:
@@ -116,8 +128,8 @@ class TensorBoardWriter:
 
     Args:
         folder: folder of the event files; it is made at the first `write`.
-        start: step at which this start of the run begins: TensorBoard hides later steps of
-            earlier files.
+        start: first step that this start of the run writes: TensorBoard hides the rows of earlier
+            files from this step on.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -185,24 +197,41 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def keep_rows_before(path: Path, step: int) -> None:
-    """Remove the rows of steps from `step` on, and incomplete rows.
+    """Remove the rows of steps after `step`, and incomplete rows.
 
-    A row with losses of step n describes the step from state n to state n + 1, a row with scores
-    of step n describes state n: the scores of `step` itself are kept.
+    The rows of `step` itself, losses of the last step done and scores of the state, are kept.
     """
     if not path.is_file():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _before(line, step)]
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _until(line, step)]
     try:
         write_atomically(path, "".join(line + "\n" for line in kept))
     except OSError as error:
-        log.warning(f"{path}: old rows from step {step} on could not be removed: {error}")
+        log.warning(f"{path}: old rows after step {step} could not be removed: {error}")
+
+
+def renumber(workdir: Path) -> None:
+    """Renumber the losses in the log of an earlier version by steps done, as its scores are.
+
+    Such a log has losses of step 0, or no start of the run that records its numbering.
+    """
+    path, starts = workdir / METRICS_FILE, workdir / STARTS_FILE
+    rows = read_rows(path) if path.is_file() else []
+    begun = read_rows(starts) if starts.is_file() else []
+    unnumbered = bool(begun) and not any("numbering" in row for row in begun)
+    if not unnumbered and not any("loss" in row and row["step"] == 0 for row in rows):
+        return
+    rows = [row | {"step": row["step"] + 1} if "loss" in row else row for row in rows]
+    try:
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+    except OSError as error:
+        log.warning(f"{path}: the rows of an earlier version keep their numbers: {error}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the complete rows of one of the two files, in order."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if _before(line, math.inf)]
+    return [json.loads(line) for line in lines if _until(line, math.inf)]
 
 
 def read_knn_scores(workdir: Path) -> dict[int, float]:
@@ -212,9 +241,8 @@ def read_knn_scores(workdir: Path) -> dict[int, float]:
     return {int(row["step"]): row["knn_image"] for row in rows if row.get("knn_image") is not None}
 
 
-def _before(line: str, step: float) -> bool:
+def _until(line: str, step: float) -> bool:
     try:
-        row = json.loads(line)
-        return bool(row["step"] < step or (row["step"] == step and "loss" not in row))
+        return bool(json.loads(line)["step"] <= step)
     except (ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -49,7 +49,7 @@ class MetricsMonitor:
         """Add a step that was just dispatched.
 
         Args:
-            step: its number, from 0.
+            step: its number, from 1: the number of steps done with it.
             index: (batch,) int32, numbers of the records of its batch.
             metrics: name -> scalar on the device.
         """
@@ -100,6 +100,6 @@ class MetricsMonitor:
         return (
             f"step {step}: loss is {row['loss']}, gradient norm {row['grad_norm']}. "
             f"Last good checkpoint: {good}. Images of this batch:\n  {listed}\n"
-            "Look at these images, lower config.optimizer.learning_rate or set "
-            "config.optimizer.clip_norm=1.0."
+            "Look at these images. A lower config.optimizer.learning_rate, or "
+            "config.optimizer.clip_norm=1.0, needs another --workdir."
         )

@@ -1,8 +1,7 @@
-"""Set-up of a training: the workdir, the data, the schema, and a line that describes the run."""
+"""Set-up of a training: the data, the schema, and a line that describes the run."""
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from satmip_jax.checkpoints.manager import Checkpoints
-from satmip_jax.config.conversion import differences, from_json, to_json
+from satmip_jax.config.fields import check_fields
 from satmip_jax.data.bad_records import BadRecords
 from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
 from satmip_jax.data.shard_dataset import ShardDataset
@@ -26,7 +25,6 @@ from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.geo_clusters import fit_centres
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
-from satmip_jax.runtime.files import MAX_JSON_BYTES, read_bounded, write_atomically
 from satmip_jax.training.step import Program, TrainState
 
 
@@ -71,6 +69,7 @@ def _check_data(config: ConfigDict, dataset: ShardDataset) -> None:
             f"{len(dataset):,} images in {dataset.split!r}: an image would occur twice in a "
             "batch and be its own negative; use a smaller batch"
         )
+    check_fields(config, dataset.schema, f"{dataset.split!r} in {dataset.data_dir}")
     if config.eval.every:
         val = open_split(config, config.data.val_split)
         if not val.schema.classes:
@@ -78,52 +77,6 @@ def _check_data(config: ConfigDict, dataset: ShardDataset) -> None:
                 f"config.eval.every is {config.eval.every}, and {dataset.data_dir} has no labels "
                 "to score with: set config.eval.every=0"
             )
-
-
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Write the config into a new workdir, or check that the workdir belongs to it.
-
-    Raises:
-        ConfigError: the workdir belongs to a run with another config, or cannot be written.
-        ProcessError: another process has another config, or does not share the workdir.
-    """
-    path = workdir / "config.json"
-    first = from_json(multihost.broadcast_str(to_json(config)))
-    changed = differences(first, config)
-    multihost.require_on_all_processes(
-        not changed, "options differ from those of process 0:\n  " + "\n  ".join(changed)
-    )
-    if refusal := multihost.broadcast_str(_claim(path, config) if is_main_process() else ""):
-        raise ConfigError(refusal)
-    for _ in range(30):  # a network file system may show a new file with a delay
-        if visible := path.is_file():
-            break
-        time.sleep(1)
-    multihost.require_on_all_processes(
-        visible,
-        f"{path}, which process 0 has written, does not exist here: the workdir must be one folder "
-        "that all hosts share (NFS, Lustre, Filestore, a mounted bucket)",
-    )
-
-
-def _claim(path: Path, config: ConfigDict) -> str:
-    """Write the config to `path`; return the reason if that is not possible."""
-    if path.is_file():
-        stored = from_json(read_bounded(path, MAX_JSON_BYTES).decode())
-        changed = differences(stored, config)
-        if not changed:
-            return ""
-        return (
-            f"{path.parent} belongs to a run with another config:\n  "
-            + "\n  ".join(changed)
-            + "\nUse another --workdir, or the config of that run to resume it."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_json(config))
-    except OSError as error:
-        return f"{path} cannot be written: {error}. Use another --workdir."
-    return ""
 
 
 def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Schema:
@@ -137,6 +90,7 @@ def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Sche
         return dataset.schema
     path = workdir / "schema.json"
     stored = Schema.load(path).geo_centres if path.is_file() else ()
+    stored = stored[: config.method.geo_clusters]  # of other options, seen late by another host
     # every process clusters, so that none waits for another; but processors round differently,
     # so all take the result of process 0
     fitted = stored or fit_centres(_locations(dataset), config.method.geo_clusters, config.seed)

@@ -32,5 +32,5 @@ def test_first_step_fills_the_cache_and_is_resumed(tiny_shards_dir, tmp_path, mo
     assert any((tmp_path / "cache").iterdir())
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    assert [row["step"] for row in rows] == list(range(len(rows)))  # resumed: no step twice
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # resumed: no step twice
     assert len(rows) >= 2

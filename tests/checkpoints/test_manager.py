@@ -73,6 +73,39 @@ def test_a_checksum_depends_on_every_bit_but_not_on_the_sharding(spec):
     assert sums[0] == sums[1] != sums[2] == sums[3] != sums[4] == sums[5] != sums[0]
 
 
+def test_a_leaf_of_64_bits_has_a_checksum(tmp_path):
+    """A step counter of a run with 64-bit numbers: saved, compared and restored."""
+    with jax.enable_x64(True):
+        numbers = jax.device_put(jnp.arange(5, dtype=jnp.int64) << 40, replicated(MESH))
+        state = {"step": numbers}
+        changed = integrity.record({"step": numbers.at[4].add(1)})
+        assert integrity.record(state)["step"][2] != changed["step"][2]
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(1, state, default_config(), SCHEMA)
+            checkpoints.wait()
+            abstract = jax.ShapeDtypeStruct((5,), jnp.int64, sharding=numbers.sharding)
+            restored = checkpoints.restore({"step": abstract})
+    np.testing.assert_array_equal(restored["step"], np.arange(5) << 40)
+
+
+def test_a_config_in_a_checkpoint_is_validated(three, tmp_path):
+    """A value that would end in a traceback is refused by name; an older checkpoint is taken."""
+    workdir = tmp_path / "run"
+    shutil.copytree(three, workdir)
+    for step, value in ((3, 0), (2, None), (1, 8)):
+        path = workdir / "checkpoints" / str(step) / "run" / "metadata"
+        run = json.loads(path.read_text())
+        config = json.loads(run["config"])
+        config["metadata"]["heads"] = value
+        path.write_text(json.dumps(run | {"config": json.dumps(config)}))
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        with pytest.raises(CheckpointError, match=r"metadata\.heads is 0; it must be at least 1"):
+            checkpoints.run(3)
+        with pytest.raises(CheckpointError, match=r"metadata\.heads is None; the default is 8"):
+            checkpoints.run(2)
+        assert checkpoints.run()[0].metadata.heads == 8
+
+
 def newest_data(folder):
     """The file that holds most of the values."""
     return max(folder.rglob("d/*"), key=lambda path: path.stat().st_size)

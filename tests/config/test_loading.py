@@ -62,7 +62,11 @@ def test_overrides_keep_their_types():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.optimizer.learning_rat=1", "learning_rat"),
+        ("--config.optimizer.learning_rat=1", "has no learning_rat; it has learning_rate, "),
+        ("--config.optimizer.lr=1", "config.optimizer has no lr; it has learning_rate, "),
+        ("--config.optimzer.lr=1", "config has no optimzer; it has optimizer, "),
+        ("--config.batch_size=1", "did you mean config.eval.batch_size or config.optim"),
+        ("--config.seed.x=1", "seed"),
         ("--confg.seed=1", "confg"),
         ("--config.seed=lots", "lots"),
         ("seed=1", "unexpected argument 'seed=1'"),
@@ -72,6 +76,67 @@ def test_wrong_overrides_are_named(override, message):
     with pytest.raises(ConfigError) as caught:
         load_config(str(FOLDER / "eurosat.py"), [override])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["eurosat", "eurosat.py", "configs/eurosat.py"])
+def test_a_config_is_found_by_name_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eurosat").mkdir()  # perhaps the data
+    assert load_config(f"{name}:simclr,ti8") == load_config(f"{FOLDER / 'eurosat.py'}:simclr,ti8")
+    with pytest.raises(ConfigError, match="no config file 'elsewhere/eurosat"):
+        load_config("elsewhere/eurosat.py")
+
+
+def test_a_file_here_comes_before_one_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eurosat.py").write_text(
+        "from satmip_jax.config import default_config\n"
+        "def get_config():\n"
+        "    config = default_config()\n"
+        "    config.seed = 77\n"
+        "    return config\n"
+    )
+    assert load_config("eurosat.py").seed == 77
+
+
+RECIPES = """
+from satmip_jax.config import default_config, parse_arg
+def get_config(arg=None):
+    method, _, _ = parse_arg(arg, method="satmips", size="s", sizes=["s"])
+    config = default_config()
+    config.method.name = method
+    if method == "satmip":
+        {line}
+    return config
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("config.optimizer.learning_rat = 1", "recipe of satmip fails: AttributeError: .*learning"),
+        ("config.optimizer.batch_size = 1", "recipe of satmip fails: .*at least 2 images"),
+        ("config.image.size = 'big'", "recipe of satmip fails: TypeError"),
+    ],
+)
+def test_an_error_in_the_recipe_of_a_method_is_not_passed_over(tmp_path, line, message):
+    path = tmp_path / "recipes.py"
+    path.write_text(RECIPES.format(line=line))
+    with pytest.raises(ConfigError, match=message):
+        load_method_configs(str(path), [], ["satmips", "satmip"])
+    assert load_method_configs(str(path), [], ["satmips", "simclr"]).keys() == {"satmips", "simclr"}
+
+
+@pytest.mark.parametrize("body", ["{'a': 1}[arg]", "int(arg)"])
+def test_an_argument_of_another_meaning_is_no_recipe(tmp_path, body):
+    path = tmp_path / "other.py"
+    path.write_text(
+        "from satmip_jax.config import default_config\n"
+        "def get_config(arg):\n"
+        f"    {body}\n"
+        "    return default_config()\n"
+    )
+    assert load_method_configs(str(path), [], ["satmip"]) == {}
 
 
 def test_files_that_are_not_configs(tmp_path):

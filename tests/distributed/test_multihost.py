@@ -130,7 +130,7 @@ def test_only_process_0_writes(pair_run):
     assert "8 cpu device(s) of 2 process(es)" in printed[0]
     assert "images/s" in printed[0]
     assert printed[1] == ""
-    assert [row["step"] for row in metrics(workdir)] == [0, 1, 2, 3, 4]
+    assert [row["step"] for row in metrics(workdir)] == [1, 2, 3, 4, 4]
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
 

@@ -95,8 +95,9 @@ def test_a_resumed_run_removes_the_rows_it_repeats(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for row in (
         {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 2.0},  # of the last step done
         {"step": 2, "knn_image": 0.5},  # of the state that is resumed
-        {"step": 2, "loss": 2.0},
+        {"step": 3, "loss": 3.0},
         {"step": 3, "knn_image": 0.75},
     ):
         append_row(path, row)
@@ -104,6 +105,30 @@ def test_a_resumed_run_removes_the_rows_it_repeats(tmp_path):
         file.write('{"step": 1, "lo')  # cut off
     assert read_knn_scores(tmp_path) == {2: 0.5, 3: 0.75}
     keep_rows_before(path, 2)
-    assert read_rows(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "knn_image": 0.5}]
-    append_row(path, {"step": 2, "loss": 2.5})
-    assert len(read_rows(path)) == 3
+    kept = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 2, "knn_image": 0.5}]
+    assert read_rows(path) == kept
+    append_row(path, {"step": 3, "loss": 3.5})
+    assert len(read_rows(path)) == 4
+
+
+@pytest.mark.parametrize("first", [0, 9])
+def test_a_log_that_numbered_losses_from_0_is_resumed_without_a_gap(tmp_path, first):
+    """Rows of an earlier version: losses one less than the scores of the same state."""
+    path, starts = tmp_path / "metrics.jsonl", tmp_path / "environment.jsonl"
+    if first:  # nothing but the missing number tells
+        append_row(starts, {"step": 0, "devices": 1})
+    for row in (
+        {"step": first, "loss": 1.0},
+        {"step": first + 10, "loss": 2.0},
+        {"step": first + 11, "knn_image": 0.5},
+        {"step": first + 20, "loss": 3.0},
+    ):
+        append_row(path, row)
+    for _ in range(2):  # renumbered once
+        with MetricsLog(tmp_path, start=first + 11, total=100, batch_size=1):
+            pass
+        assert read_rows(path) == [
+            {"step": first + 1, "loss": 1.0},
+            {"step": first + 11, "loss": 2.0},
+            {"step": first + 11, "knn_image": 0.5},
+        ]
