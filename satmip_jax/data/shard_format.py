@@ -138,7 +138,7 @@ def _readers() -> tuple[
 ]:
     """Return what `decode` needs of each field: name, is text, components, recognize, parse.
 
-    Shards may be untrusted, so values are validated like those of a source: what `Metadata.parse`
+    Shards may be untrusted, so values are validated like those of a source: what `Kind.parse`
     would refuse is missing. Parsing takes 200 us a record. `Kind.recognize` accepts ordinary values
     in a tenth of that, and other values repeat: they are parsed once.
     """
