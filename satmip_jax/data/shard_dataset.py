@@ -26,9 +26,9 @@ from etils import epath
 
 from satmip_jax.data.remote_cache import is_remote, mirror
 from satmip_jax.data.shard_format import SCHEMA_FILE, ShardError, decode, decode_id, shard_file
+from satmip_jax.data.shard_index import IndexDamagedError, RecordTooLargeError, ShardIndex
 from satmip_jax.metadata.schema import Schema, SchemaError
 
-MAX_RECORD_BYTES = 64 << 20  # a square of 4096 pixels takes about 16 MB
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _SHARD = re.compile(r"\d{5}-of-\d{5}")
 
@@ -69,6 +69,7 @@ class ShardDataset:
             folder = mirror(folder, names, version=(folder / SCHEMA_FILE).read_bytes())
         self._files = [os.fspath(folder / name) for name in names]
         self._readers: dict[int, Any] = {}
+        self._indices: dict[int, ShardIndex] = {}
         lengths = [self._reader(i).num_records() for i in range(len(self._files))]
         self._ends = list(itertools.accumulate(lengths))
         stated = self.schema.splits[split]
@@ -119,6 +120,15 @@ class ShardDataset:
 
             path = self._files[shard]
             try:
+                if shard not in self._indices:  # before the reader, which decompresses the index
+                    self._indices[shard] = ShardIndex.read(path)
+            except OSError as error:
+                raise ShardError(f"{path}: cannot be opened: {error}") from error
+            except IndexDamagedError as error:
+                raise ShardError(
+                    f"{path}: damaged or truncated: copy or prepare it again"
+                ) from error
+            try:
                 reader = ArrayRecordReader(path, _READER_OPTIONS)
                 intact = reader.ok()
             except (RuntimeError, ValueError) as error:
@@ -140,12 +150,14 @@ class ShardDataset:
         shard = bisect.bisect_right(self._ends, index)
         position = index - (self._ends[shard - 1] if shard else 0)
         where = f"{self._files[shard]}, record {position}"
+        reader = self._reader(shard)
         try:
-            (data,) = self._reader(shard).read([position])
-        except (RuntimeError, ValueError) as error:
+            self._indices[shard].check(self._files[shard], position)  # before it is decompressed
+            (data,) = reader.read([position])
+        except RecordTooLargeError as error:  # of a damaged header, or made to exhaust the memory
+            raise ShardError(f"{where}: damaged or malicious: {error}") from error
+        except (RuntimeError, ValueError, OSError) as error:
             raise ShardError(f"{where}: damaged: {error}") from error
-        if len(data) > MAX_RECORD_BYTES:
-            raise ShardError(f"{where}: {len(data):,} bytes, more than {MAX_RECORD_BYTES:,}")
         try:
             return tf_example_pb2.Example.FromString(data).features.feature, where
         except DecodeError as error:

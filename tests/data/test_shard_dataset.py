@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from satmip_jax.data import shard_dataset
+from satmip_jax.data import shard_index
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError, shard_file
 from satmip_jax.data.shard_writer import finish, write_shard
@@ -119,9 +119,10 @@ def test_not_an_example(prepared):
 
 
 def test_records_are_bounded(prepared, monkeypatch):
-    monkeypatch.setattr(shard_dataset, "MAX_RECORD_BYTES", 100)
+    data = ShardDataset(prepared, "train")
+    monkeypatch.setattr(shard_index, "MAX_RECORD_BYTES", 100)
     with pytest.raises(ShardError, match=r"record 0: .* bytes, more than 100"):
-        ShardDataset(prepared, "train")[0]
+        data[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", bytes(200_000), os.urandom(100_000)])
