@@ -230,13 +230,18 @@ def evaluate(
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
     from satmip_jax.evaluation.results import print_scores, write_scores
 
-    options["protocols"] = protocols.split(",") if protocols else None
+    options["protocols"] = _names(protocols) if protocols else None
     if baseline:
         rows = evaluate_baseline(baseline, data, **options)
     else:
-        rows = evaluate(workdir, data, features=features.split(","), init=init, **options)
+        rows = evaluate(workdir, data, features=_names(features), init=init, **options)
     write_scores(Path(workdir) / "evaluation.json", rows)
     print_scores(rows)
+
+
+def _names(text: str) -> list[str]:
+    """Return the names in a list separated by commas."""
+    return [name.strip() for name in text.split(",")]
 
 
 cli.add_command(study)

@@ -15,7 +15,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import KINDS, Features, extract
 from satmip_jax.evaluation.model import Model, load_model
-from satmip_jax.evaluation.protocols import BLOCK, EvaluationError, score
+from satmip_jax.evaluation.protocols import BLOCK, EvaluationError, check_protocols, score
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.schema import Schema
@@ -74,8 +74,8 @@ def evaluate(
     if unknown := set(features) - set(KINDS):
         raise EvaluationError(f"no features {sorted(unknown)}: choose from {', '.join(KINDS)}")
     shown = select_fields(fields)
+    queries = _open_queries(data, split, bank, tune, protocols)
     model = load_model(workdir, init=init)
-    queries = ShardDataset(data, split)
     recorded = any(queries.schema.fields[field.name].count for field in shown)
     kinds = [
         kind for kind in features if kind == "image" or (model.towers.has_metadata and recorded)
@@ -135,9 +135,10 @@ def evaluate_baseline(
     if name not in BASELINES:
         raise EvaluationError(f"no baseline {name!r}: choose from {', '.join(BASELINES)}")
     baseline = BASELINES[name]
+    select_fields(fields)  # refuses unknown ones
     return _score_splits(
         lambda part: extract_baseline(baseline, ShardDataset(data, part), fields=fields),
-        ShardDataset(data, split),
+        _open_queries(data, split, bank, tune, protocols),
         bank,
         tune,
         kinds=baseline.kinds,
@@ -181,6 +182,28 @@ def knn_accuracy(
     return {f"knn_{row.features}": row.value for row in rows if row.metric == "accuracy"}
 
 
+def _open_queries(
+    data: str | Path,
+    split: str,
+    bank: str,
+    tune: str | None,
+    protocols: Sequence[str] | None,
+) -> ShardDataset:
+    """Open the split to classify. Errors in the arguments are raised before anything is encoded."""
+    check_protocols(protocols)
+    queries = ShardDataset(data, split)
+    roles = [split, bank, *([] if tune is None else [tune])]
+    available = ", ".join(queries.schema.splits)
+    if len(set(roles)) < len(roles):
+        raise EvaluationError(
+            f"split, bank and tune are {', '.join(roles)}: they must differ, or examples would be "
+            f"classified by themselves; available splits: {available}"
+        )
+    if unknown := [name for name in roles if name not in queries.schema.splits]:
+        raise EvaluationError(f"{data} has no split {', '.join(unknown)}: choose from {available}")
+    return queries
+
+
 def _score_splits(
     encode: Callable[[str], Features],
     queries: ShardDataset,
@@ -192,12 +215,6 @@ def _score_splits(
     **options: Any,
 ) -> list[Score]:
     """Encode the splits by name, score them, and put options other than the default into names."""
-    roles = [queries.split, bank, *([] if tune is None else [tune])]
-    if len(set(roles)) < len(roles):
-        raise EvaluationError(
-            f"split, bank and tune are {', '.join(roles)}: they must differ, or examples would be "
-            f"classified by themselves; available splits: {', '.join(queries.schema.splits)}"
-        )
     labelled, held_out = encode(bank), None
     if tune is not None:
         tuned_on = encode(tune)

@@ -63,6 +63,19 @@ class EvaluationError(SatmipError, ValueError):
     """An evaluation that is not possible; the message says why."""
 
 
+def check_protocols(names: Sequence[str] | None) -> Sequence[str]:
+    """Return the names of the protocols; all for None.
+
+    Raises:
+        EvaluationError: a name is not in `PROTOCOLS`, or there is none.
+    """
+    names = [*PROTOCOLS] if names is None else names
+    unknown = sorted(set(names) - set(PROTOCOLS))
+    if unknown or not names:
+        raise EvaluationError(f"no protocol {unknown or ''}: choose from {', '.join(PROTOCOLS)}")
+    return names
+
+
 def score(
     bank: Features,
     queries: Features,
@@ -93,9 +106,7 @@ def score(
     Raises:
         EvaluationError: there are no labels, or a protocol is unknown.
     """
-    protocols = [*PROTOCOLS] if protocols is None else protocols
-    if unknown := set(protocols) - set(PROTOCOLS):
-        raise EvaluationError(f"no protocol {sorted(unknown)}: choose from {', '.join(PROTOCOLS)}")
+    protocols = check_protocols(protocols)
     labelled = queries.labels >= 0
     if not labelled.any() or not (bank.labels >= 0).any():
         raise EvaluationError(

@@ -12,6 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.errors import SatmipError
+from satmip_jax.evaluation import evaluate as evaluate_module
 from satmip_jax.evaluation.baselines import BASELINES
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.features import Features, extract
@@ -195,6 +197,31 @@ def test_an_unknown_baseline_or_protocol_is_named(tiny_shards_dir):
         evaluate_baseline("color", str(tiny_shards_dir))
     with pytest.raises(EvaluationError, match=r"no protocol \['knn7'\]: choose from knn5, knn20"):
         evaluate_baseline("colour", str(tiny_shards_dir), protocols=["knn5", "knn7"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocols": ["knn7"]}, r"no protocol \['knn7'\]: choose from knn5, knn20"),
+        ({"features": ["images"]}, r"no features \['images'\]: choose from image, metadata"),
+        ({"fields": "Tide"}, "Tide"),
+        ({"bank": "training"}, "has no split training: choose from train, val"),
+        ({"tune": "val2"}, "has no split val2: choose from train, val"),
+    ],
+)
+def test_wrong_arguments_are_answered_before_anything_is_loaded(
+    options, message, tiny_shards_dir, tmp_path, monkeypatch
+):
+    def load(*args, **kwargs):
+        raise AssertionError("loaded or encoded")
+
+    for name in ("load_model", "extract", "extract_baseline"):
+        monkeypatch.setattr(evaluate_module, name, load)
+    with pytest.raises(SatmipError, match=message):
+        evaluate(tmp_path, str(tiny_shards_dir), **options)
+    if "features" not in options:
+        with pytest.raises(SatmipError, match=message):
+            evaluate_baseline("colour", str(tiny_shards_dir), **options)
 
 
 def test_a_method_without_metadata_has_image_features_only(tiny_config, tiny_shards_dir, tmp_path):
