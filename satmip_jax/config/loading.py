@@ -168,7 +168,8 @@ def _get_config(name: str) -> Callable[..., ConfigDict]:
 def config_folder() -> Path:
     """Return the folder of the configs that come with the package, in a checkout or a wheel."""
     package = Path(__file__).resolve().parents[1]
-    return next(p for p in (package / "configs", package.parent / "configs") if p.is_dir())
+    inside = package / "configs"  # in a wheel
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def _shipped() -> str:

@@ -66,7 +66,8 @@ class Package:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.copytree(REPOSITORY / "satmip_jax", folder / "code" / "satmip_jax")
+        for name in ("satmip_jax", "configs"):
+            shutil.copytree(REPOSITORY / name, folder / "code" / name)
         for name, room in FILES.items():
             shutil.copy(Path(__file__).with_name(name), folder / "code" / "satmip_jax" / room)
         for name, (pattern, replacement) in LINES.items():

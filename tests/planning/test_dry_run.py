@@ -61,12 +61,12 @@ def test_problems_are_reported_before_anything_is_compiled(tiny_config, override
 def test_the_command_plans_for_more_devices_than_present(tiny_shards_dir):
     """64 devices, without data as well: a fresh process, as the number is set before jax starts."""
     command = [sys.executable, "-m", "satmip_jax.cli", "doctor", "--devices", "64", "--config"]
-    command += ["configs/eurosat.py:simclr,cpu", *TINY, "--config.optimizer.batch_size=128"]
+    command += ["configs/eurosat.py:simclr,cpu", *TINY, "--config.optimizer.batch_size=64"]
     command += [f"--config.data.dir={tiny_shards_dir}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     words = " ".join(done.stdout.split())
     assert "64 x cpu: data 64, fsdp 1; 8 process(es)" in words
-    assert "128 in total, 2 per device" in words
-    assert "254 per anchor" in words
+    assert "64 in total, 1 per device" in words
+    assert "126 per anchor" in words
     assert "no problems found" in words

@@ -21,7 +21,7 @@ TWO = replace(
 def test_times_and_memory_are_those_of_compiled_steps(tiny_config, tmp_path, monkeypatch, quiet):
     monkeypatch.setattr(efficiency, "ROUNDS", 2)
     monkeypatch.setattr(efficiency, "STEPS", 2)
-    config = tiny_config("satmips", "--config.optimizer.batch_size=512")
+    config = tiny_config("satmips", "--config.optimizer.batch_size=64")
     monkeypatch.setitem(STUDIES, "two", f"{__name__}:TWO")
     run_study("two", config, tmp_path, seeds=3, console=quiet)
     rows = rows_of(tmp_path)
