@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from etils import epath
@@ -15,6 +17,7 @@ from satmip_jax.runtime.files import atomic_path
 # One record per chunk suits random access. JPEGs do not compress: the default, zstd, takes 180 us
 # longer than snappy to find that out; snappy's files are 1 % larger.
 _WRITER_OPTIONS = "group_size:1,snappy"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
@@ -28,20 +31,40 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
         The number of records written.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, for example on a full disk. An exception of `records`
+            is raised unchanged.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     count = 0
     with atomic_path(path, durable=True) as temporary:
-        writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
+        with _system_errors(path):
+            writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         try:
             for record in records:
-                writer.write(encode(record))
+                data = encode(record)
+                with _system_errors(path):
+                    writer.write(data)
                 count += 1
-        finally:
+        except BaseException:
+            with suppress(RuntimeError):  # the first error is the cause
+                writer.close()
+            raise
+        with _system_errors(path):
             writer.close()
     return count
+
+
+@contextmanager
+def _system_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise the RuntimeErrors of ArrayRecord as OSErrors, with the number that their text means."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        number = next((n for n in _DISK_FULL if os.strerror(n) in text), errno.EIO)
+        reason = os.strerror(number) if number in _DISK_FULL else text
+        raise OSError(number, reason, os.fspath(path)) from error
 
 
 def finish(

@@ -10,9 +10,16 @@ from typing import Any
 
 import click
 
+from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.sources.base import TFDS, Source
 from satmip_jax.sources.options import Option, argument_help, options_of
 from satmip_jax.sources.registry import SOURCES, source_class
+
+
+class InterruptedPreparationError(SatmipError):
+    """Ctrl-C while data are prepared."""
+
+    exit_code = INTERRUPTED
 
 
 class _Sources(click.Group):
@@ -86,7 +93,12 @@ def _command(name: str) -> click.Command:
         chosen = {key: value for key, value in chosen.items() if value is not None}
         if shares and splits and "=" in splits:
             chosen["splits"], splits = splits, None
-        _run(name, paths, chosen, splits, **given)
+        try:
+            _run(name, paths, chosen, splits, **given)
+        except KeyboardInterrupt:
+            raise InterruptedPreparationError(
+                f"interrupted. Finished shards in {given['out']} are kept: the same command resumes"
+            ) from None
 
     common = _common(cls, shares)
     taken = {flag for parameter in common for flag in parameter.opts}

@@ -8,9 +8,11 @@ the options, not on the number of workers or on interruptions.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,7 +106,7 @@ def prepare(
     Raises:
         PrepareError: An option is wrong, Apache Beam is missing or its pipeline failed, the folder
             holds something else or was started with other options or data, no example is usable, or
-            there is no train split to compute statistics from.
+            there is no train split to compute statistics from, or the disk is full.
         SourceError: The source cannot be listed.
 
     Example:
@@ -132,7 +134,7 @@ def prepare(
     job = Job(source, source.name if name is None else name, options, out)
     tasks = _tasks(job, splits, limit, need_train=inherited is None)
     plan = make_plan(job, tasks, splits, limit)
-    with claim(out):
+    with _full_disk_explained(out), claim(out):
         notice = check_plan(out, plan)
         resumed = _write_shards(job, tasks, write, progress)
         marks = [(task, job.read_mark(task)) for task in tasks]
@@ -202,6 +204,19 @@ def _tasks(
             "--statistics-from, a prepared folder whose statistics apply"
         )
     return divide(selected, job.options.shard_size)
+
+
+@contextmanager
+def _full_disk_explained(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise PrepareError(
+            f"{error.filename or out}: {os.strerror(error.errno)}. Finished shards are kept: make "
+            "room, then the same command resumes"
+        ) from error
 
 
 # --- the shards -----------------------------------------------------------------------------------

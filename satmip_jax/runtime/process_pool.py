@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any, TypeVar
 
@@ -68,7 +69,8 @@ def run(
     start = bar.n
     with ProcessPoolExecutor(workers, context, _start, (work, ticks, initializer)) as pool:
         try:
-            running: set[Future[None]] = {pool.submit(_call, task) for task in tasks}
+            with _interrupts_held():
+                running: set[Future[None]] = {pool.submit(_call, task) for task in tasks}
             while running:
                 finished, running = wait(running, 0.2, FIRST_COMPLETED)
                 bar.update(start + ticks.value - bar.n)
@@ -85,6 +87,25 @@ def run(
             raise
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Deliver Ctrl-C at the end of the block; processes that it starts hold it until `_start`."""
+    received: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
+    handler = signal.getsignal(signal.SIGINT)
+    replaced = threading.current_thread() is threading.main_thread() and handler is not None
+    if replaced:  # another thread may receive the signal
+        signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if replaced:
+            signal.signal(signal.SIGINT, handler)
+    if received:
+        signal.raise_signal(signal.SIGINT)
+
+
 _work: Any
 _ticks: Any
 
@@ -94,6 +115,7 @@ def _start(work: Work[Any], ticks: Any, initializer: Callable[[], Any]) -> None:
     _work, _ticks = work, ticks
     initializer()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent reports it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     end_with_parent()
 
 
