@@ -1,5 +1,7 @@
 """The doctor's numbers are those of the program that then runs."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from satmip_jax.data.loaders import InMemoryBatches
 from satmip_jax.distributed import sharding
 from satmip_jax.planning import memory
 from satmip_jax.planning.dry_run import diagnose
+from satmip_jax.training.loop import train
 from satmip_jax.training.step import build_program
 from tests.conftest import TINY
 
@@ -70,3 +73,21 @@ def test_the_command_plans_for_more_devices_than_present(tiny_shards_dir):
     assert "64 in total, 1 per device" in words
     assert "126 per anchor" in words
     assert "no problems found" in words
+
+
+def test_fields_that_no_image_knows_are_a_problem(tiny_config, tiny_shards_dir, tmp_path):
+    folder = shutil.copytree(tiny_shards_dir, tmp_path / "shards")
+    schema = json.loads((folder / "schema.json").read_text())
+    schema["fields"]["timestamp"]["count"] = 0
+    (folder / "schema.json").write_text(json.dumps(schema))
+    options = (f"--config.data.dir={folder}", "--config.metadata.fields=Time")
+    # a batch that 8 devices cannot share, so that nothing is compiled
+    fields, batch = diagnose(
+        tiny_config("satmips", *options, "--config.optimizer.batch_size=20")
+    ).problems
+    assert "fields is 'Time' (timestamp), and no image of 'train' in" in fields
+    assert "the data know gsd (" in fields
+    assert "is not a multiple of the 8 devices" in batch
+    with pytest.raises(ValueError, match="no image of 'train'"):
+        train(tiny_config("satmips", *options), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
