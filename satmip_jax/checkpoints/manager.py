@@ -74,6 +74,7 @@ class Checkpoints:
         self.folder = Path(workdir).resolve() / run_item.FOLDER
         self.keep, self.read_only = keep, read_only
         self.scores: dict[int, float] = {}
+        self.restored: int | None = None  # step of the last state that was restored
         self._reading_back: ReadBack | None = None
         self._failure = ""  # why the last save failed
         if read_only and not self.folder.is_dir():
@@ -314,6 +315,7 @@ class Checkpoints:
                 log.warning(f"going back to checkpoint {candidate}")
                 if not self.read_only:
                     self._reopen(damaged=[*damaged])
+            self.restored = candidate
             return state
         reasons = "\n  ".join(f"{bad}: {reason}" for bad, reason in damaged.items())
         raise CheckpointError(

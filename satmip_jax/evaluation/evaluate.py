@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import KINDS, Features, extract
 from satmip_jax.evaluation.model import Model, load_model
@@ -95,6 +97,8 @@ def evaluate(
         protocols=protocols,
         block=block,
         fields=fields,
+        step=model.step,
+        planned=model.planned,
     )
 
 
@@ -201,7 +205,15 @@ def _open_queries(
         )
     if unknown := [name for name in roles if name not in queries.schema.splits]:
         raise EvaluationError(f"{data} has no split {', '.join(unknown)}: choose from {available}")
+    if not queries.schema.classes:
+        raise EvaluationError(f"{data} has no labels: classification needs labelled examples")
     return queries
+
+
+def _fingerprint(dataset: ShardDataset) -> str:
+    """Return a short hash of schema.json, which differs between data sets of the same name."""
+    content = (dataset.data_dir / SCHEMA_FILE).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _score_splits(
@@ -222,7 +234,14 @@ def _score_splits(
         held_out = np.arange(size + len(tuned_on.labels)) >= size
         labelled = labelled.join(tuned_on)
     rows = score(
-        labelled, encode(queries.split), kinds=kinds, dataset=queries, tune=held_out, **options
+        labelled,
+        encode(queries.split),
+        kinds=kinds,
+        dataset=queries,
+        tune=held_out,
+        bank_name=bank if tune is None else f"{bank} and {tune}",
+        data=_fingerprint(queries),
+        **options,
     )
     splits = {"bank": None if bank == BANK else bank, "tune": tune}
     if suffix := ", ".join(f"{role} {part}" for role, part in splits.items() if part is not None):

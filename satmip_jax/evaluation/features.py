@@ -70,8 +70,8 @@ def extract(
 ) -> Features:
     """Encode a split, in the order of its records; unreadable records are left out.
 
-    Images are decoded and encoded in batches of `config.eval.batch_size`, so host memory is bounded
-    by the batch, whatever the size of the split.
+    Images are decoded and encoded in batches of `config.eval.batch_size`, or of all images if they
+    are fewer, so host memory is bounded by the batch, whatever the size of the split.
 
     Args:
         model: encoders and parameters.
@@ -91,10 +91,11 @@ def extract(
         (10, (10,))
     """
     config, mesh = model.config, model.mesh
-    size = config.eval.batch_size // mesh.size * mesh.size or mesh.size
     encode = make_encoder(model, dataset.schema.image_size)
     captions = model.towers.has_metadata and config.metadata.encoder == "text"
     count = min(limit or len(dataset), len(dataset))
+    # a checkpoint, which may be untrusted, says the size: never more than there are images
+    size = min(config.eval.batch_size, count + mesh.size - 1) // mesh.size * mesh.size or mesh.size
     numbers = np.linspace(0, len(dataset), count, endpoint=False).astype(int)
     # each process reads and places its rows of each batch; the outputs are replicated. The last
     # batch is padded, so that one shape is compiled.

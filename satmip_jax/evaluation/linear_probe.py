@@ -272,7 +272,27 @@ def linear_classify(
     held_out: Bool[np.ndarray, " n"],
     num_classes: int,
 ) -> Int32[np.ndarray, " m"]:
-    """Classify as a protocol, see `Protocol.classify`."""
+    """Classify as a protocol, see `Protocol.classify`; a bank of one class gives that class.
+
+    Where the held-out rows cannot choose a strength, others are drawn; where there are too few
+    rows, the strongest is used. A warning says so.
+    """
+    labelled = labels >= 0
+    if len(classes := np.unique(labels[labelled])) == 1:
+        log.warning("linear probe: the labelled rows have one class: it is every answer")
+        return np.full(len(queries), classes[0], np.int32)
+    fitted_on = labels[labelled & ~held_out]
+    if not (held_out & labelled).any() or len(np.unique(fitted_on)) < 2:
+        try:
+            held_out = held_out_rows(labels)
+            log.warning("linear probe: the held-out rows cannot choose a strength: others are used")
+        except FeaturesError:
+            log.warning(
+                "linear probe: too few rows to choose a strength: %g is used", STRENGTHS[-1]
+            )
+            unit = float(_unit(jnp.asarray(bank), labelled))
+            probe = fit(bank / unit, labels, num_classes=num_classes, strengths=[STRENGTHS[-1]])
+            return np.asarray(predict(probe, queries / unit)[0])
     predicted, _ = linear_predict(bank, labels, queries, num_classes=num_classes, held_out=held_out)
     return np.asarray(predicted)
 

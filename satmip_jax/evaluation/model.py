@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from satmip_jax.checkpoints.manager import Checkpoints
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, abstract_params, build_towers, init_params
@@ -30,6 +31,8 @@ class Model:
         towers: encoders and heads.
         params: of the towers; replicated, or sharded along `fsdp`.
         mesh: devices that hold the parameters, and over which batches are sharded.
+        step: of the checkpoint that the parameters are from; None for others.
+        planned: number of steps of the complete training, if it is known.
     """
 
     config: ConfigDict
@@ -37,6 +40,8 @@ class Model:
     towers: Towers
     params: Any
     mesh: Mesh
+    step: int | None = None
+    planned: int | None = None
 
     @property
     def name(self) -> str:
@@ -77,7 +82,10 @@ def load_model(workdir: str | Path, *, init: str = "trained") -> Model:
             params = init_on_mesh()
         else:
             params = checkpoints.restore_params(abstract)
-    return Model(config, schema, towers, params, mesh)
+        step = checkpoints.restored
+    examples = schema.splits.get(config.data.train_split)
+    planned = total_steps(config, examples) if examples else None
+    return Model(config, schema, towers, params, mesh, step, planned)
 
 
 def evaluation_mesh(config: ConfigDict) -> Mesh:

@@ -21,7 +21,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation import fusion, spatial_blocks
 from satmip_jax.evaluation.features import Features
-from satmip_jax.evaluation.knn import knn_classify
+from satmip_jax.evaluation.knn import FeaturesError, knn_classify
 from satmip_jax.evaluation.linear_probe import held_out_rows, linear_classify
 from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
 from satmip_jax.evaluation.results import Score
@@ -29,8 +29,10 @@ from satmip_jax.metadata.schema import Schema
 
 log = logging.getLogger(__name__)
 
-Metric = Callable[[np.ndarray, np.ndarray], tuple[float, float, float]]  # value, low, high
+# (truth, predicted) -> value, and -> (low, high)
+Metric = tuple[Callable[..., float], Callable[..., tuple[float, float]]]
 BLOCK = 1.0  # degrees
+MAX_NAMES = 10  # classes named in a note
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ def score(
     protocols: Sequence[str] | None = None,
     block: float = BLOCK,
     tune: Bool[np.ndarray, " n"] | None = None,
+    bank_name: str = "the bank",
+    data: str | None = None,
+    step: int | None = None,
+    planned: int | None = None,
 ) -> list[Score]:
     """Score every kind of features by every protocol, with 95 % bootstrap intervals.
 
@@ -102,6 +108,10 @@ def score(
             cross-validated over cells, and n is the number of queries with a known location.
         tune: rows of the bank on which weights and strengths are chosen; by default a fifth of
             it, by cells where locations are known.
+        bank_name: name of the bank in notes.
+        data: fingerprint of the data in the rows.
+        step: of the checkpoint in the rows.
+        planned: number of steps of the complete training in the rows.
 
     Raises:
         EvaluationError: there are no labels, or a protocol is unknown.
@@ -117,7 +127,7 @@ def score(
         log.warning("%d of the bank's %d examples have no label", unlabelled, len(bank.labels))
     groups = [spatial_blocks.cells(part.locations, block or BLOCK) for part in (bank, queries)]
     cells = groups[0] if (groups[0] >= 0).any() else None
-    held_out = held_out_rows(bank.labels, groups=cells) if tune is None else tune
+    held_out = _hold_out(bank.labels, cells) if tune is None else tune
     # to choose the metadata's weight: groups of the bank that classify each other, and which rows
     if tune is not None:
         weigh_on = tune.astype(np.int64), tune
@@ -128,9 +138,13 @@ def score(
     settings = [("", [(np.arange(len(bank.labels)), np.flatnonzero(labelled))])]
     if block and cells is not None:
         folds = spatial_blocks.folds(cells, np.where(labelled, groups[1], -1))
+        folds = [fold for fold in folds if (bank.labels[fold[0]] >= 0).any()]
         if len(folds) > 1:
             settings.append((f" blocked {block:g}deg", folds))
 
+    note = _describe_classes(bank.labels, queries.labels, dataset, bank_name)
+    if note:
+        log.warning("%s", note)
     rows, metrics = [], _metrics(dataset.schema)
     for suffix, folds in settings:
         truth = np.concatenate([queries.labels[rows_of_fold] for _, rows_of_fold in folds])
@@ -140,10 +154,13 @@ def score(
                 labelled.sum() - len(truth),
                 labelled.sum(),
             )
+        majority = np.concatenate(
+            [np.full(len(part), _most_frequent(bank.labels[rows_])) for rows_, part in folds]
+        )
         answers = _classify(bank, queries, folds, kinds, protocols, held_out, weigh_on, dataset)
         for (kind, protocol), predicted in answers.items():
-            for metric, function in metrics.items():
-                value, low, high = function(truth, predicted)
+            for metric, (function, interval) in metrics.items():
+                low, high = interval(truth, predicted)
                 rows.append(
                     Score(
                         dataset=dataset.schema.name,
@@ -152,34 +169,72 @@ def score(
                         features=kind,
                         protocol=protocol + suffix,
                         metric=metric,
-                        value=value,
+                        value=function(truth, predicted),
                         n=len(truth),
                         low=low,
                         high=high,
+                        data=data,
+                        step=step,
+                        planned=planned,
+                        majority=float(function(truth, majority)),
+                        note=note,
                     )
                 )
     return rows
 
 
+def _hold_out(labels: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
+    """Hold out a fifth of the bank, by cells if they allow it; no row if there are too few."""
+    for groups in (None,) if cells is None else (cells, None):
+        try:
+            return held_out_rows(labels, groups=groups)
+        except FeaturesError as error:
+            log.warning("%s", error)
+    return np.zeros(len(labels), bool)
+
+
+def _most_frequent(labels: np.ndarray) -> int:
+    return int(np.bincount(labels[labels >= 0]).argmax())
+
+
+def _describe_classes(
+    bank: np.ndarray, queries: np.ndarray, dataset: ShardDataset, bank_name: str
+) -> str | None:
+    """Say which classes of the queries the bank lacks, and if it has one class only."""
+    notes, names = [], dataset.schema.classes
+    present, asked = np.unique(bank[bank >= 0]), queries[queries >= 0]
+    if lacking := np.setdiff1d(asked, present).tolist():
+        count = int(np.isin(asked, lacking).sum())
+        listed = ", ".join(names[i] for i in lacking[:MAX_NAMES])
+        more = f" and {len(lacking) - MAX_NAMES} more" if len(lacking) > MAX_NAMES else ""
+        notes.append(
+            f"{count} of {len(asked)} {dataset.split} images are of classes that {bank_name} does "
+            f"not have ({listed}{more})"
+        )
+    if len(present) == 1:
+        notes.append(f"{bank_name} has one class ({names[present[0]]}): every answer is that class")
+    return "; ".join(notes) or None
+
+
 def _metrics(schema: Schema) -> dict[str, Metric]:
-    """Return the metrics of a data set, each with its interval.
+    """Return the metrics of a data set, each with the function for its interval.
 
     Weighted F1 scores such as `challenge_f1` are those in `Schema.class_weights`. Data prepared
     before the schema had weights has none of them: prepare it again.
     """
 
-    def interval(function: Callable[..., float], name: Any, **options: Any) -> Metric:
-        return lambda truth, predicted: (
-            function(truth, predicted, **options),
-            *bootstrap(truth, predicted, name, **options),
+    def with_interval(function: Callable[..., float], name: Any, **options: Any) -> Metric:
+        return (
+            partial(function, **options),
+            lambda truth, predicted: bootstrap(truth, predicted, name, **options),
         )
 
     metrics = {
-        "accuracy": interval(accuracy, "accuracy"),
-        "macro_f1": interval(macro_f1, "macro_f1"),
+        "accuracy": with_interval(accuracy, "accuracy"),
+        "macro_f1": with_interval(macro_f1, "macro_f1"),
     }
     for name, weights in schema.class_weights.items():
-        metrics[name] = interval(challenge_f1, "challenge_f1", weights=weights)
+        metrics[name] = with_interval(challenge_f1, "challenge_f1", weights=weights)
     return metrics
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,8 @@ from rich.table import Table
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import FileContentError, read_json, write_atomically
+
+log = logging.getLogger(__name__)
 
 
 def is_fraction(metric: str) -> bool:
@@ -43,6 +46,11 @@ class Score:
         n: number of classified examples.
         low: lower end of the 95 % confidence interval, or None.
         high: its upper end, or None.
+        data: fingerprint of the data's schema.json, or None where it is unknown.
+        step: of the scored checkpoint, or None for other features and where it is unknown.
+        planned: number of steps of the complete training, or None.
+        majority: the same metric if every answer is the most frequent class of the bank, or None.
+        note: what a reader of the score has to know, or None.
 
     Raises:
         ResultsError: a field has a wrong type, a value is not finite or not a fraction (81.2 for
@@ -64,16 +72,22 @@ class Score:
     n: int
     low: float | None = None
     high: float | None = None
+    data: str | None = None
+    step: int | None = None
+    planned: int | None = None
+    majority: float | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
+        kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("n", "step", "planned"), (int,))
+        kinds |= dict.fromkeys(_NUMBERS, (int, float))
         for name in (field.name for field in fields(self)):
-            kinds = {"value": (int, float), "low": (int, float), "high": (int, float), "n": (int,)}
             value, expected = getattr(self, name), kinds.get(name, (str,))
-            if name in ("low", "high") and value is None:
+            if name in _OPTIONAL and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, expected):
                 raise ResultsError(f"{name} is {value!r}: expected {expected[-1].__name__}")
-        for name in ("value", "low", "high"):
+        for name in _NUMBERS:
             number: float | None = getattr(self, name)
             if number is None:
                 continue
@@ -85,16 +99,36 @@ class Score:
                 )
         if self.n < 0:
             raise ResultsError(f"n is {self.n}: expected a number of examples")
+        if self.step is not None and self.step < 0:
+            raise ResultsError(f"step is {self.step}: expected a number of steps")
 
     @property
     def key(self) -> tuple[str, ...]:
-        """All fields that identify the score; a file has one score per key."""
+        """All names that identify the score on one data set."""
         return (*self.group, self.metric)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The key and the fingerprint of the data; a file has one score per identity."""
+        return (*self.key, self.data or "")
 
     @property
     def group(self) -> tuple[str, ...]:
         """The key without the metric: scores that a table shows in one line."""
         return self.dataset, self.split, self.model, self.features, self.protocol
+
+    @property
+    def source(self) -> str:
+        """The model and its step, such as "satmips mu/8, step 4 of 8 (unfinished)"."""
+        if self.step is None:
+            return self.model
+        if self.planned is not None and self.step < self.planned:
+            return f"{self.model}, step {self.step} of {self.planned} (unfinished)"
+        return f"{self.model}, step {self.step}"
+
+
+_NUMBERS = ("value", "low", "high", "majority")
+_OPTIONAL = {"low", "high", "data", "step", "planned", "majority", "note"}
 
 
 def read_scores(path: str | os.PathLike[str]) -> list[Score]:
@@ -115,8 +149,10 @@ def read_scores(path: str | os.PathLike[str]) -> list[Score]:
         raise ResultsError(f"{path} holds a {type(entries).__name__}: expected a list of rows")
     names, rows = {field.name for field in fields(Score)}, []
     for i, entry in enumerate(entries):
-        if not isinstance(entry, dict) or set(entry) | {"low", "high"} != names:
-            raise ResultsError(f"{path}, row {i} is not a row of {', '.join(sorted(names))}")
+        if not isinstance(entry, dict) or set(entry) | _OPTIONAL != names:
+            raise ResultsError(
+                f"{path}, row {i} is not a row of {', '.join(sorted(names - _OPTIONAL))}"
+            )
         try:
             rows.append(Score(**entry))
         except ResultsError as error:
@@ -127,7 +163,9 @@ def read_scores(path: str | os.PathLike[str]) -> list[Score]:
 def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Score]:
     """Merge scores into an `evaluation.json`, atomically, and return all of its scores.
 
-    A score replaces the one with the same key; others are appended.
+    A score replaces the one of the same names on the same data; others are appended. Scores of the
+    same model at another step are removed, and a warning says how many: a table is of one
+    checkpoint. Scores of other data stay; tables show them apart.
 
     Args:
         path: of the file; it and its folder are created if necessary.
@@ -146,27 +184,55 @@ def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Sc
         True
     """
     path = Path(path)
-    merged = {row.key: row for row in (read_scores(path) if path.exists() else [])}
-    merged |= {row.key: row for row in rows}
+    saved, new = read_scores(path) if path.exists() else [], list(rows)
+    merged = {row.identity: row for row in _without_stale(path, saved, new)}
+    merged |= {row.identity: row for row in new}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps([asdict(row) for row in merged.values()], indent=1, allow_nan=False)
     write_atomically(path, text + "\n")
     return list(merged.values())
 
 
+def _without_stale(path: Path, saved: Sequence[Score], new: Sequence[Score]) -> list[Score]:
+    """Return the saved scores without those that new ones of another origin replace."""
+
+    def origin(row: Score) -> tuple[str | None, ...]:
+        return row.dataset, row.split, row.model, row.data
+
+    names = {row.key for row in new if row.data is not None}
+    steps = {origin(row): row.step for row in new if row.step is not None}
+    kept = [row for row in saved if row.data is not None or row.key not in names]
+    if replaced := len(saved) - len(kept):
+        log.warning("%s: %d scores of unknown data and step are replaced", path, replaced)
+    current = [row for row in kept if steps.get(origin(row), row.step) == row.step]
+    if removed := [row for row in kept if row not in current]:
+        log.warning(
+            "%s: %d scores of an earlier or later checkpoint are replaced or removed (step %s); "
+            "the new ones are of step %s",
+            path,
+            len(removed),
+            ", ".join(dict.fromkeys(str(row.step) for row in removed)),
+            ", ".join(map(str, dict.fromkeys(steps.values()))),
+        )
+    return current
+
+
 def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
     """Print a table: one line per group, one column per metric, fractions as percent.
 
-    Data set, split and model stand in the title if they are the same in all lines.
+    Data set, split and model stand in the title if they are the same in all lines. The last lines
+    are the scores of always answering the bank's most frequent class; notes stand below.
 
     Args:
         rows: the scores.
         console: to print on; the terminal by default.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    names = ("dataset", "split", "model", "features", "protocol")
-    values = {name: list(dict.fromkeys(getattr(row, name) for row in rows)) for name in names}
-    same = [name for name in names[:3] if len(values[name]) == 1]
+    several = len({row.data for row in rows}) > 1
+    names = ("dataset", *["data"] * several, "split", "model", "features", "protocol")
+    cells_of = {row: dict(zip(names, _names(row, several), strict=True)) for row in rows}
+    values = {name: list(dict.fromkeys(c[name] for c in cells_of.values())) for name in names}
+    same = [name for name in names[:-2] if len(values[name]) == 1]
     shown = [name for name in names if name not in same]
     title = ", ".join(f"{name} {escape(values[name][0])}" for name in same)
     table = Table(title=title or None, title_justify="left")
@@ -178,14 +244,58 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
         table.add_column(f"{metric.replace('_', ' ')}{unit}", justify="right")
     groups: dict[tuple[str, ...], dict[str, Score]] = {}
     for row in rows:
-        groups.setdefault(row.group, {})[row.metric] = row
+        groups.setdefault(_names(row, several=True), {})[row.metric] = row
     for scores in groups.values():
         first = next(iter(scores.values()))
         examples = ", ".join(dict.fromkeys(str(row.n) for row in scores.values()))
-        cells = [_shown(scores[metric]) if metric in scores else "" for metric in metrics]
-        table.add_row(*(escape(getattr(first, name)) for name in shown), examples, *cells)
-    (console or Console()).print(table)
+        cells = [
+            format_score(metric, scores[metric].value) if metric in scores else ""
+            for metric in metrics
+        ]
+        table.add_row(*(escape(cells_of[first][name]) for name in shown), examples, *cells)
+    for line in _majority_lines(rows):
+        first = next(iter(line.values()))
+        names_of = cells_of[first] | {
+            "model": "",
+            "features": "majority class",
+            "protocol": first.protocol.partition(" ")[2],
+        }
+        cells = [
+            format_score(metric, line[metric].majority) if metric in line else ""
+            for metric in metrics
+        ]
+        table.add_row(*(escape(names_of[name]) for name in shown), str(first.n), *cells)
+    console = console or Console()
+    console.print(table)
+    for note in dict.fromkeys(row.note for row in rows if row.note):
+        console.print(note, markup=False, highlight=False)
 
 
-def _shown(row: Score) -> str:
-    return f"{100 * row.value:.1f}" if is_fraction(row.metric) else f"{row.value:.4g}"
+def _names(row: Score, several: bool) -> tuple[str, ...]:
+    """Return the names of a line of the table, with the data where they are not the same."""
+    data = [row.data or "unknown"] if several else []
+    return row.dataset, *data, row.split, row.source, row.features, row.protocol
+
+
+def _majority_lines(rows: Sequence[Score]) -> list[dict[str, Score]]:
+    """Return, by metric, a score of each group of examples that has a majority class."""
+    lines: dict[tuple[str | int | None, ...], dict[str, Score]] = {}
+    for row in rows:
+        if row.majority is not None:
+            options = row.protocol.partition(" ")[2]  # such as "blocked 1deg (bank a)"
+            examples = (row.dataset, row.data, row.split, options, row.n)
+            lines.setdefault(examples, {}).setdefault(row.metric, row)
+    return list(lines.values())
+
+
+def format_score(metric: str, value: float | None) -> str:
+    """Format a score; fractions become percentages with one decimal, None becomes "".
+
+    Example:
+        >>> from satmip_jax.evaluation.results import format_score
+        >>> format_score("macro_f1", 0.8214)
+        '82.1'
+    """
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if is_fraction(metric) else f"{value:.4g}"

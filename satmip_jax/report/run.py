@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from satmip_jax.config import defaults as configs
 from satmip_jax.config.conversion import differences, from_json, to_json
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.errors import ConfigError
 from satmip_jax.evaluation.results import Score, read_scores
 from satmip_jax.metadata.schema import Schema
@@ -21,7 +22,6 @@ from satmip_jax.report.hardware import history as machines
 from satmip_jax.report.section import Part
 from satmip_jax.training.metrics_log import METRICS_FILE, STARTS_FILE
 from satmip_jax.training.metrics_log import read_rows as read_log
-from satmip_jax.training.optimizer import total_steps
 
 CONFIG_FILE = "config.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from satmip_jax.evaluation.features import KINDS
-from satmip_jax.evaluation.results import Score, is_fraction
+from satmip_jax.evaluation.results import Score, format_score, is_fraction
 from satmip_jax.report.published import LABEL, Published, published
 
 MAX_LINES = 200
@@ -34,7 +34,7 @@ class ScoreLine:
     Attributes:
         run: name of the run.
         features: kind of features, such as "image".
-        model: model that computed the features.
+        model: model that computed the features, with the step of its checkpoint.
         cells: one entry per protocol of the table; None if there is no score.
     """
 
@@ -54,6 +54,7 @@ class ScoreTable:
         protocols: (name, number of examples scored), in the order of the columns.
         lines: the lines.
         left_out: number of lines beyond `MAX_LINES`.
+        notes: what a reader of the scores has to know.
     """
 
     dataset: str
@@ -61,6 +62,7 @@ class ScoreTable:
     protocols: Sequence[tuple[str, str]]
     lines: Sequence[ScoreLine]
     left_out: int
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,16 @@ def scores(runs: Sequence[tuple[str, Iterable[Score]]]) -> Scores:
     """
     groups: dict[tuple[str, str], list[tuple[str, Score]]] = {}
     datasets: dict[str, None] = {}
-    for name, rows in runs:
-        for row in rows:
-            groups.setdefault((f"{row.dataset} {row.split}", row.metric), []).append((name, row))
-            datasets[row.dataset] = None
+    named = [(name, row) for name, rows in runs for row in rows]
+    data: dict[tuple[str, str], set[str | None]] = {}
+    for _, row in named:
+        data.setdefault((row.dataset, row.split), set()).add(row.data)
+    for name, row in named:
+        title = f"{row.dataset} {row.split}"
+        if len(data[row.dataset, row.split]) > 1:  # other data of the same name have other tables
+            title += f" (data {row.data or 'unknown'})"
+        groups.setdefault((title, row.metric), []).append((name, row))
+        datasets[row.dataset] = None
     order = list(dict.fromkeys(dataset for dataset, _ in groups))
     return Scores(
         [_table(*key, groups[key]) for key in sorted(groups, key=lambda key: order.index(key[0]))],
@@ -125,10 +133,13 @@ def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> Scor
     lines: dict[tuple[str, str, str], dict[str, Score]] = {}
     protocols: dict[str, dict[int, None]] = {}  # -> numbers of examples
     values: dict[tuple[str, str], list[float]] = {}  # by (features, protocol)
+    majorities: dict[str, dict[str, None]] = {}  # by protocol
     for name, row in rows:
-        lines.setdefault((name, row.features, row.model), {})[row.protocol] = row
+        lines.setdefault((name, row.features, row.source), {})[row.protocol] = row
         protocols.setdefault(row.protocol, {})[row.n] = None
         values.setdefault((row.features, row.protocol), []).append(row.value)
+        if row.majority is not None:
+            majorities.setdefault(row.protocol, {})[format_score(metric, row.majority)] = None
 
     def cell(row: Score | None) -> Cell | None:
         if row is None:
@@ -140,24 +151,21 @@ def _table(dataset: str, metric: str, rows: Sequence[tuple[str, Score]]) -> Scor
         )
 
     keys = sorted(lines, key=lambda key: (_rank(key[1]), key[1]))  # stable
+    shown = [ScoreLine(*key, [cell(lines[key].get(p)) for p in protocols]) for key in keys]
+    majority = ScoreLine(
+        "",
+        "majority class",
+        "",
+        [Cell(", ".join(majorities[p])) if p in majorities else None for p in protocols],
+    )
     return ScoreTable(
         dataset,
         metric,
         [(name, ", ".join(f"{n:,}" for n in counts)) for name, counts in protocols.items()],
-        [ScoreLine(*key, [cell(lines[key].get(p)) for p in protocols]) for key in keys[:MAX_LINES]],
+        [*shown[:MAX_LINES], *[majority] * bool(majorities)],
         max(len(keys) - MAX_LINES, 0),
+        list(dict.fromkeys(row.note for _, row in rows if row.note)),
     )
-
-
-def format_score(metric: str, value: float) -> str:
-    """Format a score; fractions become percentages with one decimal.
-
-    Example:
-        >>> from satmip_jax.report.scores import format_score
-        >>> format_score("macro_f1", 0.8214)
-        '82.1'
-    """
-    return f"{100 * value:.1f}" if is_fraction(metric) else f"{value:.4g}"
 
 
 def format_interval(metric: str, low: float | None, high: float | None) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from satmip_jax.evaluation.results import format_score
 from satmip_jax.report.figures import Picture, data_uri
 from satmip_jax.report.files import ReportError, as_text, read_object, read_text
 from satmip_jax.report.hardware import hardware, versions
 from satmip_jax.report.published import LABEL, published
-from satmip_jax.report.scores import format_score
 from satmip_jax.report.section import Part, Section
 
 STUDY_FILE, TABLE_FILE, PLOT_FILE = "study.json", "results.csv", "plot.svg"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from satmip_jax.config.conversion import vary
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies import plot
 from satmip_jax.studies.base import (
@@ -13,7 +14,6 @@ from satmip_jax.studies.base import (
     Variant,
     fields_with_values,
 )
-from satmip_jax.training.optimizer import total_steps
 
 METHODS = ("simclr", "satmip", "satmips")  # those of the paper's figure
 LENGTHS = {"eighth": 1 / 8, "quarter": 1 / 4, "half": 1 / 2, "full": 1.0}  # of the config's length

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from satmip_jax.config.conversion import differences, from_json, listed, vary
 from satmip_jax.config.resume import result_changes
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
@@ -38,7 +39,6 @@ from satmip_jax.studies import plot, table
 from satmip_jax.studies.base import MethodConfigs, Plan, Study, StudyError, Variant
 from satmip_jax.studies.training_time import training_seconds
 from satmip_jax.training.loop import Interrupted
-from satmip_jax.training.optimizer import total_steps
 
 SCORED_FILE = "scored.json"  # in a run's folder: what was scored -> keys of its evaluation.json
 
@@ -211,8 +211,9 @@ class StudyTracker:
         scored = _read_object(path) if path.is_file() else {}
         if (key := self._scored_key(run, data)) not in scored:
             return None
-        saved = {score.key: score for score in read_scores(run.folder / "evaluation.json")}
-        keys = [tuple(entry) for entry in scored[key]]
+        saved = {score.identity: score for score in read_scores(run.folder / "evaluation.json")}
+        # files of earlier versions have no fingerprint of the data
+        keys = [(*entry, "")[:7] for entry in scored[key]]
         return [saved[key] for key in keys] if all(key in saved for key in keys) else None
 
     def save_scores(self, run: StudyRun, data: str, scores: Sequence[Score]) -> None:
@@ -222,7 +223,7 @@ class StudyTracker:
         write_scores(run.folder / "evaluation.json", scores)
         path = run.folder / SCORED_FILE
         scored = _read_object(path) if path.is_file() else {}
-        scored[self._scored_key(run, data)] = [score.key for score in scores]
+        scored[self._scored_key(run, data)] = [score.identity for score in scores]
         write_atomically(path, json.dumps(scored, indent=1) + "\n")
 
     def _scored_key(self, run: StudyRun, data: str) -> str:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import optax
 from ml_collections import ConfigDict
 
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.models import parameter_roles
-
-
-def total_steps(config: ConfigDict, examples: int) -> int:
-    """Return the number of steps that `config.optimizer` sets for `examples` training images."""
-    optimizer = config.optimizer
-    images = optimizer.images or optimizer.epochs * examples
-    return max(1, math.ceil(images / optimizer.batch_size))
 
 
 def decays(params: Any) -> Any:

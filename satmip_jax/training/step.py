@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from satmip_jax.augmentation.config import AugmentConfig
 from satmip_jax.augmentation.views import augment, crops, keys_of_images, normalize
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.distributed.sharding import (
     batch_sharding,
     check_batch_size,
@@ -25,7 +26,7 @@ from satmip_jax.metadata import tabular
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, build_towers, init_params
 from satmip_jax.objectives import Forward, Method, build_method
-from satmip_jax.training.optimizer import make_optimizer, total_steps
+from satmip_jax.training.optimizer import make_optimizer
 
 PyTree = Any
 Loss = Callable[[PyTree, dict[str, Any], Array], tuple[Array, dict[str, Array]]]

@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 from satmip_jax.checkpoints.run_item import readable_runs, saved_steps
 from satmip_jax.config.conversion import differences, from_json, listed, to_json
 from satmip_jax.config.resume import result_changes
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed import multihost
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError, SatmipError
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.runtime.files import MAX_JSON_BYTES, read_bounded, write_atomically
-from satmip_jax.training.optimizer import total_steps
 
 log = logging.getLogger(__name__)
 

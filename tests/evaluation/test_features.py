@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,14 @@ def counter(monkeypatch):
     monkeypatch.setattr(batch_reader.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(baselines, "CHUNK", BATCH)
     return counter
+
+
+def test_a_batch_is_never_larger_than_the_split(model, val, counter):
+    config = model.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.batch_size = 10**9
+    features = extract(replace(model, config=config), val)
+    assert len(features.labels) == counter.total == 24
 
 
 def test_extract_holds_few_images_at_a_time(model, tiny_shards, counter):

@@ -16,6 +16,7 @@ from satmip_jax.evaluation.results import (
     read_scores,
     write_scores,
 )
+from satmip_jax.report.scores import scores
 from satmip_jax.runtime import files
 
 ROW = Score("eurosat", "val", "satmip vit", "image", "knn5", "accuracy", 0.8125, 4050)
@@ -46,6 +47,55 @@ def test_a_row_takes_the_place_of_the_one_with_its_key(tmp_path):
     assert read_scores(path) == [better, other, new]
 
 
+def test_a_file_keeps_data_and_checkpoints_apart(tmp_path, caplog):
+    path = tmp_path / "evaluation.json"
+    unknown = [ROW, dataclasses.replace(ROW, protocol="linear")]
+    write_scores(path, unknown)
+    old = [dataclasses.replace(row, data="a", step=4, planned=8) for row in unknown]
+    colour = dataclasses.replace(ROW, model="colour", data="a")
+    assert write_scores(path, [*old, colour]) == [*old, colour]
+    assert "2 scores of unknown data and step are replaced" in caplog.text
+    other = dataclasses.replace(old[0], data="b")
+    assert write_scores(path, [other]) == [*old, colour, other]
+    new = dataclasses.replace(old[0], step=8)
+    assert write_scores(path, [new]) == [colour, other, new]
+    assert "2 scores of an earlier or later checkpoint" in caplog.text
+    assert "(step 4); the new ones are of step 8" in caplog.text
+    assert read_scores(path) == [colour, other, new]
+    tables = scores([("run", read_scores(path))]).tables
+    assert [t.dataset for t in tables] == ["eurosat val (data a)", "eurosat val (data b)"]
+    assert [line.model for line in tables[0].lines] == ["colour", "satmip vit, step 8"]
+    assert [line.model for line in tables[1].lines] == ["satmip vit, step 4 of 8 (unfinished)"]
+
+
+def test_files_of_earlier_versions_are_read(tmp_path):
+    path = tmp_path / "evaluation.json"
+    new = ("data", "step", "planned", "majority", "note")
+    row = {name: value for name, value in dataclasses.asdict(ROW).items() if name not in new}
+    path.write_text(json.dumps([row]))
+    assert read_scores(path) == [ROW]
+
+
+def test_the_majority_class_and_notes_stand_in_the_tables():
+    note = "3 of 9 val images are of classes that train does not have ([b]y)"
+    row = dataclasses.replace(ROW, majority=0.25, note=note, step=4, planned=8)
+    blocked = dataclasses.replace(row, protocol="knn5 blocked 1deg", n=7, majority=0.125)
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_scores([row, blocked], console)
+    text = console.export_text()
+    assert "model satmip vit, step 4 of 8 (unfinished)" in " ".join(text.split())
+    assert text.rstrip().endswith(note)
+    lines = [[cell.strip() for cell in s.split("│")[1:-1]] for s in text.splitlines()]
+    assert [cells for cells in lines if "majority class" in cells] == [
+        ["majority class", "", "4050", "25.0"],
+        ["majority class", "blocked 1deg", "7", "12.5"],
+    ]
+    (table,) = scores([("run", [row, blocked])]).tables
+    assert table.lines[-1].features == "majority class"
+    assert [cell.value for cell in table.lines[-1].cells] == ["25.0", "12.5"]
+    assert table.notes == [note]
+
+
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "evaluation.json"
     write_scores(path, [ROW])
@@ -74,10 +124,12 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         {"n": -1},
         {"n": 1.5},
         {"model": None},
+        {"step": -1},
+        {"majority": 1.5},
     ],
 )
 def test_rows_that_cannot_be_right(changed):
-    with pytest.raises(ResultsError, match=r"(value|n|model) .*is "):
+    with pytest.raises(ResultsError, match=r"(value|n|model|step|majority) .*is "):
         dataclasses.replace(ROW, **changed)
 
 
