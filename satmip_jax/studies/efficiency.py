@@ -93,7 +93,7 @@ def step_scores(
 
     def score(protocol: str, metric: str, values: Sequence[float]) -> Score:
         low, middle, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
-        interval = {"low": low, "high": high} if len(values) > 1 else {}
+        several = len(values) > 1
         return Score(
             dataset=dataset.schema.name,
             split=dataset.split,
@@ -103,7 +103,8 @@ def step_scores(
             metric=metric,
             value=middle,
             n=len(values),
-            **interval,
+            low=low if several else None,
+            high=high if several else None,
         )
 
     own = seconds[run.name]
