@@ -272,11 +272,7 @@ def linear_classify(
     held_out: Bool[np.ndarray, " n"],
     num_classes: int,
 ) -> Int32[np.ndarray, " m"]:
-    """Classify as a protocol, see `Protocol.classify`; a bank of one class gives that class.
-
-    Where the held-out rows cannot choose a strength, others are drawn; where there are too few
-    rows, the strongest is used. A warning says so.
-    """
+    """Classify as a protocol, see `Protocol.classify`; a bank of one class gives that class."""
     labelled = labels >= 0
     if len(classes := np.unique(labels[labelled])) == 1:
         log.warning("linear probe: the labelled rows have one class: it is every answer")
