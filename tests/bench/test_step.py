@@ -91,6 +91,7 @@ def test_pytorch_step_has_the_same_model_and_loss(tiny_config):
         ones = {"weight": "scale", "bias": "bias"}
         head[f"norm{i + 1}"] = {ones[n]: p.detach().numpy() for n, p in norm.named_parameters()}
     params = {"image_encoder": from_timm(peer.encoder.state_dict(), 1), "heads_image_ssl": head}
+    params = jax.tree.map(jnp.asarray, params)
     schema, _ = schema_of(config, None)
     method = build_method(config)
     towers = build_towers(config, schema, method)
