@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from satmip_jax.config.fields import check_fields, chosen_fields, known_fields
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
-from satmip_jax.distributed.sharding import make_mesh, state_sharding
+from satmip_jax.distributed.sharding import check_batch_size, make_mesh, state_sharding
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.planning import memory
@@ -60,6 +60,7 @@ def diagnose(
     try:
         schema, examples = _open_data(config, diagnosis)
         mesh = make_mesh(available[:devices], fsdp=config.parallel.fsdp)
+        check_batch_size(config.optimizer.batch_size, mesh.size, examples=examples)
         program = build_program(config, schema, examples, mesh)
     except ValueError as error:
         diagnosis.problems.append(str(error))

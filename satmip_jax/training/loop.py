@@ -19,7 +19,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.distributed.preemption import PreemptionHandler
-from satmip_jax.distributed.sharding import make_mesh
+from satmip_jax.distributed.sharding import check_batch_size, make_mesh
 from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.runtime import compilation_cache
@@ -93,6 +93,7 @@ def train(
     check_same_options(config)
     with lock_workdir(workdir):
         dataset = open_train_split(config)
+        check_batch_size(config.optimizer.batch_size, mesh.size, examples=len(dataset))
         claim_workdir(workdir, config, dataset)
         schema = run_schema(config, dataset, workdir)
         program = build_program(config, schema, len(dataset), mesh)

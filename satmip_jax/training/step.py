@@ -219,8 +219,8 @@ def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh)
         mesh: over which batch and state are sharded.
 
     Raises:
-        ConfigError: the batch cannot be divided among the devices or into micro-batches, it is
-            larger than the train split, or the method cannot be trained on this data.
+        ConfigError: the batch cannot be divided among the devices or into micro-batches, or the
+            method cannot be trained on this data.
 
     Example:
         >>> from satmip_jax.data.shard_dataset import ShardDataset
@@ -232,7 +232,7 @@ def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh)
         (0, 4)
     """
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
-    check_batch_size(batch_size, mesh.size, micro_batch, examples)
+    check_batch_size(batch_size, mesh.size, micro_batch)
     method = build_method(config)
     towers = build_towers(config, schema, method)
     tx, schedule = make_optimizer(config, examples)

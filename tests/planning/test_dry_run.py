@@ -48,6 +48,7 @@ def test_direct_prediction_is_planned_before_its_clusters_exist(tiny_config):
     ("overrides", "message"),
     [
         (["--config.optimizer.batch_size=20"], "is not a multiple of the 8 devices: use 16 or 24"),
+        (["--config.optimizer.batch_size=72"], "a batch would contain duplicates; use at most 64"),
         (["--config.parallel.fsdp=3"], "use one of 1, 2, 4, 8"),
         (
             ["--config.parallel.micro_batch=3"],
