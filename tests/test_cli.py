@@ -40,7 +40,7 @@ def test_help_imports_nothing_heavy():
     [
         (("train", "--config", "nope.py", "--workdir", "x"), "no config file 'nope.py'"),
         (("prepare", "eurosat", "--source", "nowhere", "--out", "x"), "no file or folder"),
-        (("evaluate", "--workdir", "nowhere", "--data", "x"), "has no checkpoints"),
+        (("evaluate", "--workdir", "nowhere", "--data", "x"), "no prepared data in x"),
         (
             ("evaluate", "--workdir", "x", "--data", "x", "--fields", "Weather"),
             "unknown field or group 'Weather'",
@@ -73,7 +73,7 @@ def test_from_nothing_to_scores(tmp_path):
     rows = json.loads((run / "evaluation.json").read_text())
     assert {row["features"] for row in rows} == {"image", "both"}
     keys = {"dataset", "split", "model", "features", "protocol", "metric", "value", "n"}
-    keys |= {"low", "high"}
+    keys |= {"low", "high", "data", "step", "planned", "majority", "note"}
     assert all(row.keys() == keys for row in rows)
     satmip("evaluate", *quick, "--baseline", "colour")
     assert len(json.loads((run / "evaluation.json").read_text())) == len(rows) + 4

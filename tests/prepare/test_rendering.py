@@ -111,6 +111,6 @@ def test_errors_of_a_source_are_of_one_example(tmp_path):
         "ValueError: two lines",
         "RecursionError: deep",
     ]
-    for error in (OSError(28, "No space left on device"), MemoryError()):
+    for error in (OSError(5, "Input/output error"), MemoryError()):
         with pytest.raises(type(error)):  # not of the example
             make(tmp_path / type(error).__name__, FakeSource(changes={1: error}))
