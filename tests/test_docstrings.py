@@ -8,6 +8,7 @@ prepared synthetic scenes with the splits train and val; `config`, of a tiny Sat
 import doctest
 import importlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,17 @@ import pytest
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "satmip_jax"
+SLOW = ("satmip_jax.checkpoints.manager", "satmip_jax.losses.contrastive")
 FIXTURES = {"shards": "tiny_shards_dir", "config": "tiny_config", "workdir": "tiny_run"}
 
 
-def modules() -> list[str]:
-    """Names of the modules with examples."""
+def modules() -> list[Any]:
+    """Names of the modules with examples; those that compile much are slow."""
     files = sorted(path for path in PACKAGE.rglob("*.py") if ">>>" in path.read_text())
-    names = (".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in files)
-    return [name.removesuffix(".__init__") for name in names]
+    paths = (".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in files)
+    names = [path.removesuffix(".__init__") for path in paths]
+    marks = {True: [pytest.mark.slow], False: []}
+    return [pytest.param(name, marks=marks[name in SLOW]) for name in names]
 
 
 @pytest.mark.parametrize("name", modules())

@@ -70,6 +70,7 @@ def test_scores_are_those_of_scikit_learn(tiny_run, tiny_shards_dir):
     assert any(row.low < row.high for row in rows)
 
 
+@pytest.mark.slow
 def test_every_protocol_has_rows_as_split_and_in_blocks(tiny_run, tiny_shards_dir):
     rows = evaluate(tiny_run, str(tiny_shards_dir), features=["both"])
     names = ("knn5", "knn20-weighted", "linear")
@@ -93,6 +94,7 @@ def place_is_class(n, *, cells, seed):
     return Features(by_kind, labels, locations.astype(np.float32), np.arange(n))
 
 
+@pytest.mark.slow
 def test_knowing_the_place_helps_no_more_in_blocks(tiny_shards):
     """The metadata names the cell and says nothing else: 100 % at random, chance in blocks."""
     bank, queries = (place_is_class(n, cells=120, seed=s) for n, s in ((2400, 1), (600, 2)))

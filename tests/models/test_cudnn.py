@@ -169,6 +169,7 @@ def test_lowers_to_cudnn_calls(calls):
         assert program.count("__cudnn$fmhaSoftmax") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 def test_a_training_step(calls):
     """On 8 devices each call holds one device's rows; loss and gradient are as without cuDNN."""

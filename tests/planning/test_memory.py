@@ -44,6 +44,7 @@ def test_a_ring_holds_one_tile(tiny_config, tiny_shards):
     assert memory.score_bytes(program) == 3 * 4 * 1024**2
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_reported_and_fitted(tiny_config, tiny_shards, monkeypatch):
     use_one_device(monkeypatch)  # compiling for one device is quicker
     config = tiny_config("simclr")

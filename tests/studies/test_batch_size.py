@@ -6,6 +6,7 @@ from satmip_jax.studies.runner import run_study
 from tests.studies.toy import rows_of
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 def test_batch_sizes_are_compared_for_equal_images_seen(tiny_config, tmp_path, quiet):
     config = tiny_config("satmip", "--config.optimizer.learning_rate=0.01")

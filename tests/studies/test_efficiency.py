@@ -17,6 +17,7 @@ TWO = replace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 def test_times_and_memory_are_those_of_compiled_steps(tiny_config, tmp_path, monkeypatch, quiet):
     monkeypatch.setattr(efficiency, "ROUNDS", 2)
