@@ -5,14 +5,14 @@ A source is imported when its subcommand is used, so that the list of sources ap
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from satmip_jax.errors import INTERRUPTED, SatmipError
-from satmip_jax.sources.base import TFDS, Source
-from satmip_jax.sources.options import Option, argument_help, options_of
+from satmip_jax.runtime.commands import RegistryGroup, flag
+from satmip_jax.runtime.options import Option, argument_help
+from satmip_jax.sources.base import TFDS, Source, source_options
 from satmip_jax.sources.registry import SOURCES, source_class
 
 
@@ -22,25 +22,12 @@ class InterruptedPreparationError(SatmipError):
     exit_code = INTERRUPTED
 
 
-class _Sources(click.Group):
-    """A subcommand per source, made when it is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(SOURCES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _command(cmd_name) if cmd_name in SOURCES else None
+class _Sources(RegistryGroup):
+    """A subcommand per source; the list of sources is shown without importing them."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Sources"):
             formatter.write_dl([(name, entry.title) for name, entry in SOURCES.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in SOURCES and not args[0].startswith("-"):
-            ctx.fail(f"unknown source {args[0]!r}: choose one of {', '.join(SOURCES)}")
-        return super().resolve_command(ctx, args)
 
 
 class _SourceCommand(click.Command):
@@ -71,6 +58,9 @@ class _SourceCommand(click.Command):
 
 @click.group(
     cls=_Sources,
+    names=SOURCES,
+    kind="source",
+    build=lambda name: _command(name),
     options_metavar="",
     subcommand_metavar="SOURCE --source PATH --out FOLDER [OPTIONS]",
     no_args_is_help=True,
@@ -85,7 +75,7 @@ def prepare() -> None:
 def _command(name: str) -> click.Command:
     """Return the subcommand of a source."""
     cls = source_class(name)
-    options = options_of(cls)
+    options = source_options(cls)
     shares = options.pop("splits", None)  # one flag: names to convert, or shares to draw
 
     def run(paths: tuple[str, ...], splits: str | None, **given: Any) -> None:
@@ -101,13 +91,13 @@ def _command(name: str) -> click.Command:
             ) from None
 
     common = _common(cls, shares)
-    taken = {flag for parameter in common for flag in parameter.opts}
+    taken = {name for parameter in common for name in parameter.opts}
     if clash := taken & {option.flag for option in options.values()}:
         raise TypeError(f"{name}: {min(clash)} is an option of every source: rename the source's")
     command = _SourceCommand(
         name,
         callback=run,
-        params=[*common, *map(_flag, options.values())],
+        params=[*common, *map(flag, options.values())],
         help=f"{SOURCES[name].title}.",
         epilog=f"License: {cls.license}. {cls.homepage if '://' in cls.homepage else ''}",
     )
@@ -218,17 +208,3 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
             )
         )
     return parameters
-
-
-def _flag(option: Option) -> click.Option:
-    """Return the flag of an option of a source; its value is None if it is not given."""
-    kind: Any = str
-    if option.choices:
-        kind = click.Choice(option.choices)
-    elif Path in option.types:
-        kind = click.Path()
-    else:
-        kind = next((kind for kind in (bool, int, float) if kind in option.types), str)
-    shown = "" if option.default in (None, "") else f"  [default: {option.default}]"
-    flag = f"{option.flag}/--no-{option.flag[2:]}" if kind is bool else option.flag
-    return click.Option([flag], type=kind, default=None, help=f"{option.help}{shown}")

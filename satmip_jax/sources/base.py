@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satmip_jax.errors import SatmipError
-from satmip_jax.sources.options import json_values, options_of
+from satmip_jax.runtime.options import Option, options_of
 
 if TYPE_CHECKING:
     from satmip_jax.metadata.record import Metadata, Problems
@@ -148,7 +148,8 @@ class Source(abc.ABC):
         By default all options, from attributes of the same names. Assign a mapping in the
         constructor to keep something else.
         """
-        return json_values(self, options_of(type(self)))
+        values = {name: getattr(self, name) for name in source_options(type(self))}
+        return {k: v if isinstance(v, int | float | None) else str(v) for k, v in values.items()}
 
     @abc.abstractmethod
     def refs(self) -> list[Ref]:
@@ -179,6 +180,11 @@ class Source(abc.ABC):
         `prepare` notices when it has changed since an interrupted run.
         """
         return ()
+
+
+def source_options(source: Callable[..., Source]) -> dict[str, Option]:
+    """Return the options of a source by name: arguments of its constructor other than `paths`."""
+    return {name: option for name, option in options_of(source).items() if name != "paths"}
 
 
 def read_file(path: str | Path, limit: int) -> bytes:

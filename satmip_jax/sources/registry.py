@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from satmip_jax.sources.base import TFDS, Source, SourceError
-from satmip_jax.sources.options import options_of
+from satmip_jax.sources.base import TFDS, Source, SourceError, source_options
 
 
 class Entry(NamedTuple):
@@ -81,7 +80,7 @@ def open_source(name: str, paths: Sequence[str | Path], **options: Any) -> Sourc
 
 
 def _check_options(name: str, cls: Callable[..., Source], options: dict[str, Any]) -> None:
-    declared = options_of(cls)
+    declared = source_options(cls)
     for key, value in options.items():
         if key not in declared:
             problem = f"no option --{key.replace('_', '-')}"

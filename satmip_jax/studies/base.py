@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ml_collections import ConfigDict
 
 from satmip_jax.config.conversion import differences, vary
+from satmip_jax.config.fields import known_fields
 from satmip_jax.errors import SatmipError
-from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.runtime.options import Option, options_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,35 +39,6 @@ class Axis:
     column: str
     label: str
     scale: Literal["category", "linear", "log"] = "category"
-
-
-@dataclass(frozen=True)
-class Option:
-    """An option of a study: a keyword argument of its `plan` and a flag of `satmip study NAME`.
-
-    Attributes:
-        name: the keyword argument; the flag has hyphens instead of underscores.
-        help: one line of help, with the unit.
-        type: type of the value: str, int or float.
-        default: value where the user gives none.
-        choices: permitted values; empty if any value will do.
-
-    Example:
-        >>> from satmip_jax.studies.base import Option
-        >>> Option("learning_rate_rule", "Scaling.", choices=("linear", "sqrt")).flag
-        '--learning-rate-rule'
-    """
-
-    name: str
-    help: str
-    type: type = str
-    default: Any = None
-    choices: tuple[str, ...] = ()
-
-    @property
-    def flag(self) -> str:
-        """The flag on the command line."""
-        return f"--{self.name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -222,13 +194,12 @@ class Study:
         name: key in `STUDIES`.
         title: title of the table, the plot and the report.
         description: what is compared, and published numbers to compare with.
-        plan: (method configs, schema of the training data, one keyword argument per option) ->
-            the variants.
+        plan: (method configs, schema of the training data, one keyword argument per option, with a
+            default) -> the variants.
         x: axes to plot the scores against; the first is the main one.
         draw: (study, summaries) -> the plot.
         columns: the study's own columns of the table, name -> type of the values.
         metrics: metrics in the table that is printed.
-        options: options of `plan`.
         measure: replaces training and scoring; calls `tracker.finish` for every run.
     """
 
@@ -240,29 +211,23 @@ class Study:
     draw: Callable[[Study, Sequence[Summary]], Figure]
     columns: Mapping[str, type] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("accuracy",)
-    options: tuple[Option, ...] = ()
     measure: Callable[[Any], None] | None = None
 
-    def option_values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value of every option: the one given, else the default.
+    @property
+    def options(self) -> dict[str, Option]:
+        """Options by name: the arguments of `plan` with a default; flags of `satmip study NAME`."""
+        return options_of(self.plan)
 
-        Raises:
-            StudyError: an option that the study does not have, or a value that is not permitted.
-        """
-        names = [option.name for option in self.options]
-        if unknown := sorted(set(given) - set(names)):
+    def check_options(self, given: Mapping[str, Any]) -> None:
+        """Raise StudyError for an option that the study does not have, or an invalid value."""
+        if unknown := sorted(set(given) - set(self.options)):
             raise StudyError(
                 f"study {self.name!r} has no option {', '.join(unknown)}; it has: "
-                f"{', '.join(names) or 'none'}"
+                f"{', '.join(self.options) or 'none'}"
             )
-        values = {option.name: given.get(option.name, option.default) for option in self.options}
-        for option in self.options:
-            if option.choices and values[option.name] not in option.choices:
-                raise StudyError(
-                    f"{option.flag} is {values[option.name]!r}: choose one of "
-                    f"{', '.join(option.choices)}"
-                )
-        return values
+        for name, value in given.items():
+            if problem := self.options[name].problem(value):
+                raise StudyError(f"study {self.name!r}: {problem}")
 
 
 def fields_with_values(schema: Schema) -> set[str]:
@@ -271,7 +236,7 @@ def fields_with_values(schema: Schema) -> set[str]:
     Raises:
         StudyError: there are none.
     """
-    names = {f.name for f in FIELDS if schema.fields[f.name].count}
+    names = set(known_fields(schema))
     if not names:
         raise StudyError(
             f"data set {schema.name} has no metadata: this study needs some; prepare the data set "

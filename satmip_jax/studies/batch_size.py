@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from satmip_jax.config.conversion import vary
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh
@@ -10,29 +11,29 @@ from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.planning import memory
 from satmip_jax.studies import plot
-from satmip_jax.studies.base import Axis, MethodConfigs, Option, Plan, Study, StudyError, Variant
+from satmip_jax.studies.base import Axis, MethodConfigs, Plan, Study, StudyError, Variant
 
 HALVINGS, DOUBLINGS = 2, 2  # of the config's batch size, without --batch-sizes
-RULES = ("linear", "sqrt", "fixed")
 
 
 def plan(
     configs: MethodConfigs,
     schema: Schema,
     *,
-    batch_sizes: str,
-    learning_rate_rule: str,
-    device_memory: float,
+    batch_sizes: str = "",
+    learning_rate_rule: Literal["linear", "sqrt", "fixed"] = "linear",
+    device_memory: float = 0.0,
 ) -> Plan:
     """Plan a run per batch size, with the exchange and the micro-batch that make it fit.
 
     Args:
         configs: the config that gives the base batch size and learning rate.
         schema: schema of the training data.
-        batch_sizes: batch sizes joined by commas; if empty, the config's, halved and doubled twice.
-        learning_rate_rule: scaling of the config's learning rate with the batch size: "linear"
-            (Goyal et al. 2017), "sqrt" (Krizhevsky 2014) or "fixed".
-        device_memory: memory per device, GiB; 0 to use what the device reports.
+        batch_sizes: Global batch sizes, such as 256,512,1024. By default the config's, halved and
+            doubled twice.
+        learning_rate_rule: Scaling of the config's learning rate with the batch size: linear
+            (Goyal et al. 2017), sqrt (Krizhevsky 2014) or fixed.
+        device_memory: Memory per device, GiB; 0 for what the device reports.
 
     Raises:
         StudyError: batch sizes that are not numbers, or none that can be trained.
@@ -123,24 +124,4 @@ STUDY = Study(
         "micro_batch": int,
         "compiled_gib": float,
     },
-    options=(
-        Option(
-            "batch_sizes",
-            "Global batch sizes, such as 256,512,1024.  [default: the config's, halved and doubled "
-            "twice]",
-            default="",
-        ),
-        Option(
-            "learning_rate_rule",
-            "Scaling of the config's learning rate with the batch size.",
-            default="linear",
-            choices=RULES,
-        ),
-        Option(
-            "device_memory",
-            "Memory per device, GiB.  [default: as reported by the device]",
-            type=float,
-            default=0.0,
-        ),
-    ),
 )

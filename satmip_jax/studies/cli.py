@@ -5,35 +5,19 @@ A study is imported when its subcommand or the list of studies is shown, not bef
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from satmip_jax.runtime.commands import RegistryGroup, flag
 from satmip_jax.studies.registry import STUDIES, open_study
-
-if TYPE_CHECKING:
-    from satmip_jax.studies.base import Option
-
-
-class _Studies(click.Group):
-    """A subcommand per study, made on demand."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(STUDIES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return _command(cmd_name) if cmd_name in STUDIES else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in STUDIES and not args[0].startswith("-"):
-            ctx.fail(f"unknown study {args[0]!r}: choose one of {', '.join(STUDIES)}")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(
-    cls=_Studies,
+    cls=RegistryGroup,
+    names=STUDIES,
+    kind="study",
+    build=lambda name: _command(name),
     subcommand_metavar="NAME --config FILE[:ARG] --out FOLDER [OPTIONS]",
     no_args_is_help=True,
 )
@@ -67,7 +51,7 @@ def _command(name: str) -> click.Command:
             multiple=True,
             help="Prepared folder to score on; may be repeated.  [default: the training data]",
         ),
-        *map(_flag, chosen.options),
+        *map(flag, chosen.options.values()),
         click.Argument(["overrides"], nargs=-1, type=click.UNPROCESSED),
     ]
 
@@ -90,7 +74,7 @@ def _command(name: str) -> click.Command:
             method_configs=load_method_configs(config, overrides, list(METHODS)),
             seeds=seeds,
             eval_data=eval_data,
-            options=options,
+            options={key: value for key, value in options.items() if value is not None},
         )
 
     return click.Command(
@@ -102,14 +86,4 @@ def _command(name: str) -> click.Command:
         "recipe, if the config file has one (FILE:ARG,METHOD). Change values of the config with "
         "--config.key=value.",
         context_settings={"ignore_unknown_options": True},
-    )
-
-
-def _flag(option: Option) -> click.Option:
-    return click.Option(
-        [option.flag],
-        type=click.Choice(option.choices) if option.choices else option.type,
-        default=option.default,
-        show_default=bool(option.choices),
-        help=option.help,
     )

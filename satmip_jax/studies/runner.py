@@ -60,7 +60,8 @@ def run_study(
     validate(config)
     dataset = open_split(config, config.data.train_split)
     configs = MethodConfigs(config, method_configs or {})
-    plan = study.plan(configs, dataset.schema, **study.option_values(options or {}))
+    study.check_options(options or {})
+    plan = study.plan(configs, dataset.schema, **(options or {}))
     for variant in plan.variants:
         if variant.config is not None:
             validate(variant.config)

@@ -62,13 +62,6 @@ def open_train_split(config: ConfigDict) -> ShardDataset:
 
 
 def _check_data(config: ConfigDict, dataset: ShardDataset) -> None:
-    batch_size = config.optimizer.batch_size
-    if batch_size > len(dataset):
-        raise ConfigError(
-            f"config.optimizer.batch_size is {batch_size:,}, and {dataset.data_dir} has "
-            f"{len(dataset):,} images in {dataset.split!r}: an image would occur twice in a "
-            "batch and be its own negative; use a smaller batch"
-        )
     check_fields(config, dataset.schema, f"{dataset.split!r} in {dataset.data_dir}")
     if config.eval.every:
         val = open_split(config, config.data.val_split)

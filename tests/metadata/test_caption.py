@@ -16,25 +16,9 @@ from satmip_jax.metadata.caption import BOS, EOS, FRAGMENT, VOCAB_SIZE
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.kinds.numeric import Numbers
 from satmip_jax.metadata.record import Metadata
+from tests.data.tiny_records import FULL
 
 MAX_LENGTH = caption.max_length(len(FIELDS))
-FULL = {
-    "gsd": [11.4546, 9.1344],
-    "multispectral_gsd": 41.1896,
-    "pixel_size": [1.03e-04, 8.23e-05],
-    "timestamp": "2015-09-21T15:30:08Z",
-    "location": [-73.310776, -3.785814],
-    "utm_zone": "18M",
-    "country_code": "PER",
-    "cloud_cover": 14,
-    "scan_direction": "Reverse",
-    "wavelengths": [661, 545, 477],
-    "target_azimuth_angle": 39.12,
-    "sun_azimuth_angle": 77.28,
-    "sun_elevation_angle": 70.44,
-    "off_nadir_angle": 27.70,
-    "sensor_platform": "GEOEYE01",
-}
 SENTENCES = [
     "gsd 11.5 x 9.13 m; ",
     "multispectral gsd 41.2 m; ",

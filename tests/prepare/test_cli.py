@@ -32,7 +32,7 @@ def test_the_list_of_sources_imports_none():
         "from click.testing import CliRunner\n"
         "run = CliRunner().invoke(c.cli, ['prepare', '--help'])\n"
         "assert run.exit_code == 0 and 'synthetic' in run.output, run.output\n"
-        "light = {'base', 'options', 'registry'}\n"
+        "light = {'base', 'registry'}\n"
         "loaded = {m.split('.')[2] for m in sys.modules if m.startswith('satmip_jax.sources.')}\n"
         "heavy = {'jax', 'numpy', 'cv2', 'pyarrow', 'tensorflow_datasets'} & sys.modules.keys()\n"
         "assert loaded == light and not heavy, (loaded, heavy)"

@@ -50,6 +50,14 @@ def test_a_disk_that_is_too_full_for_the_marks(tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+# Runs its arguments as a command. A background job of a shell starts with SIGINT ignored.
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A EuroSAT of 3,000 images in three shards of up to 6 MB."""
@@ -70,6 +78,7 @@ def start(folder: Path, out: Path) -> subprocess.Popen:
     """Run `satmip prepare` with two workers, in a process group of its own."""
     return subprocess.Popen(
         [
+            *(sys.executable, "-c", INTERRUPTIBLE),
             *(sys.executable, "-m", "satmip_jax.cli", "prepare", "eurosat"),
             *("--source", folder, "--out", out, "--workers", "2"),
         ],
@@ -78,8 +87,6 @@ def start(folder: Path, out: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a background job of a shell starts with SIGINT ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

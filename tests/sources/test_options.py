@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from satmip_jax.sources.base import Source, SourceError
-from satmip_jax.sources.options import argument_help, options_of
+from satmip_jax.runtime.options import argument_help
+from satmip_jax.sources.base import Source, SourceError, source_options
 from satmip_jax.sources.registry import SOURCES, open_source, source_class
 from satmip_jax.sources.tfds import ThroughTFDS
 from tests.sources.toy import ENTRY, Toy
@@ -19,7 +19,7 @@ def toy(monkeypatch):
 
 
 def test_options_come_from_signature_and_docstring():
-    options = options_of(Toy)
+    options = source_options(Toy)
     assert list(options) == ["count", "shade", "factor", "marked", "notes"]
     assert [option.types for option in options.values()] == [
         (int,),
@@ -39,14 +39,14 @@ def test_every_option_of_every_source_is_described(name):
     cls = source_class(name)
     assert issubclass(cls, Source)
     assert argument_help(cls)["paths"]
-    for option in options_of(cls).values():
+    for option in source_options(cls).values():
         assert option.help.endswith("."), option
         assert option.types, option
 
 
 def test_inherited_constructors_keep_their_help():
-    assert options_of(source_class("resisc45")).keys() == {"splits_folder", "seed"}
-    assert "seed" in options_of(partial(ThroughTFDS, source_class("resisc45")))
+    assert source_options(source_class("resisc45")).keys() == {"splits_folder", "seed"}
+    assert "seed" in source_options(partial(ThroughTFDS, source_class("resisc45")))
     assert argument_help(type("Plain", (Toy,), {})) == argument_help(Toy)
     assert argument_help(type("Silent", (), {"__init__": lambda self: None})) == {}
 

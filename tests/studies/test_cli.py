@@ -32,7 +32,7 @@ def test_options_of_a_study_are_flags_of_its_command(monkeypatch):
     words = ["--config", f"{REPOSITORY / 'configs' / 'eurosat.py'}:satmip,cpu", "--out", "x"]
     sizes = ["--batch-sizes", "8,16", "--device-memory", "2"]
     CliRunner().invoke(cli, ["study", "batch-size", *words, *sizes], catch_exceptions=False)
-    expected = {"batch_sizes": "8,16", "learning_rate_rule": "linear", "device_memory": 2.0}
+    expected = {"batch_sizes": "8,16", "device_memory": 2.0}
     assert calls[0]["options"] == expected
     for name, shown in (("batch-size", True), ("fields", False)):
         printed = CliRunner().invoke(cli, ["study", name, "--help"]).output

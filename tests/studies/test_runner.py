@@ -147,7 +147,7 @@ def test_two_data_sets_of_one_name_are_refused(tiny_config, tiny_shards_dir, tmp
 def test_wrong_options_are_refused(tiny_config, tmp_path, quiet):
     for name, options, message in (
         ("batch-size", {"batch_sizes": "8x"}, "'8x' is not a number of images"),
-        ("batch-size", {"learning_rate_rule": "cubic"}, "'cubic': choose one of linear, sqrt"),
+        ("batch-size", {"learning_rate_rule": "cubic"}, "'cubic': must be one of linear, sqrt"),
         ("fields", {"batch_sizes": "8"}, "'fields' has no option batch_sizes"),
     ):
         with pytest.raises(StudyError, match=message):

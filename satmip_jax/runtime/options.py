@@ -1,14 +1,14 @@
-"""Options of a source, read from its constructor.
+"""Options that a function or constructor declares: its arguments with a default.
 
 Names, types, choices and defaults come from the signature, help texts from the `Args:` section of
-the docstring. `open_source` checks values against them, and `satmip prepare` makes them flags.
+the docstring. Sources and studies declare theirs so; they become flags of the command line.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,14 +16,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword argument of a source's constructor.
+    """One argument with a default.
 
     Attributes:
         name: Name of the argument, such as "split_column".
         types: Python types of its values.
         default: Value when the option is not given.
         choices: The values of a `Literal`; empty if any value of `types` is accepted.
-        help: Description from the docstring.
+        help: Description from the docstring, one line.
     """
 
     name: str
@@ -51,54 +51,53 @@ class Option:
         return None if valid else f"{self.flag} {value!r}: must be {expected}"
 
 
-def options_of(source: Callable[..., Any]) -> dict[str, Option]:
-    """Return the options of a source by name: all arguments with a default, except `paths`.
+def options_of(declaring: Callable[..., Any]) -> dict[str, Option]:
+    """Return the options of a function or class by name: all arguments with a default.
 
     Args:
-        source: A class, or a `functools.partial` of one.
+        declaring: A function, a class, or a `functools.partial` of one.
 
     Example:
+        >>> from satmip_jax.runtime.options import options_of
         >>> from satmip_jax.sources.fmow import FMoW
-        >>> from satmip_jax.sources.options import options_of
         >>> options_of(FMoW)["variant"].choices
         ('rgb', 'msrgb')
         >>> options_of(FMoW)["variant"].default
         'rgb'
     """
-    cls: Any = source.func if isinstance(source, partial) else source
-    hints = get_type_hints(cls.__init__)
-    texts = argument_help(cls)
+    target: Any = declaring.func if isinstance(declaring, partial) else declaring
+    owner = _documented(target)
+    hints = get_type_hints(vars(owner)["__init__"] if isinstance(owner, type) else owner)
+    texts = argument_help(target)
     options = {}
-    for name, parameter in inspect.signature(source).parameters.items():
-        if name != "paths" and parameter.default is not parameter.empty:
+    for name, parameter in inspect.signature(declaring).parameters.items():
+        if parameter.default is not parameter.empty:
             kinds, choices = _types(hints.get(name, str))
             options[name] = Option(name, kinds, parameter.default, choices, texts.get(name, ""))
     return options
 
 
-def argument_help(cls: type) -> dict[str, str]:
-    """Return the text of each argument in the `Args:` section of a class.
+def argument_help(declaring: Callable[..., Any]) -> dict[str, str]:
+    """Return the text of each argument in the `Args:` section of a function or class, on one line.
 
-    The docstring is that of the class in the hierarchy that defines the constructor. Backticks are
-    removed, and each text is one line.
+    For a class it is the docstring of the class in the hierarchy that defines the constructor.
+    Backticks are removed.
     """
-    owner = next(c for c in cls.__mro__ if "__init__" in vars(c))
-    lines = iter(inspect.cleandoc(owner.__doc__ or "").splitlines())
-    texts: dict[str, str] = {}
-    name, indent = "", 0
-    for line in lines:
-        if line == "Args:":
-            break
-    for line in lines:
-        text = line.strip()
-        if text and not line.startswith(" "):  # the next section
-            break
-        depth = len(line) - len(line.lstrip())
-        indent = indent or depth
-        if depth == indent and ":" in text:
-            name, _, text = text.partition(":")
-        texts[name] = f"{texts.get(name, '')} {text.strip()}".strip().replace("`", "")
-    return texts
+    from docstring_parser import DocstringStyle, parse
+
+    section = parse(_documented(declaring).__doc__ or "", DocstringStyle.GOOGLE)
+    return {
+        argument.arg_name: " ".join((argument.description or "").replace("`", "").split())
+        for argument in section.params
+        if argument.args[0] == "param"  # and not an attribute
+    }
+
+
+def _documented(declaring: Any) -> Any:
+    """Return the function, or the class in the hierarchy that defines the constructor."""
+    if not isinstance(declaring, type):
+        return declaring
+    return next(c for c in declaring.__mro__ if "__init__" in vars(c))
 
 
 def _types(hint: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
@@ -110,9 +109,3 @@ def _types(hint: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
     if get_origin(hint) is Literal:
         return (str,), get_args(hint)
     return (get_origin(hint) or hint,), ()
-
-
-def json_values(source: object, options: Mapping[str, Option]) -> dict[str, Any]:
-    """Return the values of the options as JSON, from the source's attributes of the same names."""
-    values = {name: getattr(source, name) for name in options}
-    return {k: v if isinstance(v, int | float | None) else str(v) for k, v in values.items()}
