@@ -158,3 +158,32 @@ def test_tpu_pod_starts_the_command_and_shows_its_log(run):
     script = (LAUNCH / "tpu_pod.sh").read_text()
     command, _ = run(script, *FLAGS, TPU="slice", ZONE="zone", JAX_LOCAL_DEVICE_IDS="-")
     assert command.split("|")[:-1] == ["train", *FLAGS]
+
+
+def test_an_environment_of_another_python_is_not_used(tmp_path):
+    for path, version in (("venv/bin/python", "3.11"), ("python3.13", "3.13")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(f"#!/bin/sh\necho {version}\n")
+        (tmp_path / path).chmod(0o755)
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / "venv/.installed-requirements.txt").write_text("")  # all is installed
+
+    def setup(python: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [
+                "bash",
+                "-euc",
+                'source "$0" requirements.txt; echo "uses $venv"',
+                LAUNCH / "setup.sh",
+            ],
+            env=os.environ | {"PYTHON": python, "VENV": "venv"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    refused = setup("./python3.13")
+    assert refused.returncode == 1
+    assert "venv has Python 3.11, and PYTHON=./python3.13 is another" in refused.stderr
+    assert setup("venv/bin/python").stdout == "uses venv\n"
+    assert setup("").stdout == "uses venv\n"

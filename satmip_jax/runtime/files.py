@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from satmip_jax.errors import SatmipError
 
 MAX_JSON_BYTES = 64 << 20
+MAX_JSON_DEPTH = 100  # what walks a value recursively stays far from Python's limit
 
 
 class FileContentError(SatmipError, ValueError):
@@ -121,13 +122,31 @@ def read_json(
 
     Raises:
         OSError: the file is missing (FileNotFoundError) or cannot be read.
-        FileContentError: the file is too large, or not JSON in UTF-8.
+        FileContentError: the file is too large, not JSON in UTF-8, or nested too deeply.
     """
     data = read_bounded(path, max_bytes)
+    too_deep = f"{path}: JSON of more than {MAX_JSON_DEPTH} levels"
     try:
-        return json.loads(data, parse_constant=None if allow_nan else _refuse_constant)
-    except (ValueError, RecursionError) as error:  # errors of JSON and UTF-8 are ValueErrors
+        value = json.loads(data, parse_constant=None if allow_nan else _refuse_constant)
+    except RecursionError:  # how many levels it allows depends on the version of Python
+        raise FileContentError(too_deep) from None
+    except ValueError as error:  # errors of JSON and UTF-8 are ValueErrors
         raise FileContentError(f"{path} is not JSON: {error}") from None
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return value
+    raise FileContentError(too_deep)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    """Return the elements of a list or object that are lists or objects themselves."""
+    elements = value.values() if isinstance(value, dict) else value
+    containers = (dict, list)
+    return (
+        [x for x in elements if isinstance(x, containers)] if isinstance(value, containers) else ()
+    )
 
 
 def read_json_object(

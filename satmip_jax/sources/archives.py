@@ -24,6 +24,7 @@ BAD_ZIP: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 _UTF8_FLAG = 0x800  # of a zip member whose name is UTF-8
+_ENCRYPTED_FLAG = 0x1
 
 LINK = "symbolic link that leads out of its folder"
 
@@ -151,12 +152,15 @@ class Archives:
             # Read in place: a name such as ../../x in a zip never becomes a path on this disk.
             if container not in self._open:
                 self._open[container] = zipfile.ZipFile(container)
-            with self._open[container].open(member) as file:
+            archive = self._open[container]
+            if archive.getinfo(member).flag_bits & _ENCRYPTED_FLAG:
+                raise UnreadableExample("encrypted zip member: unpack it, and give the folder")
+            with archive.open(member) as file:
                 # The size stated in the zip is untrusted: stop reading at the limit instead.
                 data = file.read(limit + 1)
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
             raise UnreadableExample("damaged zip member") from error
-        except (OSError, RuntimeError, KeyError) as error:  # encrypted, or unknown compression
+        except (OSError, RuntimeError, KeyError) as error:  # missing, or unknown compression
             raise UnreadableExample(f"cannot be read: {type(error).__name__}") from error
         if len(data) > limit:
             raise UnreadableExample(f"more than {limit:,} bytes")

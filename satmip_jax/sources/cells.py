@@ -1,6 +1,7 @@
 """Meaning of a table's cells that depends on the rest of their column.
 
     "nan", "None", "N/A" ...    missing, in labels, splits and fields
+    "none", "nil", "?", "."     missing in fields; labels may be called so
     "NA"                        missing, or Namibia in a column without three-letter country codes
     "48,1"                      48.1 in a column whose numbers all have decimal commas
 
@@ -16,12 +17,18 @@ from dataclasses import dataclass, field
 
 from satmip_jax.metadata.countries import country_code
 from satmip_jax.metadata.fields import FIELDS
-from satmip_jax.sources.columns import Columns
+from satmip_jax.sources.columns import SPECIAL, Columns
 from satmip_jax.sources.tables import Cell, Table
 
 # Words that pandas, R, Excel and databases write for a missing value. R's "NA" is apart.
-_WORDS = "nan NaN NAN -nan -NaN None NULL Null null N/A n/a #N/A #NA <NA> NaT -"
+_WORDS = (
+    "nan NaN NAN -nan -NaN <nan> None NULL Null null <null> <NULL> (null) (NULL) \\N "
+    "N/A n/a N.A. n.a. #N/A #NA <NA> NaT - #NULL! #VALUE! #REF! #DIV/0! #NAME? #NUM! "
+    "1.#IND -1.#IND 1.#QNAN -1.#QNAN"
+)
 MISSING = frozenset(_WORDS.split())
+_OTHER_WORDS = "none NONE nil Nan -- ? ."  # which may be names of classes
+MISSING_IN_FIELDS = MISSING.union(_OTHER_WORDS.split())
 _KEPT = ("path", "id")  # names of things, whatever they look like
 _NUMERIC = {f.name for f in FIELDS if not f.kind.stored_as_text}
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
@@ -41,7 +48,7 @@ class _Profile:
     other: bool = False  # numbers that are neither whole nor have a comma, or other texts
 
     def add(self, text: str, role: str) -> None:
-        if text in MISSING:
+        if text in _missing_words(role):
             self.missing[text] += 1
         elif text == "NA":
             self.na += 1
@@ -131,7 +138,7 @@ class CellReader:
     def _value(self, ours: str, column: str, value: Cell) -> Cell:
         if type(value) is not str or ours in _KEPT:
             return value
-        if value in MISSING or (value == "NA" and (ours, column) not in self._namibia):
+        if value in _missing_words(ours) or (value == "NA" and (ours, column) not in self._namibia):
             return None
         if self._commas and (ours, column) in self._commas and _COMMA.fullmatch(value):
             return value.replace(",", ".")
@@ -158,3 +165,7 @@ class CellReader:
                     f"{name}: {profile.commas:,} numbers with a comma not read, as it may separate "
                     "thousands or is not in all numbers: write decimal points"
                 )
+
+
+def _missing_words(role: str) -> frozenset[str]:
+    return MISSING if role in SPECIAL else MISSING_IN_FIELDS

@@ -18,7 +18,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from satmip_jax.metadata.conventions import CloudCover, Conventions, Dates, TableScan
 from satmip_jax.metadata.fields import field
@@ -34,6 +34,7 @@ from satmip_jax.sources.columns import (
     match_columns,
     parse_columns,
 )
+from satmip_jax.sources.image_index import ImageIndex, SkippedRow, cell_text
 from satmip_jax.sources.splits import SPLIT_NAME, parse_shares
 from satmip_jax.sources.tables import Cell, Table, is_table
 
@@ -41,6 +42,7 @@ MAX_IMAGE_BYTES = 1 << 30
 MAX_CLASSES = 10_000
 MAX_LABEL = 128  # characters
 
+_SPLITS = ("train", "val", "test")  # whatever their case
 _IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -60,8 +62,9 @@ class Folder(Source):
             "path=file,label=class,location=lon+lat,gsd=resolution". Left of "=" is a metadata
             field, or path, label, split or id; right of it a column, or one per component. A path
             is relative to a folder or zip; its leading folders may be omitted if one image
-            matches. Columns with these names, or usual ones such as lat and lng, are found
-            automatically, whatever their case; "gsd=" ignores one.
+            matches. The splits train, val and test may be written in any case. Columns with these
+            names, or usual ones such as lat and lng, are found automatically, whatever their case;
+            "gsd=" ignores one.
         splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of a split column.
         seed: Seed of the shares.
         dates: Order of dates such as 06/07/2017. With "auto" the whole column decides: the order in
@@ -78,7 +81,7 @@ class Folder(Source):
         >>> Path("chips").mkdir()
         >>> for name in ("a.png", "b.png"):
         ...     Path("chips", name).touch()
-        >>> _ = Path("chips.csv").write_text("file,class\na.png,barn\nb.png,zoo\n")
+        >>> _ = Path("chips.csv").writecell_text("file,class\na.png,barn\nb.png,zoo\n")
         >>> source = Folder(
         ...     [Path("chips")], metadata="chips.csv", columns="label=class", splits="train=1"
         ... )
@@ -132,6 +135,7 @@ class Folder(Source):
         else:
             self.splits_from = "none: all is train"
         self.classes = self._classes()
+        notices += _alike(self.classes)
         self.options = {
             "metadata": self.table.name,
             "columns": {ours: "+".join(theirs) for ours, theirs in self.columns.items()},
@@ -148,8 +152,11 @@ class Folder(Source):
     def refs(self) -> list[Ref]:
         """List every image that has a row, in the order of the ids."""
         self.skipped: Counter[str] = Counter()
-        files = self._files()
-        index = _Index(files)
+        for path in self.paths:
+            if not (path.is_dir() or path.suffix.lower() == ".zip" or is_table(path)):
+                raise SourceError(f"{path}: expected a folder, a zip or a table")
+        index = ImageIndex(self._archives, MAX_IMAGE_BYTES, self.skipped)
+        files = index.files
         used: set[str] = set()
         refs: dict[str, Ref] = {}
         scan = TableScan()
@@ -159,16 +166,16 @@ class Folder(Source):
             try:
                 key = index.find(row.get("path"))
                 if key in used:
-                    raise _SkippedRow("another row of the same image")
+                    raise SkippedRow("another row of the same image")
                 used.add(key)
-                identity = _text(row.get("id")) if "id" in self.columns else key
+                identity = cell_text(row.get("id")) if "id" in self.columns else key
                 if not identity:
-                    raise _SkippedRow("row without an id")
+                    raise SkippedRow("row without an id")
                 if identity in refs:
-                    raise _SkippedRow("another row of the same id")
+                    raise SkippedRow("another row of the same id")
                 split = self._split(row.get("split"), identity)
                 label = self._label(row.get("label"))
-            except _SkippedRow as reason:
+            except SkippedRow as reason:
                 self.skipped[str(reason)] += 1
                 continue
             raw = {name: value for name, value in row.items() if name not in SPECIAL}
@@ -228,7 +235,7 @@ class Folder(Source):
         for row in self._cells.rows(Counter(), ("label",)):
             try:
                 text = self._label(row["label"])
-            except _SkippedRow:
+            except SkippedRow:
                 continue
             if text:
                 labels.add(text)
@@ -243,10 +250,10 @@ class Folder(Source):
 
     def _label(self, value: Cell) -> str | None:
         if isinstance(value, list | dict):
-            raise _SkippedRow("label of a wrong type")
-        text = _text(value)
+            raise SkippedRow("label of a wrong type")
+        text = cell_text(value)
         if text and len(text) > MAX_LABEL:
-            raise _SkippedRow(f"label of more than {MAX_LABEL} characters")
+            raise SkippedRow(f"label of more than {MAX_LABEL} characters")
         return text and nfc(text)
 
     def _split(self, value: Cell, identity: str) -> str:
@@ -260,33 +267,12 @@ class Folder(Source):
             return self.shares[-1][0]
         if "split" not in self.columns:
             return "train"
-        text = _text(value)
+        text = cell_text(value)
         if not text or not SPLIT_NAME.fullmatch(text):
-            raise _SkippedRow("row without a split" if not text else "row with an unusable split")
-        return text
+            raise SkippedRow("row without a split" if not text else "row with an unusable split")
+        return text.lower() if text.lower() in _SPLITS else text
 
     # --- files ------------------------------------------------------------------------------------
-
-    def _files(self) -> dict[str, tuple[str, str]]:
-        """Return path below a folder or in a zip -> (folder or zip, path as it is there)."""
-        for path in self.paths:
-            if not (path.is_dir() or path.suffix.lower() == ".zip" or is_table(path)):
-                raise SourceError(f"{path}: expected a folder, a zip or a table")
-        files: dict[str, tuple[str, str]] = {}
-        for container, member, name in self._archives.files():
-            try:
-                key = _relative(name)
-            except _SkippedRow:
-                self.skipped["zip member whose path leads out of the zip"] += 1
-                continue
-            if not _is_unicode(key):
-                self.skipped["file whose name is not Unicode"] += 1
-            elif key in files:
-                self.skipped["file of the same path as another"] += 1
-            else:
-                files[key] = (container, member)
-        self.skipped.update(self._archives.skipped)
-        return files
 
     def _find_table(self, metadata: str | Path | None) -> Path:
         if metadata is not None:
@@ -325,55 +311,14 @@ class Folder(Source):
         return True
 
 
-class _SkippedRow(Exception):
-    """A row that is left out; the message is the reason, by which rows are counted."""
-
-
-class _Index:
-    """Finds images by their path, with or without its leading folders."""
-
-    def __init__(self, files: Mapping[str, object]) -> None:
-        self._files = files
-        self._by_name: dict[str, list[str]] = {}
-        for key in files:
-            self._by_name.setdefault(key.rpartition("/")[2], []).append(key)
-
-    def find(self, value: Cell) -> str:
-        """Return the key of the one file that a path of the table means."""
-        text = _text(value)
-        if not text:
-            raise _SkippedRow("row without a path")
-        path = nfc(_relative(text))
-        if path in self._files:
-            return path
-        named = self._by_name.get(path.rpartition("/")[2], [])
-        fitting = [key for key in named if key.endswith(f"/{path}")]
-        if len(fitting) > 1:
-            raise _SkippedRow("row whose path fits several images")
-        if not fitting:
-            raise _SkippedRow("row without an image")
-        return fitting[0]
-
-
-def _relative(text: str) -> str:
-    """Return a path in plain form, "a/b.jpg"; reject one that could lead out of its folder."""
-    text = text.replace("\\", "/")
-    parts = PurePosixPath(text).parts
-    if text.startswith("/") or ".." in parts or "\0" in text or re.match(r"[A-Za-z]:", text):
-        raise _SkippedRow("path that leads out of its folder")
-    return "/".join(parts)
-
-
-def _text(value: Cell) -> str | None:
-    """Return the text of a cell, None if it is empty. Integers look the same in every format."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return None if value is None or isinstance(value, list | dict) else str(value).strip() or None
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _alike(classes: Sequence[str]) -> list[str]:
+    """Return a sentence for users if classes differ in case only."""
+    by_name: dict[str, list[str]] = {}
+    for name in classes:
+        by_name.setdefault(name.casefold(), []).append(name)
+    groups = [" and ".join(map(repr, names)) for names in by_name.values() if len(names) > 1]
+    more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+    listed = ", ".join(groups[:5])
+    return (
+        [f"labels that differ in case only are different classes: {listed}{more}"] if groups else []
+    )

@@ -6,6 +6,7 @@ A row that cannot be parsed is counted and left out; a file that cannot be read 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ SUFFIXES = {
 MAX_ROWS = 20_000_000
 MAX_LINE = 1 << 20  # characters of the part of a line that is decoded at once
 MAX_LIST = 16  # elements; the longest field has 3
+_SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n?", re.IGNORECASE)
 
 
 def is_table(path: Path) -> bool:
@@ -90,6 +92,8 @@ class Table:
         self.pad_rows = pad_rows
         self.format = format or _format(path) or ""
         self.delimiter = ""
+        self._before_header = 0  # lines of a CSV
+        self._newline = "\n"
         self.header: list[str]
         if not self.format:
             raise SourceError(f"{path}: not a table: its name must end in {', '.join(SUFFIXES)}")
@@ -104,8 +108,18 @@ class Table:
                 if line := self._encoding.damaged_line:
                     raise text_encoding.unknown_encoding(path, line)
                 with self._open() as text:
-                    # the most frequent in line one
-                    self.delimiter = max(",;\t", key=text.readline(MAX_LINE).count)
+                    first = text.readline(MAX_LINE)
+                if "\0" in first:
+                    raise SourceError(
+                        f"{path}: not text but binary: export the table as CSV in UTF-8"
+                    )
+                if "\r" in first and not first.endswith("\n"):  # of Mac OS 9, and Excel for it
+                    self._newline = "\r"
+                    first = first.partition("\r")[0]
+                # the one that Excel's first line "sep=;" names, or the most frequent in line one
+                declared = _SEPARATOR.fullmatch(first)
+                self._before_header = 1 if declared else 0
+                self.delimiter = declared[1] if declared else max(",;\t", key=first.count)
                 with self._open() as text:
                     self.header = next(self._csv_reader(text), [])
 
@@ -145,13 +159,16 @@ class Table:
             return json_rows.find_layout(file)
 
     def _open(self) -> IO[str]:
-        return text_encoding.open_text(self.path, self._encoding)
+        return text_encoding.open_text(self.path, self._encoding, self._newline)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowException, OSError, EOFError, csv.Error, ValueError) as error:
+        except (
+            *(pa.ArrowException, OSError, EOFError, csv.Error, ValueError),
+            RecursionError,  # JSON that is nested too deeply
+        ) as error:
             if isinstance(error, SourceError):
                 raise
             reason = str(error).partition("\n")[0][:200] or type(error).__name__
@@ -159,6 +176,8 @@ class Table:
 
     def _csv_reader(self, file: IO[str]) -> Any:
         """Return a reader; a line of more than `MAX_LINE` characters comes in pieces."""
+        for _ in range(self._before_header):
+            file.readline(MAX_LINE)
         return csv.reader(iter(lambda: file.readline(MAX_LINE), ""), delimiter=self.delimiter)
 
     def _csv_rows(
@@ -237,5 +256,6 @@ def _cell(value: object) -> Cell:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, list) and len(value) <= MAX_LIST:
-        return [_cell(element) for element in value]
+        # no field is a list of lists: a nested one is wrong, however deep it is
+        return [{} if isinstance(element, list) else _cell(element) for element in value]
     return {}

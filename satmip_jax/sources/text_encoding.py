@@ -59,14 +59,14 @@ def open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def open_text(path: Path, encoding: Encoding) -> IO[str]:
-    r"""Open a text file; lines end with "\n" only.
+def open_text(path: Path, encoding: Encoding, newline: str = "\n") -> IO[str]:
+    r"""Open a text file; lines end with `newline` only.
 
     Damaged bytes become lone surrogates, which `encode("utf-8")` rejects.
     """
     errors = "surrogateescape" if encoding.damaged_line else "strict"
     file: IO[bytes] = open_bytes(path)
-    return io.TextIOWrapper(file, encoding=encoding.codec, errors=errors, newline="\n")
+    return io.TextIOWrapper(file, encoding=encoding.codec, errors=errors, newline=newline)
 
 
 def detect(path: Path) -> Encoding:

@@ -97,7 +97,7 @@ def test_size_is_checked_before_reading(tmp_path, monkeypatch):
     [
         (b"{", r"value.json is not JSON: Expecting"),
         (b"\xff\xfe\x00", r"value.json is not JSON: "),
-        (b"[" * 100_000, r"value.json is not JSON: "),
+        (b"[" * 100_000, r"value.json: JSON of more than 100 levels"),
         (b"[1]", r"value.json holds a list: expected an object"),
     ],
 )
@@ -119,3 +119,14 @@ def test_constants_outside_json_are_refused_on_request(tmp_path):
 def test_missing_file_is_the_ordinary_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_bounded(tmp_path / "absent", 10)
+
+
+@pytest.mark.parametrize("levels", [101, 900, 5000])
+def test_deep_json_is_rejected_by_every_python(tmp_path, levels):
+    path = tmp_path / "deep.json"
+    for opening, closing in (('{"a":', "}"), ("[", "]")):
+        path.write_text(opening * levels + "1" + closing * levels)
+        with pytest.raises(FileContentError, match=r"deep\.json: JSON of more than 100 levels"):
+            read_json(path)
+        path.write_text(opening * 100 + "1" + closing * 100)
+        read_json(path)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from satmip_jax.metadata.record import Problems
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import SourceError
+from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.fgsc23 import FGSC23
 from satmip_jax.sources.folder import Folder
 from satmip_jax.sources.resisc45 import RESISC45
@@ -90,6 +91,18 @@ def test_only_damaged_zips(tmp_path):
             FGSC23(paths).refs()
         with pytest.raises(SourceError, match=r"bad\.zip: cannot be read as a zip"):
             Folder(paths, tmp_path / "t.csv").refs()
+
+
+def test_an_encrypted_member_is_called_so(tmp_path):
+    path = write_zip(tmp_path / "locked.zip", ["a.png"], picture(3))
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # local header, directory
+        data[data.index(signature) + flags] |= 1
+    path.write_bytes(data)
+    source = Folder([path], write_csv(tmp_path / "t.csv", [{"path": "a.png"}]))
+    (ref,) = source.refs()
+    with pytest.raises(UnreadableExample, match="encrypted zip member: unpack it"):
+        source.read(ref, Problems())
 
 
 # --- links ----------------------------------------------------------------------------------------

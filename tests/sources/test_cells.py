@@ -10,6 +10,7 @@ from satmip_jax.sources.folder import Folder
 from tests.sources.pictures import read_all, write_csv, write_images
 
 WORDS = ("nan", "None", "NULL", "null", "N/A", "n/a", "-", "<NA>", "NaN", "NaT", "NA")
+WORDS += ("n.a.", "(null)", "\\N", "#VALUE!", "#DIV/0!", "-1.#IND")
 
 
 def make(tmp_path: Path, column: str, cells, others=()) -> Folder:
@@ -126,3 +127,37 @@ def test_objects_are_no_categories(tmp_path):
     assert found["a.png"].metadata.values == {}
     assert problems.to_json()["sensor_platform"] == {"wrong type": 1}
     assert problems.to_json()["country_code"] == {"wrong type": 1}
+
+
+def test_words_that_are_missing_in_fields_may_be_labels(tmp_path):
+    words = ("none", "NONE", "nil", "Nan", "--", "?", ".")
+    source = make(tmp_path, "label", words)
+    assert source.classes == tuple(sorted(words))
+    source = make(tmp_path, "sensor_platform", words)
+    found, problems = read_all(source)
+    assert problems.count("sensor_platform", "missing") == len(words)
+    assert not any("sensor_platform" in example.metadata.values for example in found.values())
+
+
+def test_labels_that_differ_in_case_are_reported(tmp_path):
+    source = make(tmp_path, "label", ["TRUE", "true", "barn", "Wäld"])
+    sentence = "labels that differ in case only are different classes: 'TRUE' and 'true'"
+    assert sentence in source.summary
+    assert not any("in case only" in line for line in make(tmp_path, "label", ["a", "b"]).summary)
+
+
+def test_splits_in_any_case(tmp_path):
+    source = make(tmp_path, "split", ["Train", "TRAIN", "train", "Val", "Test", "Extra", "extra"])
+    found = [ref.split for ref in source.refs()]
+    assert found == ["train", "train", "train", "val", "test", "Extra", "extra"]
+
+
+def test_lists_of_lists_are_no_values(tmp_path):
+    deep = "[" * 900 + "]" * 900  # Python 3.12 and later parse this, and more
+    source = make(tmp_path, "location", ["[11.5, 48.1]"])
+    rows = [f'{{"path": "{i}.png", "location": {cell}}}' for i, cell in enumerate([deep, "[1, 2]"])]
+    write_images(tmp_path / "images", ["0.png", "1.png"])
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    source = Folder([tmp_path / "images"], tmp_path / "t.jsonl")
+    found, _ = read_all(source)
+    assert [example.metadata.values for example in found.values()] == [{}, {"location": (1.0, 2.0)}]

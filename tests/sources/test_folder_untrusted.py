@@ -149,7 +149,22 @@ def test_the_same_path_in_two_places(tmp_path):
     found, _ = read_all(source)
     assert found["a.png"].image == (tmp_path / "one" / "a.png").read_bytes()
     assert len(found) == 3
-    assert source.skipped == {"file of the same path as another": 1}
+    assert source.skipped == {"file of the same path and content as another": 1}
+
+
+def test_different_images_of_the_same_path_are_not_mixed_up(tmp_path):
+    one = write_images(tmp_path / "one", ["b.png", "a.png"])
+    (one / "data.zip").write_bytes(b"")
+    with zipfile.ZipFile(one / "data.zip", "w") as file:
+        file.writestr("a.png", picture(7))
+    rows = [{"path": "a.png", "label": "x"}, {"path": "b.png", "label": "y"}]
+    source = Folder([one], write_csv(tmp_path / "t.csv", rows))
+    assert list(read_all(source)[0]) == ["b.png"]
+    assert source.skipped == {
+        "file of the same path as another, of other content": 1,
+        "row whose path fits several images": 1,
+        "image without a row": 1,
+    }
 
 
 def test_a_deleted_file_is_one_bad_example(tmp_path):
@@ -169,6 +184,7 @@ def test_a_deleted_file_is_one_bad_example(tmp_path):
         ("t.csv.gz", b"\x1f\x8b nothing", "cannot be read as csv"),
         ("t.jsonl", b"[1, 2]\nnull\n", "no column of image paths"),
         ("t.csv", b"path,path\na.png,a.png\n", "several columns 'path'"),
+        ("t.csv", b"PK\x03\x04\x14\0\0\0", "not text but binary: export the table as CSV"),
         ("t.txt", b"path\na.png\n", "not a table"),
     ],
 )

@@ -78,6 +78,25 @@ def test_one_damaged_line_of_json_is_counted(root, tmp_path):
     assert source.skipped["row that is not a JSON object on one line"] == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\r\npath;label\r\na.png;x\r\nb.png;y, z\r\n",  # as Excel reads and writes it
+        "SEP=|\npath|label\na.png|x\nb.png|y, z\n",
+        'path,label\ra.png,x\rb.png,"y, z"\r',  # line ends of old Macs, and of Excel for Mac
+        "sep=\t\rpath\tlabel\ra.png\tx\rb.png\ty, z",
+    ],
+)
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+def test_csv_of_spreadsheets(text, codec, root, tmp_path):
+    (tmp_path / "t.csv").write_bytes(text.encode(codec))
+    found, _ = read_all(Folder([root], tmp_path / "t.csv"))
+    assert {name: example.label for name, example in found.items()} == {
+        "a.png": "x",
+        "b.png": "y, z",
+    }
+
+
 # --- JSON -----------------------------------------------------------------------------------------
 
 ROWS = [
