@@ -18,10 +18,14 @@ from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.runtime import console
+from satmip_jax.runtime.commands import InterruptibleGroup, interruption_explained
 from satmip_jax.studies.cli import study
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=InterruptibleGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(satmip_jax.__version__)
 @click.option(
     "--log-level",
@@ -54,7 +58,10 @@ def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     """
     from satmip_jax.quickstart import quickstart
 
-    quickstart(Path(out), data, overrides)
+    with interruption_explained(
+        f"interrupted. What is finished in {out} is kept: the same command resumes"
+    ):
+        quickstart(Path(out), data, overrides)
 
 
 cli.add_command(prepare)
@@ -272,7 +279,7 @@ def main() -> None:
         if isinstance(error, SatmipError):
             code = error.exit_code
         if isinstance(error, SatmipError | MemoryError | OSError):  # also a full disk
-            click.echo(f"satmip: {error}", err=True)
+            click.echo(f"satmip: {str(error) or type(error).__name__}", err=True)
         else:
             traceback.print_exc()
     multihost.leave(code, together=code in (None, 0, INTERRUPTED))

@@ -16,5 +16,11 @@ class SatmipError(Exception):
     exit_code: int = 1
 
 
+class InterruptedCommandError(SatmipError):
+    """Ctrl-C; the message says what is kept and what to do."""
+
+    exit_code = INTERRUPTED
+
+
 class ConfigError(SatmipError, ValueError):
     """A configuration that cannot work; the message says what to change."""

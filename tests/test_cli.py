@@ -1,6 +1,7 @@
 """The `satmip` command as users run it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,58 @@ def test_errors_are_one_message(arguments, message):
     printed = satmip(*arguments, code=1)
     assert message in printed
     assert "Traceback" not in printed
+
+
+INTERRUPT = """
+import importlib, sys
+module, name, *arguments = sys.argv[1:]
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+setattr(importlib.import_module(module), name, interrupt)
+from satmip_jax import cli
+sys.argv = ["satmip", *arguments]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (
+            "satmip_jax.prepare.run prepare",
+            "prepare synthetic --source s --out x --train 6 --val 3",
+            "interrupted. Finished shards in x are kept: the same command resumes",
+        ),
+        (
+            "satmip_jax.quickstart synthetic",
+            "quickstart --out x",
+            "interrupted. What is finished in x is kept: the same command resumes",
+        ),
+        (
+            "satmip_jax.studies.runner run_study",
+            f"study methods --config {REPOSITORY}/configs/eurosat.py --out x",
+            "interrupted. Runs and scores in x are kept: the same command resumes",
+        ),
+        (
+            "satmip_jax.evaluation.evaluate evaluate",
+            "evaluate --workdir x --data x",
+            "interrupted: give the same command again",
+        ),
+    ],
+)
+def test_ctrl_c_is_one_message(function, arguments, message, tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPT, *function.split(), *arguments.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.fspath(REPOSITORY)},
+        check=False,
+    )
+    assert run.returncode == 130, run.stderr
+    assert run.stderr.splitlines()[-1] == f"satmip: {message}"
+    assert "Traceback" not in run.stderr
+    assert "Aborted" not in run.stderr
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.data.shared_memory import SharedArrayRef
 from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.errors import SatmipError
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
@@ -27,6 +28,10 @@ from satmip_jax.metadata.schema import Schema
 Batch = dict[str, Any]
 
 MAX_IN_MEMORY = 64 << 30  # bytes
+
+
+class HostMemoryError(SatmipError, MemoryError):
+    """The host has too little memory for a record, a batch or a split; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class ReadBatch:
 
         Raises:
             ShardError: a record and all its replacements cannot be read.
+            HostMemoryError: the memory does not suffice for a record.
         """
         side = self.dataset.schema.image_size
         shape = (len(numbers), side, side, 3)
@@ -121,17 +127,30 @@ class ReadBatch:
         except ShardError as error:
             bad.append((number, str(error)))
             return {}
+        except MemoryError as error:  # of the machine: no other record would replace it
+            raise self._too_little_memory("to read", number, error) from error
 
     def _decode(self, example: dict[str, Any], out: np.ndarray, bad: Reasons) -> bool:
         """Decode the image of a record into `out`; return whether there is one, or note why not."""
         if not example:
             return False
+        data = example.pop("image")
         try:
-            images.decode_square(example.pop("image"), len(out), out=out)
+            images.decode_square(data, len(out), out=out)
+        except MemoryError as error:
+            doing = f"to decode {len(out)}x{len(out)} pixels from the {len(data):,} bytes of"
+            raise self._too_little_memory(doing, example["index"], error) from error
         except images.ImageError as error:
             bad.append((example["index"], f"{self.dataset.data_dir}, {example['id']}: {error}"))
             return False
         return True
+
+    def _too_little_memory(self, doing: str, number: int, error: MemoryError) -> HostMemoryError:
+        reason = f" ({error})" if str(error) else ""
+        return HostMemoryError(
+            f"too little memory {doing} {self.dataset.where(number)}{reason}: use fewer worker "
+            "processes (config.data.workers), or a smaller batch (config.optimizer.batch_size)"
+        )
 
 
 @dataclass(frozen=True)
@@ -195,12 +214,12 @@ def read_all(
         One batch of all records, see `ReadBatch`, without "bad".
 
     Raises:
-        MemoryError: the decoded images would take more than 64 GiB.
+        HostMemoryError: the decoded images would take more than 64 GiB.
         BadRecordsError: too many records cannot be read.
     """
     size = len(dataset) * dataset.schema.image_size**2 * 3
     if size > MAX_IN_MEMORY:
-        raise MemoryError(
+        raise HostMemoryError(
             f"{len(dataset):,} images of {dataset.schema.image_size} px take {size / 2**30:.0f} "
             "GiB decoded: set config.data.in_memory=False to stream them"
         )

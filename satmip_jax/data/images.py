@@ -142,6 +142,10 @@ def _decode(data: bytes, header: Header, reduce: int = 1, *, unchanged: bool = F
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(
+                f"no memory for {header.width}x{header.height} pixels of {header.format}"
+            ) from error
         raise ImageError(f"damaged {header.format}") from error
     if image is None:
         raise ImageError(f"damaged {header.format}")

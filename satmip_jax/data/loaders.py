@@ -160,7 +160,7 @@ class InMemoryBatches:
     Arguments are those of `TrainBatches`.
 
     Raises:
-        MemoryError: the decoded images take more than 64 GiB.
+        HostMemoryError: the decoded images take more than 64 GiB.
         BadRecordsError: too many records cannot be read.
         ShardError: in `next`, if a record and all its replacements cannot be read.
     """

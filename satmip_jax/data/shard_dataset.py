@@ -113,6 +113,24 @@ class ShardDataset:
         """
         return [decode_id(*self._features(index.__index__())) for index in indices]
 
+    def where(self, index: int) -> str:
+        """Return the file of a record and its number there, for messages.
+
+        Raises:
+            IndexError: there is no such record.
+        """
+        shard, position = self._locate(index)
+        return f"{self._files[shard]}, record {position}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Return the number of a record's shard, and its number there."""
+        if not 0 <= index < len(self):
+            raise IndexError(
+                f"{self.split!r} has {len(self)} records, so there is no record {index}"
+            )
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
     def _reader(self, shard: int) -> Any:
         # Two threads may open the same file at once; one of the handles is kept, which is harmless.
         if shard not in self._readers:
@@ -143,13 +161,8 @@ class ShardDataset:
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
-        if not 0 <= index < len(self):
-            raise IndexError(
-                f"{self.split!r} has {len(self)} records, so there is no record {index}"
-            )
-        shard = bisect.bisect_right(self._ends, index)
-        position = index - (self._ends[shard - 1] if shard else 0)
-        where = f"{self._files[shard]}, record {position}"
+        shard, position = self._locate(index)
+        where = self.where(index)
         reader = self._reader(shard)
         try:
             self._indices[shard].check(self._files[shard], position)  # before it is decompressed

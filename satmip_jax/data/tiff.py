@@ -310,7 +310,7 @@ def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
             array = dataset.read([bands[0]] if len(bands) == 1 else bands[::-1])
             missing = dataset.nodata
             table = dataset.colormap(bands[0]) if palette else None
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # rasterio raises many types
         raise ImageError(_reason(error, page)) from error

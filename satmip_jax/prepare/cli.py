@@ -9,17 +9,10 @@ from typing import Any
 
 import click
 
-from satmip_jax.errors import INTERRUPTED, SatmipError
-from satmip_jax.runtime.commands import RegistryGroup, flag
+from satmip_jax.runtime.commands import RegistryGroup, flag, interruption_explained
 from satmip_jax.runtime.options import Option, argument_help
 from satmip_jax.sources.base import TFDS, Source, source_options
 from satmip_jax.sources.registry import SOURCES, source_class
-
-
-class InterruptedPreparationError(SatmipError):
-    """Ctrl-C while data are prepared."""
-
-    exit_code = INTERRUPTED
 
 
 class _Sources(RegistryGroup):
@@ -83,12 +76,10 @@ def _command(name: str) -> click.Command:
         chosen = {key: value for key, value in chosen.items() if value is not None}
         if shares and splits and "=" in splits:
             chosen["splits"], splits = splits, None
-        try:
+        with interruption_explained(
+            f"interrupted. Finished shards in {given['out']} are kept: the same command resumes"
+        ):
             _run(name, paths, chosen, splits, **given)
-        except KeyboardInterrupt:
-            raise InterruptedPreparationError(
-                f"interrupted. Finished shards in {given['out']} are kept: the same command resumes"
-            ) from None
 
     common = _common(cls, shares)
     taken = {name for parameter in common for name in parameter.opts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,22 @@ _FATAL = (OSError, MemoryError)  # of the machine, not of one example
 
 class PrepareError(SatmipError, ValueError):
     """The data cannot be prepared; the message says why and what to do next."""
+
+
+class PrepareMemoryError(PrepareError, MemoryError):
+    """The machine has too little memory for an example."""
+
+
+@contextmanager
+def _memory_explained(ref: Ref) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        reason = f" ({error})" if str(error) else ""
+        raise PrepareMemoryError(
+            f"{ref.id}: too little memory to read and decode it{reason}: use fewer --workers. "
+            "Finished shards are kept: the same command resumes"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -136,8 +153,9 @@ class Job:
                 finished = []  # without pixels, which may be large
                 for item in group:
                     try:
-                        square = self._cut(item.example)
-                        record = self._record(item, square)
+                        with _memory_explained(item.ref):
+                            square = self._cut(item.example)
+                            record = self._record(item, square)
                     except _FATAL:
                         raise
                     except Exception as error:
@@ -180,7 +198,8 @@ class Job:
         for ref in refs:
             problems = Problems()  # counted only if the example is stored
             try:
-                example, label = self._read(ref, problems)
+                with _memory_explained(ref):
+                    example, label = self._read(ref, problems)
             except _FATAL:
                 raise
             except Exception as error:

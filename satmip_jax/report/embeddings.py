@@ -20,6 +20,7 @@ from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.model import load_model
 from satmip_jax.losses.contrastive import normalize
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
 from satmip_jax.report.run import Run
 
@@ -66,6 +67,7 @@ class EncodedData:
 
     Attributes:
         config: config of the run.
+        schema: of the data that the model was trained on; lists the fields that it sees.
         bank: records of the train split.
         queries: records of the validation split.
         standardized: image features of bank and queries, standardized by the bank, for kNN.
@@ -77,6 +79,7 @@ class EncodedData:
     """
 
     config: ConfigDict
+    schema: Schema
     bank: Sample
     queries: Sample
     standardized: tuple[np.ndarray, np.ndarray]
@@ -147,7 +150,7 @@ def encode(run: Run, data: str) -> EncodedData:
         )
     parameters = sum(x.size for x in jax.tree.leaves(model.params))
     return EncodedData(
-        model.config, bank, queries, standardized, predicted, k, embedded, parameters
+        model.config, model.schema, bank, queries, standardized, predicted, k, embedded, parameters
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from satmip_jax.metadata import caption, tabular
-from satmip_jax.metadata.fields import select_fields
+from satmip_jax.metadata.fields import Field
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.report.embeddings import EncodedData
 from satmip_jax.report.neighbours import NEIGHBOURS, Thumbnail, choose_queries, thumbnail
@@ -103,7 +103,7 @@ def retrieval(encoded: EncodedData) -> RetrievalReport | None:
     image, metadata = encoded.embedded
     scores = image @ metadata.T  # (n, d) . (n, d) -> (n, n)
     records = [queries.dataset[int(index)]["metadata"] for index in queries.indices]
-    texts = varying_lines(records, encoded.config.metadata.fields)
+    texts = varying_lines(records, encoded.schema.select_fields(encoded.config.metadata.fields))
     rows = choose_queries(queries.features.labels, QUERIES)
     by_image, by_metadata = [], []
     image_ranks, metadata_ranks = ranks(scores), ranks(scores.T)
@@ -133,17 +133,17 @@ def retrieval(encoded: EncodedData) -> RetrievalReport | None:
     return RetrievalReport(len(scores), recalls, by_image, by_metadata)
 
 
-def varying_lines(records: Sequence[Metadata], fields: str) -> list[list[str]]:
+def varying_lines(records: Sequence[Metadata], fields: Sequence[Field]) -> list[list[str]]:
     """Return the metadata of each record, one line per field.
 
     Fields with the same value in all records are left out.
 
     Args:
         records: metadata of the images.
-        fields: selection of fields, see `select_fields`.
+        fields: fields to show, such as those that a model sees.
     """
     index = tabular.field_index()
-    chosen = [index[field.name] for field in select_fields(fields)]
+    chosen = [index[field.name] for field in fields]
     phrases = caption.fragments(records)[:, chosen]  # (n, fields, bytes)
     varies = (phrases != phrases[:1]).any(axis=(0, 2))
     return [

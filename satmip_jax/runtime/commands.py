@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from satmip_jax.errors import InterruptedCommandError
 from satmip_jax.runtime.options import Option
+
+
+@contextmanager
+def interruption_explained(message: str) -> Iterator[None]:
+    """Raise `InterruptedCommandError` with this message for Ctrl-C in the block.
+
+    Click would print "Aborted!" and end with status 1.
+
+    Args:
+        message: What is kept, and what to do.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedCommandError(message) from None
+
+
+class InterruptibleGroup(click.Group):
+    """A group that reports Ctrl-C in subcommands that do not explain it themselves."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        with interruption_explained("interrupted: give the same command again"):
+            return super().invoke(ctx)
 
 
 class RegistryGroup(click.Group):

@@ -67,7 +67,9 @@ def run(
     ticks = context.Value("q", 0)
     before = set(multiprocessing.active_children())
     start = bar.n
-    with ProcessPoolExecutor(workers, context, _start, (work, ticks, initializer)) as pool:
+    # a background job of a shell ignores Ctrl-C, and so must its workers
+    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    with ProcessPoolExecutor(workers, context, _start, (work, ticks, initializer, ignores)) as pool:
         try:
             with _interrupts_held():
                 running: set[Future[None]] = {pool.submit(_call, task) for task in tasks}
@@ -110,11 +112,14 @@ _work: Any
 _ticks: Any
 
 
-def _start(work: Work[Any], ticks: Any, initializer: Callable[[], Any]) -> None:
+def _start(work: Work[Any], ticks: Any, initializer: Callable[[], Any], ignores: bool) -> None:
     global _work, _ticks
     _work, _ticks = work, ticks
     initializer()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent reports it
+    if ignores:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C: the parent reports it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     end_with_parent()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from satmip_jax.runtime.commands import RegistryGroup, flag
+from satmip_jax.runtime.commands import RegistryGroup, flag, interruption_explained
 from satmip_jax.studies.registry import STUDIES, open_study
 
 
@@ -67,15 +67,18 @@ def _command(name: str) -> click.Command:
         from satmip_jax.objectives import METHODS
         from satmip_jax.studies.runner import run_study
 
-        run_study(
-            name,
-            load_config(config, overrides),
-            out,
-            method_configs=load_method_configs(config, overrides, list(METHODS)),
-            seeds=seeds,
-            eval_data=eval_data,
-            options={key: value for key, value in options.items() if value is not None},
-        )
+        with interruption_explained(
+            f"interrupted. Runs and scores in {out} are kept: the same command resumes"
+        ):
+            run_study(
+                name,
+                load_config(config, overrides),
+                out,
+                method_configs=load_method_configs(config, overrides, list(METHODS)),
+                seeds=seeds,
+                eval_data=eval_data,
+                options={key: value for key, value in options.items() if value is not None},
+            )
 
     return click.Command(
         name,

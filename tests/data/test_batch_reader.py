@@ -1,10 +1,12 @@
 """Batches on the host."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from satmip_jax.data import images
-from satmip_jax.data.batch_reader import ReadBatch, ReadTrainBatch
+from satmip_jax.data.batch_reader import HostMemoryError, ReadBatch, ReadTrainBatch
 from satmip_jax.data.sampler import BatchOrder
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.metadata import tabular
@@ -80,3 +82,24 @@ def test_a_batch_without_a_replacement_is_refused(tiny_shards, partly_broken):
     one = ReadBatch(partly_broken({7}), tiny_shards.schema)
     with pytest.raises(ShardError, match=r"record 7 .*batch_size of at most half of the 64"):
         ReadTrainBatch(one, BatchOrder(64, 64, seed=0))(0)
+
+
+def test_too_little_memory_names_the_record_and_is_no_bad_record(tiny_shards, monkeypatch):
+    """Its replacement would hide that the machine, not the record, is the reason."""
+    read = ReadTrainBatch(ReadBatch(tiny_shards, tiny_shards.schema), BatchOrder(64, 8, seed=0))
+    number = int(BatchOrder(64, 8, seed=0)[0][0])
+    where = rf"{tiny_shards.where(number)}( \(.*\))?: use fewer worker processes"
+    size = f"{len(tiny_shards[number]['image']):,} bytes"
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "decode_square", fail)
+        with pytest.raises(HostMemoryError, match=f"32x32 pixels from the {size} of {where}"):
+            read(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny_shards), "__getitem__", fail)
+        with pytest.raises(HostMemoryError, match=f"too little memory to read {where}") as caught:
+            read(0)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

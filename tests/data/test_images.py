@@ -361,3 +361,17 @@ def test_sums_of_the_largest_squares_are_exact():
             counts = np.bincount(pixels[:, :, channel].ravel(), minlength=256)
             values = np.arange(256)
             assert [part[channel] for part in sums] == [counts @ values, counts @ values**2]
+
+
+def test_too_little_memory_is_not_called_damage(monkeypatch):
+    cv2 = images._cv2()
+    error = cv2.error("Failed to allocate 3 bytes")
+    error.code = cv2.Error.StsNoMem
+
+    def fail(*_):
+        raise error
+
+    data = encoded(np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(MemoryError, match="no memory for 8x8 pixels of JPEG"):
+        images.decode(data)

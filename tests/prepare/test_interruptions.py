@@ -50,11 +50,11 @@ def test_a_disk_that_is_too_full_for_the_marks(tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-# Runs its arguments as a command. A background job of a shell starts with SIGINT ignored.
-INTERRUPTIBLE = """
+# Runs a command with SIGINT ignored, as a shell starts background jobs, or with its default.
+RUN = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-os.execv(sys.argv[1], sys.argv[1:])
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[1]))
+os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -74,11 +74,11 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def start(folder: Path, out: Path) -> subprocess.Popen:
+def start(folder: Path, out: Path, ignore: bool = False) -> subprocess.Popen:
     """Run `satmip prepare` with two workers, in a process group of its own."""
     return subprocess.Popen(
         [
-            *(sys.executable, "-c", INTERRUPTIBLE),
+            *(sys.executable, "-c", RUN, "SIG_IGN" if ignore else "SIG_DFL"),
             *(sys.executable, "-m", "satmip_jax.cli", "prepare", "eurosat"),
             *("--source", folder, "--out", out, "--workers", "2"),
         ],
@@ -147,3 +147,19 @@ def test_ctrl_c(tmp_path, pictures, moment):
     while group(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not group(process.pid), "workers were left behind"
+
+
+@pytest.mark.slow
+def test_a_background_job_ignores_ctrl_c_with_its_workers(tmp_path, pictures):
+    out = tmp_path / "out"
+    process = start(pictures, out, ignore=True)
+    deadline = time.monotonic() + 120
+    while not list((out / ".prepare").glob("plan.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    while process.poll() is None and time.monotonic() < deadline:
+        os.killpg(process.pid, signal.SIGINT)  # at any moment of its workers' lives
+        time.sleep(0.1)
+    printed = "".join(process.communicate(timeout=60))
+    assert process.returncode == 0, printed
+    assert "3000 examples" in printed

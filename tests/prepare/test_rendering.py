@@ -111,6 +111,10 @@ def test_errors_of_a_source_are_of_one_example(tmp_path):
         "ValueError: two lines",
         "RecursionError: deep",
     ]
-    for error in (OSError(5, "Input/output error"), MemoryError()):
-        with pytest.raises(type(error)):  # not of the example
+    for error, message in (
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (MemoryError(), r"train/001: too little memory to read and decode it: use fewer --workers"),
+        (MemoryError("for 9 pixels"), r"too little memory .*decode it \(for 9 pixels\)"),
+    ):
+        with pytest.raises(type(error), match=message):  # not of the example
             make(tmp_path / type(error).__name__, FakeSource(changes={1: error}))

@@ -1,8 +1,11 @@
 """Retrieval between images and metadata."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.stats import rankdata
 
+from satmip_jax.metadata.fields import select_fields
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.report.retrieval import ranks, recall, retrieval, varying_lines
 
@@ -37,7 +40,18 @@ def test_retrieval_marks_the_true_record(encoded):
 
 def test_fields_that_all_records_share_are_left_out():
     records = [Metadata.parse({"gsd": 10, "cloud_cover": cover}) for cover in (3, 40, None)]
-    texts = varying_lines(records, "all")
+    texts = varying_lines(records, select_fields("all"))
     assert [len(lines) for lines in texts] == [1, 1, 0]
     assert "40" in texts[1][0]
-    assert varying_lines(records, "GSD") == [[], [], []]
+    assert varying_lines(records, select_fields("GSD")) == [[], [], []]
+
+
+def test_fields_that_are_newer_than_the_model_are_left_out(encoded):
+    fields = [f.name for f in encoded.schema.select_fields(encoded.config.metadata.fields)]
+    shown = [example.lines for example in retrieval(encoded).by_image]
+    (newer,) = (name for name in fields if name == "timestamp")
+    older = replace(encoded, schema=replace(encoded.schema, unlisted=frozenset([newer])))
+    lines = [example.lines for example in retrieval(older).by_image]
+    for before, after in zip(shown, lines, strict=True):
+        assert len(after) < len(before)
+        assert set(after) < set(before)
