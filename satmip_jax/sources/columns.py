@@ -55,21 +55,25 @@ Columns = dict[str, tuple[str, ...]]  # our name -> the column, or one per compo
 def find_column(name: str, header: Sequence[str]) -> str | None:
     """Return the column of that name, exactly or without case and outer spaces; None without one.
 
+    Spaces, hyphens and underscores within a name are equal.
+
     Raises:
-        SourceError: Several columns differ from the name in case or spaces only.
+        SourceError: Several columns differ from the name in this way only.
 
     Example:
         >>> from satmip_jax.sources.columns import find_column
         >>> find_column("label", ["File", " Label"])
         ' Label'
+        >>> find_column("class_name", ["File", "Class Name"])
+        'Class Name'
     """
     if name in header:
         return name
     fitting = list(dict.fromkeys(column for column in header if _plain(column) == _plain(name)))
     if len(fitting) > 1:
         raise SourceError(
-            f"the columns {', '.join(map(repr, fitting))} differ in case or spaces only: rename "
-            "all but one"
+            f"the columns {', '.join(map(repr, fitting))} differ in case, spaces and underscores "
+            "only: rename all but one"
         )
     return fitting[0] if fitting else None
 
@@ -182,7 +186,7 @@ def describe_columns(columns: Columns, header: Sequence[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    return nfc(name).strip().casefold()
+    return re.sub(r"[\s_-]+", "_", nfc(name).strip().casefold())
 
 
 def _listed(header: Sequence[str]) -> str:

@@ -71,13 +71,21 @@ def names(file: IO[str], layout: Layout) -> list[str]:
     """Return the keys of all rows, in the order of their appearance.
 
     Raises:
-        ValueError: See `read_rows`; or there are more than `MAX_NAMES`.
+        ValueError: See `read_rows`; there are more than `MAX_NAMES`; or one object holds all rows.
     """
     found: dict[str, None] = {}
+    nested: list[bool] = []  # for each row, whether all its values are lists or objects
     for row in read_rows(file, layout, Counter()):
+        if len(nested) < 2:
+            nested.append(all(isinstance(value, dict | list) for value in row.values()))
         found.update(dict.fromkeys(row))
         if len(found) > MAX_NAMES:
             raise ValueError(f"more than {MAX_NAMES:,} columns")
+    if layout == "lines" and found and nested == [True]:
+        raise ValueError(
+            "one object for the whole table: write one object per row, with pandas by "
+            'to_json(path, orient="records", lines=True)'
+        )
     return list(found)
 
 

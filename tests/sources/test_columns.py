@@ -42,7 +42,7 @@ def test_given_names_in_any_case():
 
 
 def test_names_that_differ_in_case_only():
-    with pytest.raises(SourceError, match="'Label', 'LABEL' differ in case or spaces only"):
+    with pytest.raises(SourceError, match="'Label', 'LABEL' differ in case, spaces and"):
         match_columns("", ["path", "Label", "LABEL"], TABLE)
     assert match_columns("label=LABEL", ["path", "Label", "LABEL"], TABLE)["label"] == ("LABEL",)
 
@@ -87,3 +87,15 @@ def test_x_and_y_in_pixels_are_no_location(tmp_path):
     assert "ignored columns: X, Y" in source.summary
     given = Folder([root], tmp_path / "t.csv", "location=X+Y")
     assert read_all(given)[0]["a.png"].metadata.values["location"] == (11.5, 48.1)
+
+
+def test_spaces_hyphens_and_underscores_are_equal():
+    header = ["Image Path", "Class-Name", "Sun  Azimuth_Angle"]
+    assert match_columns("", header, Path("t.csv")) == {
+        "path": ("Image Path",),
+        "label": ("Class-Name",),
+        "sun_azimuth_angle": ("Sun  Azimuth_Angle",),
+    }
+    assert match_columns("path=image-path", header, Path("t.csv"))["path"] == ("Image Path",)
+    with pytest.raises(SourceError, match="'class name', 'Class_Name' differ in case, spaces"):
+        match_columns("", ["path", "class name", "Class_Name"], Path("t.csv"))

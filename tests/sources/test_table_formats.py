@@ -181,3 +181,18 @@ def test_elements_of_arrays_are_bounded(tmp_path, monkeypatch):
     (tmp_path / "t.json").write_text(json.dumps([{str(i): 1} for i in range(9)]))
     with pytest.raises(SourceError, match="more than 3 columns"):
         Table(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"path": {"0": "a.png"}, "label": {"0": "x"}},  # as pandas writes it by default
+        {"columns": ["path"], "index": [0], "data": [["a.png"]]},
+        {"a.png": {"label": "x"}},
+        {"images": [{"file_name": "a.png"}], "annotations": []},  # COCO
+    ],
+)
+def test_json_of_one_object_says_what_to_write(table, root, tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    with pytest.raises(SourceError, match=r"t\.json: .*one object per row, .*orient=\"records\""):
+        Folder([root], tmp_path / "t.json")
