@@ -4,17 +4,22 @@ import threading
 import weakref
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
 from satmip_jax.data import batch_reader
-from satmip_jax.data.batch_reader import ReadBatch
+from satmip_jax.data.batch_reader import ReadBatch, read_all
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import baselines
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import extract
-from satmip_jax.evaluation.model import load_model
+from satmip_jax.evaluation.model import Model, load_model
+from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import select_fields
+from satmip_jax.training.step import build_program
+from tests.augmentation.test_geometry import pil_crop
 
 BATCH = 8
 READ_AHEAD = 4  # batches, with one thread
@@ -62,6 +67,34 @@ def counter(monkeypatch):
     monkeypatch.setattr(batch_reader.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(baselines, "CHUNK", BATCH)
     return counter
+
+
+def test_features_are_those_of_the_normalized_image_and_its_metadata(tiny_config, val):
+    """Views of half the stored side: resized as by PIL, with pixels of twice the size."""
+    config, schema = tiny_config("satmip", "--config.image.size=16"), val.schema
+    mesh = make_mesh(jax.devices()[:1])
+    program = build_program(config, schema, 64, mesh)
+    model = Model(config, schema, program.towers, program.init().params, mesh)
+    features = extract(model, val)
+
+    batch, rows = read_all(val), range(len(val))
+    pixels = np.stack([pil_crop(image, (0, 0, 32, 32), 16) for image in batch["image"]])
+    views = (pixels - np.array(schema.image_mean)) / np.array(schema.image_std)
+    full = (0.0, 0.0, 32.0, 32.0)
+    records = [val[row]["metadata"].crop_resize(full, (32, 32), 16) for row in rows]
+
+    def encode(kind, inputs):
+        encoder = jax.jit(lambda x: model.towers.apply({"params": model.params}, x, method=kind))
+        return encoder(inputs)
+
+    image = encode("encode_image", np.float32(views))
+    metadata = encode("encode_metadata", tabular.encode(records, schema))
+    np.testing.assert_allclose(features.by_kind["image"], image, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(features.by_kind["metadata"], metadata, rtol=1e-3, atol=1e-4)
+    assert features.labels.tolist() == [val[row]["label"] for row in rows]
+    assert features.indices.tolist() == list(rows)
+    locations = [val[row]["metadata"].values.get("location", (np.nan, np.nan)) for row in rows]
+    np.testing.assert_allclose(features.locations, locations, rtol=1e-6)
 
 
 def test_a_batch_is_never_larger_than_the_split(model, val, counter):

@@ -14,6 +14,7 @@ from satmip_jax.losses.contrastive import info_nce, nt_xent
 from satmip_jax.models import Towers, build_towers, example_batch
 from satmip_jax.objectives import METHODS, build_method
 from tests.conftest import forward_of_views
+from tests.losses.test_contrastive import naive_sigmoid
 
 SIZE, B = 16, 8
 
@@ -66,7 +67,9 @@ def evaluate(method, forward, views, batch):
 
 def test_satmips_is_the_sum_of_both_on_one_shared_view(tiny_shards):
     """Coupled: the SatMIP loss sees the first of SimCLR's two views and nothing else."""
-    config, method, forward, views, batch = setting(tiny_shards.schema, "satmips")
+    config, method, forward, views, batch = setting(
+        tiny_shards.schema, "satmips", "--config.method.metadata_weight=0.25"
+    )
     assert method.views == 2
 
     @jax.jit
@@ -82,7 +85,8 @@ def test_satmips_is_the_sum_of_both_on_one_shared_view(tiny_shards):
         metadata = apply("head", "metadata", forward.metadata(batch["metadata"]))
         image = apply("head", "image", features[0])
         scale = jnp.float32(config.method.logit_scale_init)
-        return {"simclr": simclr, "satmip": info_nce(image, metadata, scale, forward.mesh)[0]}
+        satmip, _ = info_nce(image, metadata, scale, forward.mesh)
+        return {"simclr": simclr, "satmip": 0.25 * satmip}
 
     losses, _ = evaluate(method, forward, views, batch)
     want = by_hand(views, batch)
@@ -99,6 +103,44 @@ def test_uncoupled_satmips_takes_a_third_view(tiny_shards):
     other, _ = evaluate(method, forward, [*views[:2], views[2] + 1.0], batch)
     np.testing.assert_allclose(losses["simclr"], other["simclr"], rtol=1e-6)
     assert abs(float(losses["satmip"] - other["satmip"])) > 1e-4
+
+
+def test_satmip_with_the_sigmoid_loss_is_siglips_formula(tiny_shards):
+    _, method, forward, views, batch = setting(
+        tiny_shards.schema,
+        "satmip",
+        "--config.method.loss=sigmoid",
+        "--config.method.logit_scale_init=10",
+        "--config.method.logit_bias_init=-3",
+    )
+
+    @jax.jit
+    def by_hand(view, batch):
+        variables = {"params": forward.params}
+        image = forward.towers.apply(variables, view, method="encode_image")
+        metadata = forward.metadata(batch["metadata"])
+        image, metadata = (
+            forward.towers.apply(variables, name, features, method="head")
+            for name, features in (("image", image), ("metadata", metadata))
+        )
+        return naive_sigmoid(image, metadata, jnp.float32(10.0), jnp.float32(-3.0))
+
+    losses, metrics = evaluate(method, forward, views, batch)
+    np.testing.assert_allclose(losses["satmip"], by_hand(views[0], batch), rtol=1e-5)
+    assert float(metrics["logit_scale"]) == pytest.approx(10.0)
+    assert float(metrics["logit_bias"]) == -3.0
+
+
+def test_fields_are_dropped_in_training_for_each_example_anew(tiny_shards):
+    _, _, forward, _, batch = setting(
+        tiny_shards.schema, "satmip", "--config.metadata.field_dropout=0.5"
+    )
+    same = {name: jnp.repeat(x[:1], B, axis=0) for name, x in batch["metadata"].items()}
+    same["present"] = jnp.ones_like(same["present"])
+    other = replace(forward, keys=jax.random.split(jax.random.key(2), B))
+    encode = jax.jit(lambda metadata: (forward.metadata(metadata), other.metadata(metadata)))
+    features = np.concatenate(encode(same))
+    assert len(np.unique(features.round(3), axis=0)) > 4
 
 
 @pytest.mark.parametrize("encoder", ["tabular", "text"])
