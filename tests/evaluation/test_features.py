@@ -71,7 +71,8 @@ def counter(monkeypatch):
 
 def test_features_are_those_of_the_normalized_image_and_its_metadata(tiny_config, val):
     """Views of half the stored side: resized as by PIL, with pixels of twice the size."""
-    config, schema = tiny_config("satmip", "--config.image.size=16"), val.schema
+    schema = val.schema
+    config = tiny_config("satmip", "--config.image.size=16", "--config.metadata.fields=all")
     mesh = make_mesh(jax.devices()[:1])
     program = build_program(config, schema, 64, mesh)
     model = Model(config, schema, program.towers, program.init().params, mesh)

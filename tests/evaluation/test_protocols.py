@@ -14,6 +14,7 @@ from satmip_jax.evaluation.protocols import PROTOCOLS, Protocol
 from satmip_jax.evaluation.results import read_scores
 from satmip_jax.report.scores import scores
 from satmip_jax.studies import table
+from tests.evaluation.test_knn import blobs, plain
 from tests.studies.toy import BATCHES, row_of
 
 
@@ -67,3 +68,12 @@ def test_a_study_shows_the_main_protocols(main, monkeypatch):
     console = Console(file=io.StringIO(), width=200, record=True)
     table.print_summary(study, summaries, console)
     assert ("mean" in console.export_text()) == main
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "temperature"), [("knn5", 5, None), ("knn20-weighted", 20, 0.07)]
+)
+def test_the_neighbours_that_vote_are_those_of_the_name(name, k, temperature):
+    (bank, labels), (queries, _) = blobs(300), blobs(90, seed=1)
+    got = PROTOCOLS[name].classify(bank, queries, labels.astype(np.int32), np.zeros(300, bool), 6)
+    np.testing.assert_array_equal(got, plain(bank, labels, queries, k, 6, temperature))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from satmip_jax.metadata import tabular
-from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.metadata.fields import FIELDS, select_fields
 from satmip_jax.metadata.kinds import Timestamp
 from satmip_jax.metadata.record import Metadata
 from tests.metadata.records import F32, RECORDS, SCHEMA
@@ -59,3 +59,15 @@ def test_a_category_outside_the_vocabulary_is_missing():
     assert not arrays["present"][0, index["country_code"]]
     assert arrays["present"][0, index["utm_zone"]]
     assert arrays["categories"][0, tabular.category_index()["country_code"]] == 0
+
+
+def test_fields_that_are_not_selected_are_missing_in_captions_too():
+    caption = np.random.default_rng(0).integers(1, 256, (200, 15, 48), np.uint8)
+    arrays = tabular.encode(RECORDS, SCHEMA) | {"caption": caption}
+    shown = tabular.only(arrays, select_fields("location+gsd"))
+    assert shown.keys() == arrays.keys()
+    for name, column in tabular.field_index().items():
+        selected = name in ("location", "gsd")
+        for key in ("present", "caption"):
+            want = arrays[key][:, column] if selected else np.zeros_like(arrays[key][:, column])
+            np.testing.assert_array_equal(shown[key][:, column], want, err_msg=name)
