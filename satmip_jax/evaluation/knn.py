@@ -170,9 +170,14 @@ def nearest(
         queries,
         numbered,
         k=k,
-        query_chunk=min(query_chunk, m),
-        bank_chunk=min(bank_chunk, n),
+        query_chunk=_even_chunk(m, query_chunk),
+        bank_chunk=_even_chunk(n, bank_chunk),
     )
+
+
+def _even_chunk(rows: int, largest: int) -> int:
+    """Return the size of the fewest chunks that cover the rows, as equal as possible."""
+    return -(-rows // -(-rows // largest))
 
 
 @partial(jax.jit, static_argnames=("k", "query_chunk", "bank_chunk"))
@@ -188,17 +193,18 @@ def _nearest(
 ) -> tuple[Array, Array]:
     n, m = len(bank), len(queries)
     bank_chunks, query_chunks = -(-n // bank_chunk), -(-m // query_chunk)
+    bank, queries = _normalize(bank), _normalize(queries)
 
     def search(chunk: Array) -> tuple[Array, Array]:
         # The last chunk starts early, to have the same size; rows compared twice are dropped.
         first_query = jnp.minimum(chunk * query_chunk, m - query_chunk)
-        rows_of_chunk = _normalize(lax.dynamic_slice_in_dim(queries, first_query, query_chunk))
+        rows_of_chunk = lax.dynamic_slice_in_dim(queries, first_query, query_chunk)
         if groups is not None:
             query_groups = lax.dynamic_slice_in_dim(groups[1], first_query, query_chunk)
 
         def merge(best: tuple[Array, Array], chunk: Array) -> tuple[tuple[Array, Array], None]:
             first = jnp.minimum(chunk * bank_chunk, n - bank_chunk)
-            rows = _normalize(lax.dynamic_slice_in_dim(bank, first, bank_chunk))
+            rows = lax.dynamic_slice_in_dim(bank, first, bank_chunk)
             # (q, d) . (r, d) -> (q, r)
             cosine = jnp.einsum("qd,rd->qr", rows_of_chunk, rows, precision=lax.Precision.HIGHEST)
             index = first + jnp.arange(bank_chunk, dtype=jnp.int32)[None]
@@ -207,11 +213,10 @@ def _nearest(
             if groups is not None:
                 bank_groups = lax.dynamic_slice_in_dim(groups[0], first, bank_chunk)
                 allowed = allowed & (bank_groups[None] != query_groups[:, None])
-            cosine = jnp.where(allowed, cosine, -jnp.inf)
+            cosine, place = lax.top_k(jnp.where(allowed, cosine, -jnp.inf), min(k, bank_chunk))
             # The best so far come first and top_k is stable: ties keep the order of the bank.
             cosine = jnp.concatenate([best[0], cosine], axis=1)
-            index = jnp.broadcast_to(index, (query_chunk, bank_chunk))
-            index = jnp.concatenate([best[1], index], axis=1)
+            index = jnp.concatenate([best[1], first + place], axis=1)
             cosine, place = lax.top_k(cosine, k)
             return (cosine, jnp.take_along_axis(index, place, axis=1)), None
 
