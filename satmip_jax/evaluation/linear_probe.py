@@ -32,13 +32,9 @@ from satmip_jax.evaluation import logistic_solver
 from satmip_jax.evaluation.knn import FeaturesError, check_features, check_labels
 
 STRENGTHS = tuple(float(x) for x in 10 ** np.linspace(-5.5, 0, 12))  # for variance 1
-TOLERANCE = 3e-4
+TOLERANCE = 1e-3
 MAX_ITER = 2000
-# Strengths solved at a time. Under vmap those that need few iterations wait for the others: all
-# twelve of 18,908 x 128 features at once take 91 s of CPU time, four at a time 26 s.
-TOGETHER = 4
 TOO_LARGE = "the features are too large for float32: standardize them"
-MAX_SCORES = 2**26  # scores (strengths, classes, n) held at a time, unless one strength has more
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +86,13 @@ def fit(
     weights: Float[ArrayLike, " n"] | Int[ArrayLike, " n"] | Bool[ArrayLike, " n"] | None = None,
     tolerance: float = TOLERANCE,
     max_iter: int = MAX_ITER,
+    start: tuple[Float32[Array, "classes d"], Float32[Array, " classes"]] | None = None,
 ) -> Fit:
     """Minimize the objective of the linear probe for each strength of the penalty.
 
     Features should be standardized: a penalty on W means the same only for features of the same
-    scale, and float32 loses features of scale 1 beside others of scale 1e6. `TOGETHER` strengths
-    are solved at a time. Memory: a copy of the features, and about five arrays of scores, each of
-    at most `MAX_SCORES` numbers or those of one strength, (classes, n).
+    scale, and float32 loses features of scale 1 beside others of scale 1e6. Strengths are solved
+    one after the other. Memory: three copies of the features, and about five arrays (n, classes).
 
     Args:
         features: computed with in float32; rows may be sharded over devices.
@@ -108,6 +104,7 @@ def fit(
             coordinates, in which |g|^2 / 2 is about what a Newton step still gains. With the
             default the objective is within 2e-4 of its minimum (measured; relative).
         max_iter: largest number of iterations; reaching it is logged.
+        start: coefficients and intercepts of a similar problem, to start from.
 
     Raises:
         FeaturesError: shapes do not match, features are not finite or too large for float32, labels
@@ -138,8 +135,7 @@ def fit(
             f"of {len(row_weights)} rows {int((row_weights > 0).sum())} can be used, of "
             f"{len(classes)} classes: logistic regression needs two classes"
         )
-    order = np.argsort(strengths)[::-1]  # similar strengths need similar numbers of iterations
-    together = min(TOGETHER, len(order), max(1, MAX_SCORES // (num_classes * len(row_weights))))
+    order = np.argsort(strengths)[::-1]  # each starts from the solutions of stronger ones
     solved = logistic_solver.solve(
         features,
         labels,
@@ -147,8 +143,8 @@ def fit(
         np.asarray(strengths, np.float32)[order],
         np.float32(tolerance),
         np.int32(max_iter),
+        start,
         num_classes=num_classes,
-        together=together,
     )
     coefficients, intercepts, *numbers = (x[np.argsort(order)] for x in solved)
     objective, iterations, converged = map(np.asarray, numbers)
@@ -259,7 +255,12 @@ def linear_predict(
         100 * accuracies[best],
     )
     final = fit(
-        bank, targets, num_classes=num_classes, strengths=[strengths[best]], weights=labelled
+        bank,
+        targets,
+        num_classes=num_classes,
+        strengths=[strengths[best]],
+        weights=labelled,
+        start=(probe.coefficients[best], probe.intercepts[best]),
     )
     choice = Choice(tuple(strengths), accuracies, strengths[best], bool(final.converged[0]))
     return predict(final, queries)[0], choice

@@ -2,9 +2,11 @@
 
 Why float32 and few iterations suffice:
 
-* Features are rotated onto their principal axes. This leaves the penalty unchanged and makes the
-  Hessian nearly diagonal. The problem is scaled by that diagonal, which takes a half to a third of
-  the iterations.
+* Strengths are solved from the strongest to the weakest. Each starts where the line through the
+  last two solutions, over the logarithm of the strength, leads.
+* At that start features are rotated onto their principal axes, rows weighted by the curvature of
+  their loss. This leaves the penalty unchanged and makes the Hessian nearly diagonal. The problem
+  is scaled by that diagonal.
 * Scores are linear in the parameters, so a line search needs no product with the features. An
   iteration has two such products, whatever the number of steps tried.
 * The line search uses slopes, not values (as Hager and Zhang 2005 do near a minimum): values there
@@ -39,18 +41,20 @@ class Solution(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The data: rotated and centred features, and a constant feature for the intercept."""
+    """The data."""
 
-    features: Array  # (n, d + 1)
-    variance: Array  # (d + 1,), the last is 1
-    is_class: Array  # bool (classes, n)
+    features: Array  # (n, d)
+    one_hot: Array  # (n, classes)
     weight: Array  # (n,), sums to 1
-    present: Array  # bool (classes, 1), the class has rows
+    present: Array  # bool (classes,), the class has rows
+
+
+_Parameters = tuple[Array, Array]  # coefficients (classes, d) and intercepts (classes,)
 
 
 class _State(NamedTuple):
     theta: Array  # (classes, d + 1), scaled parameters
-    scores: Array  # (classes, n)
+    scores: Array  # (n, classes)
     objective: Array
     gradient: Array  # (classes, d + 1), with respect to theta
     lbfgs: Any
@@ -66,7 +70,7 @@ class _Search(NamedTuple):
     accepted: Array
 
 
-@partial(jax.jit, static_argnames=("num_classes", "together"))
+@partial(jax.jit, static_argnames="num_classes")
 def solve(
     features: Float[Array, "n d"],
     labels: Int32[Array, " n"],
@@ -74,9 +78,9 @@ def solve(
     strengths: Float32[Array, " s"],
     tolerance: Float32[Array, ""],
     max_iter: Int32[Array, ""],
+    start: tuple[Float32[Array, "classes d"], Float32[Array, " classes"]] | None = None,
     *,
     num_classes: int,
-    together: int,
 ) -> Solution:
     """Minimize the objective for every strength; see `linear_probe.fit`, which checks arguments.
 
@@ -84,59 +88,77 @@ def solve(
         features: finite; rows may be sharded.
         labels: ignored where the weight is 0.
         weights: 0 or more, not all 0.
-        strengths: above 0.
+        strengths: above 0, descending.
         tolerance: on the gradient.
-        max_iter: largest number of iterations.
+        max_iter: largest number of iterations per strength.
+        start: coefficients and intercepts to start the first strength from; 0 by default.
         num_classes: labels are 0 to num_classes - 1.
-        together: strengths solved at a time, under vmap.
     """
     with jax.default_matmul_precision("highest"):  # inside optax too; TF32 and bfloat16 stall
         features, weight = features.astype(jnp.float32), weights / jnp.sum(weights)
         mean = jnp.einsum("n,nd->d", weight, features)
-        centred = features - mean[None]
-        covariance = jnp.einsum("n,nd,ne->de", weight, centred, centred)
-        axes = jnp.linalg.eigh(covariance)[1]  # columns
-        ones = jnp.ones((len(features), 1), jnp.float32)
-        rotated = jnp.concatenate([jnp.einsum("nd,de->ne", centred, axes), ones], axis=1)
         classes = jnp.arange(num_classes, dtype=jnp.int32)
-        is_class = (labels[None] == classes[:, None]) & (weight > 0)[None]
-        rows = _Rows(
-            rotated,
-            jnp.einsum("n,nd->d", weight, jnp.square(rotated)),
-            is_class,
-            weight,
-            is_class.any(axis=1, keepdims=True),
-        )
+        is_class = (labels[:, None] == classes[None]) & (weight > 0)[:, None]
+        present = is_class.any(axis=0)
+        rows = _Rows(features - mean[None], is_class.astype(jnp.float32), weight, present)
+        if start is None:
+            start = jnp.zeros((num_classes, features.shape[1])), jnp.zeros(num_classes)
+        usable = present & jnp.isfinite(start[1])
+        coefficients = jnp.where(usable[:, None], start[0], 0)
+        origin = coefficients, jnp.where(usable, start[1], 0) + coefficients @ mean
 
-        def one(strength: Array) -> Solution:
-            solution = _minimize(rows, strength, tolerance, max_iter)
-            # (classes, d) . (e, d) -> (classes, e): back from the principal axes
-            coefficients = jnp.einsum("kd,ed->ke", solution.coefficients, axes)
-            intercepts = solution.intercepts - jnp.einsum("kd,d->k", coefficients, mean)
-            return solution._replace(coefficients=coefficients, intercepts=intercepts)
+        def one(
+            last_two: tuple[_Parameters, _Parameters], strengths: tuple[Array, Array]
+        ) -> tuple[tuple[_Parameters, _Parameters], Solution]:
+            strength, farther = strengths
+            last, before = last_two
+            predicted = tuple(x + farther * (x - y) for x, y in zip(last, before, strict=True))
+            solution = _minimize(rows, predicted, strength, tolerance, max_iter)
+            # a class without rows has the score -infinity
+            intercepts = jnp.where(
+                present, solution.intercepts - solution.coefficients @ mean, -jnp.inf
+            )
+            return (solution[:2], last), solution._replace(intercepts=intercepts)
 
-        return lax.map(one, strengths, batch_size=together)
+        # each step of log(strength), as a multiple of the step before; no line through one point
+        steps = jnp.diff(jnp.log(strengths))
+        farther = jnp.where(steps[:-1] < 0, steps[1:] / steps[:-1], 0)
+        farther = jnp.concatenate([jnp.zeros(min(2, len(strengths))), jnp.clip(farther, 0, 1)])
+        return lax.scan(one, (origin, origin), (strengths, farther))[1]
 
 
-def _minimize(rows: _Rows, strength: Array, tolerance: Array, max_iter: Array) -> Solution:
-    # The diagonal of the Hessian if all classes are equally likely; the intercept has no penalty.
-    penalty = jnp.where(jnp.arange(len(rows.variance)) < len(rows.variance) - 1, strength, 0)
-    present = jnp.sum(rows.present).astype(jnp.float32)
-    scale = 1 / jnp.sqrt(rows.variance / present + penalty)[None]
+def _minimize(
+    rows: _Rows,
+    start: _Parameters,
+    strength: Array,
+    tolerance: Array,
+    max_iter: Array,
+) -> Solution:
+    """Minimize for one strength, from `start`; parameters are those of the centred features."""
+    # A class without rows has the score -infinity, which nothing changes.
+    unseen = jnp.where(rows.present, jnp.float32(0), -jnp.inf)[None]
+    centre, axes, variance = _principal_axes(rows, *start, unseen)
+    # (n, d) . (d, e) -> (n, e), and a constant feature for the intercept
+    rotated = jnp.einsum("nd,de->ne", rows.features - centre[None], axes)
+    rotated = jnp.concatenate([rotated, jnp.ones((len(rotated), 1), jnp.float32)], axis=1)
+    # The diagonal of the Hessian, averaged over the classes; the intercept has no penalty.
+    penalty = jnp.where(jnp.arange(len(variance)) < len(variance) - 1, strength, 0)
+    scale = lax.rsqrt(variance / jnp.sum(rows.present).astype(jnp.float32) + penalty)[None]
     penalty = penalty[None] * jnp.square(scale)  # of theta
-    one_hot = rows.is_class.astype(jnp.float32)
+    theta = jnp.concatenate([start[0] @ axes, (start[1] + start[0] @ centre)[:, None]], axis=1)
+    theta /= scale
     lbfgs = optax.scale_by_lbfgs(memory_size=MEMORY)
 
     def scores_of(theta: Array) -> Array:
-        return jnp.einsum("kd,nd->kn", theta * scale, rows.features)
+        return jnp.einsum("nd,kd->nk", rotated, theta * scale)
 
     def evaluate(theta: Array, scores: Array) -> tuple[Array, Array]:
         """Return the objective and its gradient."""
-        logarithm = jax.nn.logsumexp(scores, axis=0)
-        true = jnp.sum(jnp.where(rows.is_class, scores, 0), axis=0)
+        logarithm = jax.nn.logsumexp(scores, axis=1)
+        true = jnp.sum(jnp.where(rows.one_hot > 0, scores, 0), axis=1)
         loss = jnp.sum(rows.weight * (logarithm - true))
-        residual = rows.weight[None] * (jnp.exp(scores - logarithm[None]) - one_hot)
-        gradient = jnp.einsum("kn,nd->kd", residual, rows.features) * scale + penalty * theta
+        residual = rows.weight[:, None] * (jnp.exp(scores - logarithm[:, None]) - rows.one_hot)
+        gradient = jnp.einsum("nk,nd->kd", residual, rotated) * scale + penalty * theta
         return loss + jnp.sum(penalty * jnp.square(theta)) / 2, gradient
 
     def small(gradient: Array, objective: Array, tolerance: Array) -> Array:
@@ -157,10 +179,10 @@ def _minimize(rows: _Rows, strength: Array, tolerance: Array, max_iter: Array) -
 
         def slope(length: Array) -> tuple[Array, Array]:
             """Return first and second derivative of the objective along the direction."""
-            likely = jax.nn.softmax(state.scores + length * along, axis=0)
-            mean = jnp.sum(likely * along, axis=0)
-            first = jnp.sum((likely - one_hot) * along, axis=0)
-            second = jnp.sum(likely * jnp.square(along - mean[None]), axis=0)
+            likely = jax.nn.softmax(state.scores + length * along, axis=1)
+            mean = jnp.sum(likely * along, axis=1)
+            first = jnp.sum((likely - rows.one_hot) * along, axis=1)
+            second = jnp.sum(likely * jnp.square(along - mean[:, None]), axis=1)
             return (
                 jnp.sum(rows.weight * first) + linear + length * square,
                 jnp.sum(rows.weight * second) + square,
@@ -172,24 +194,43 @@ def _minimize(rows: _Rows, strength: Array, tolerance: Array, max_iter: Array) -
         iteration, stuck = state.iteration + 1, ~(length > 0)  # also if it is NaN
         return _State(theta, scores, objective, gradient, history, iteration, stuck)
 
-    theta = jnp.zeros((len(rows.present), len(rows.variance)), jnp.float32)
-    # A class without rows has the score -infinity, which nothing changes.
-    unseen = jnp.where(rows.present, jnp.float32(0), -jnp.inf)
-    scores = jnp.broadcast_to(unseen, rows.is_class.shape)
-    start = _State(
+    scores = scores_of(theta) + unseen
+    first = _State(
         theta, scores, *evaluate(theta, scores), lbfgs.init(theta), jnp.int32(0), jnp.bool_(False)
     )
-    end = lax.while_loop(unfinished, step, start)
+    end = lax.while_loop(unfinished, step, first)
     # Scores accumulated rounding errors over the iterations: report those of the parameters.
     objective, gradient = evaluate(end.theta, scores_of(end.theta) + unseen)
     parameters = end.theta * scale
+    coefficients = parameters[:, :-1] @ axes.T
     return Solution(
-        parameters[:, :-1],
-        parameters[:, -1] + unseen[:, 0],
+        coefficients,
+        parameters[:, -1] - coefficients @ centre,
         objective,
         end.iteration,
         small(gradient, objective, 2 * tolerance),
     )
+
+
+def _principal_axes(
+    rows: _Rows, coefficients: Array, intercepts: Array, unseen: Array
+) -> tuple[Array, Array, Array]:
+    """Return the coordinates in which the Hessian, summed over the classes, is diagonal.
+
+    Rows count by the curvature of their loss, which is 0 where the answer is certain.
+
+    Returns:
+        The centre (d,), the axes (d, d), as columns, and the diagonal (d + 1,), the last for the
+        intercepts.
+    """
+    likely = jax.nn.softmax(rows.features @ coefficients.T + intercepts[None] + unseen, axis=1)
+    curvature = rows.weight * (jnp.sum(likely * (1 - likely), axis=1) + 1e-6)  # never all 0
+    total = jnp.sum(curvature)
+    centre = jnp.einsum("n,nd->d", curvature / total, rows.features)
+    centred = rows.features - centre[None]
+    covariance = jnp.einsum("nd,ne->de", curvature[:, None] * centred, centred)
+    variance, axes = jnp.linalg.eigh(covariance)
+    return centre, axes, jnp.append(jnp.maximum(variance, 0), total)
 
 
 def _line_search(slope: Callable[[Array], tuple[Array, Array]], first: Array) -> Array:

@@ -148,8 +148,8 @@ def test_unlabelled_rows_and_classes_without_rows():
     assert set(np.unique(predict(probe, features))) == {0, 1, 3}
 
 
-def test_strengths_do_not_see_each_other(monkeypatch):
-    """Alone, or solved together and in any order: the same solutions."""
+def test_strengths_do_not_see_each_other():
+    """Alone, or after others in any order, from 0 or from another start: the same solutions."""
     features, labels = blobs()
     together = fit(features, labels, num_classes=CLASSES, strengths=STRENGTHS)
     for i, strength in enumerate(STRENGTHS):
@@ -158,8 +158,11 @@ def test_strengths_do_not_see_each_other(monkeypatch):
         np.testing.assert_allclose(
             alone.coefficients[0], together.coefficients[i], atol=0.01 / strength**0.25
         )
-    monkeypatch.setattr("satmip_jax.evaluation.linear_probe.TOGETHER", 2)  # two and one
-    again = fit(features, labels, num_classes=CLASSES, strengths=STRENGTHS)
+    again = fit(features, labels, num_classes=CLASSES, strengths=[1e-5, 1e-3, 1e-3, 1e-1])
+    np.testing.assert_allclose(again.objective, together.objective[[1, 2, 2, 0]], rtol=1e-5)
+    other = fit(features, np.where(labels == 2, -1, labels), num_classes=CLASSES, strengths=[1e-4])
+    start = other.coefficients[0], other.intercepts[0]  # -infinity for a class that has rows now
+    again = fit(features, labels, num_classes=CLASSES, strengths=STRENGTHS, start=start)
     np.testing.assert_allclose(again.objective, together.objective, rtol=1e-5)
 
 
@@ -203,10 +206,10 @@ def test_memory_is_of_the_scores_and_not_of_their_gradients():
         for shape, dtype in [((n, d), "f4"), ((n,), "i4"), ((n,), "f4"), ((s,), "f4")]
     ]
     stop = jax.ShapeDtypeStruct((), "f4"), jax.ShapeDtypeStruct((), "i4")
-    lowered = logistic_solver.solve.lower(*arguments, *stop, num_classes=10, together=s)
+    lowered = logistic_solver.solve.lower(*arguments, *stop, num_classes=10)
     assert lowered.as_text().count("HIGHEST") >= lowered.as_text().count("dot_general")
     memory = lowered.compile().memory_analysis().temp_size_in_bytes
-    assert memory < 4 * (4 * n * d + 20 * s * 10 * n)  # (n, classes, s, d) would be 51 MB x 10
+    assert memory < 4 * (4 * n * d + 20 * 10 * n)  # (n, classes, s, d) would be 51 MB x 10
 
 
 def noisy(n: int, seed: int):
