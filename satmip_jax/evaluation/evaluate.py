@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import SCHEMA_FILE
@@ -20,8 +18,6 @@ from satmip_jax.evaluation.model import Model, load_model
 from satmip_jax.evaluation.protocols import BLOCK, EvaluationError, check_protocols, score
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.fields import select_fields
-from satmip_jax.metadata.schema import Schema
-from satmip_jax.models import Towers
 
 BANK = "train"  # default split of the labelled examples
 TRAINING_PROTOCOL = "knn5"  # scored during training
@@ -153,23 +149,17 @@ def evaluate_baseline(
     )
 
 
-def knn_accuracy(
-    config: ConfigDict, towers: Towers, params: Any, schema: Schema, mesh: Mesh
-) -> dict[str, float]:
+def knn_accuracy(model: Model) -> dict[str, float]:
     """Return the kNN accuracy on the validation split, for use during training.
 
     Args:
-        config: of the run; the bank has at most `config.eval.max_bank` examples.
-        towers: encoders and heads.
-        params: their parameters, placed on `mesh`.
-        schema: of the run.
-        mesh: of the run.
+        model: with the run's config; the bank has at most `config.eval.max_bank` examples.
 
     Returns:
         "knn_image" and, where there is a metadata encoder, "knn_metadata" and "knn_both": the
         accuracy of `TRAINING_PROTOCOL`, a fraction.
     """
-    model = Model(config, schema, towers, params, mesh)
+    config = model.config
     bank_data = ShardDataset(config.data.dir, config.data.train_split)
     query_data = ShardDataset(config.data.dir, config.data.val_split)
     bank = extract(model, bank_data, limit=config.eval.max_bank)
@@ -177,7 +167,7 @@ def knn_accuracy(
     rows = score(
         bank,
         queries,
-        kinds=[kind for kind in KINDS if kind == "image" or towers.has_metadata],
+        kinds=[kind for kind in KINDS if kind == "image" or model.towers.has_metadata],
         dataset=query_data,
         model=model.name,
         protocols=[TRAINING_PROTOCOL],

@@ -161,6 +161,7 @@ def make_encoder(
 ) -> Callable[[Any, dict[str, Any]], dict[str, jax.Array]]:
     """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`, replicated.
 
+    It is made once per model: all splits and all evaluations of a run share its compilation.
     "label", "index", "location" and the masks of the batch are returned too, so that every process
     has them from all processes.
 
@@ -168,6 +169,8 @@ def make_encoder(
         model: its parameters, or others of the same shapes and shardings, are the first argument.
         stored_size: side of the stored images, pixels.
     """
+    if stored_size in model.encoders:
+        return model.encoders[stored_size]
     config, schema, towers = model.config, model.schema, model.towers
 
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
@@ -184,7 +187,7 @@ def make_encoder(
             features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
         return features | {name: batch[name] for name in CARRIED}
 
-    return jax.jit(
+    model.encoders[stored_size] = jax.jit(
         encode,
         in_shardings=(
             jax.tree.map(lambda x: x.sharding, model.params),
@@ -192,3 +195,4 @@ def make_encoder(
         ),
         out_shardings=replicated(model.mesh),
     )
+    return model.encoders[stored_size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -22,6 +23,7 @@ from satmip_jax.distributed.preemption import PreemptionHandler
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh
 from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.evaluation.evaluate import knn_accuracy
+from satmip_jax.evaluation.model import Model
 from satmip_jax.runtime import compilation_cache
 from satmip_jax.training.metrics_log import MetricsLog, read_knn_scores
 from satmip_jax.training.monitor import MetricsMonitor
@@ -127,6 +129,9 @@ class Trainer:
             checkpoints.restore(program.abstract) if self.resumed else program.init()
         )
         self.start = int(jax.device_get(self.state.step))
+        self.model = Model(  # one, so that all scores share its compiled encoders
+            self.config, program.schema, program.towers, self.state.params, program.mesh
+        )
         checkpoints.scores |= read_knn_scores(workdir)
 
     def run(self, profile_steps: range = range(0)) -> TrainState:
@@ -217,10 +222,8 @@ class Trainer:
         return bool(every and done and (done % every == 0 or done == self.program.steps))
 
     def _score(self, done: int, metrics_log: MetricsLog) -> None:
-        program = self.program
-        scores = knn_accuracy(
-            self.config, program.towers, self.state.params, program.schema, program.mesh
-        )
+        self.model = replace(self.model, params=self.state.params)
+        scores = knn_accuracy(self.model)
         self.checkpoints.scores[done] = scores["knn_image"]
         metrics_log.write(done, scores)
         listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

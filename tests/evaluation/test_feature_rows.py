@@ -55,7 +55,7 @@ def test_features_are_the_same_on_permuted_devices(model, model_on, tiny_shards)
 @pytest.mark.slow
 def test_scores_are_the_same_on_permuted_devices(model_on):
     models = [model_on(mesh, "satmips") for mesh in (make_mesh(), permuted_mesh())]
-    scores = [knn_accuracy(m.config, m.towers, m.params, m.schema, m.mesh) for m in models]
+    scores = [knn_accuracy(model) for model in models]
     assert scores[0] == scores[1]
 
 

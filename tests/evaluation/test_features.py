@@ -151,3 +151,14 @@ def test_untrained_features_are_others(model, tiny_run, val):
     trained, untrained = extract(model, val), extract(load_model(tiny_run, init="random"), val)
     for kind in ("image", "metadata"):
         assert np.abs(trained.by_kind[kind] - untrained.by_kind[kind]).max() > 1e-4
+
+
+def test_splits_and_scores_of_a_run_share_a_compiled_encoder(model, val, tiny_shards):
+    first = replace(model, encoders={})
+    extract(first, tiny_shards, limit=24)
+    doubled = jax.tree.map(lambda x: jax.device_put(2 * x, x.sharding), model.params)
+    later = extract(replace(first, params=doubled), val)
+    (encoder,) = first.encoders.values()
+    assert encoder._cache_size() == 1
+    expected = extract(replace(model, params=doubled, encoders={}), val)
+    np.testing.assert_array_equal(later.by_kind["image"], expected.by_kind["image"])
