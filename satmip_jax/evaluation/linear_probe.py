@@ -160,11 +160,7 @@ def fit(
         )
     return Fit(
         np.asarray(strengths, np.float32),
-        coefficients,
-        intercepts,
-        objective,
-        iterations,
-        converged,
+        *(coefficients, intercepts, objective, iterations, converged),
     )
 
 
