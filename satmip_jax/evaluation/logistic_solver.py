@@ -112,7 +112,7 @@ def solve(
         ) -> tuple[tuple[_Parameters, _Parameters], Solution]:
             strength, farther = strengths
             last, before = last_two
-            predicted = tuple(x + farther * (x - y) for x, y in zip(last, before, strict=True))
+            predicted: _Parameters = jax.tree.map(lambda x, y: x + farther * (x - y), last, before)
             solution = _minimize(rows, predicted, strength, tolerance, max_iter)
             # a class without rows has the score -infinity
             intercepts = jnp.where(

@@ -1,7 +1,7 @@
 """Plots of studies: points by category, curves over training length, bars relative to a reference.
 
-A panel shows one data set and one protocol. An error bar is one sample standard deviation over the
-seeds; for a single run it is the interval of its score.
+A panel shows one data set and one protocol; the cost of training is shown once. An error bar is one
+sample standard deviation over the seeds; for a single run it is the interval of its score.
 """
 
 from __future__ import annotations
@@ -118,28 +118,39 @@ def lines(study: Study, summaries: Sequence[Summary]) -> Figure:
 
 
 def scaling(study: Study, summaries: Sequence[Summary]) -> Figure:
-    """Draw the image score over the study's axis, with throughput and memory beside it."""
+    """Draw the image scores over the study's axis, and below them throughput and memory once."""
     axis = study.x[0]
     drawn = [s for s in main_scores(study, summaries) if s.cells["features"] == "image"]
-    rows = _unique((s.cells["dataset"], s.cells["protocol"]) for s in drawn)
+    protocols = _unique(s.cells["protocol"] for s in drawn if " " not in s.cells["protocol"])
+    rows = _unique((s.cells["dataset"], _setting(s)) for s in drawn)
     costs = {"images_per_second": "images / s", "compiled_gib": "memory per device, GiB"}
-    figure, axes = _grid(study, drawn, len(rows), 1 + len(costs), 2.6, sharey=False)
+    columns = max(len(protocols), len(costs))
+    figure, axes = _grid(study, drawn, len(rows) + 1, columns, 2.6, sharey=False)
     exchanges = _unique(s.at("exchange") for s in drawn)
-    for panel, row, column in _panels(axes, rows, ["score", *costs]):
-        in_panel = [s for s in drawn if (s.cells["dataset"], s.cells["protocol"]) == row]
-        for s in in_panel:
-            number, position = exchanges.index(s.at("exchange")), s.at(axis.column)
-            if column == "score":
-                _point(panel, s, number, horizontal=False, position=position)
-            elif s.at(column) is not None:
-                marker = MARKERS[number % len(MARKERS)]
-                panel.plot(position, s.at(column), color=_colour(number), marker=marker)
-        _scale(panel, axis, sorted({s.at(axis.column) for s in in_panel}))
-        panel.set_title(costs.get(column, ": ".join(row)))
-        if column == "score":
-            panel.set_ylabel(_value_label(study))
-        else:
-            panel.set_ylim(bottom=0)
+    positions = sorted({s.at(axis.column) for s in drawn})
+    used = set()
+    for panel, (dataset, setting), protocol in _panels(axes, rows, protocols):
+        for s in drawn:
+            if (s.cells["dataset"], s.cells["protocol"]) == (dataset, protocol + setting):
+                number = exchanges.index(s.at("exchange"))
+                _point(panel, s, number, horizontal=False, position=s.at(axis.column))
+        panel.set_title(f"{dataset}: {protocol}{setting}")
+        panel.set_ylabel(_value_label(study))
+        used.add(panel)
+    # the training behind all scores of a variant is the same
+    trained = list({s.cells["variant"]: s for s in drawn}.values())
+    for panel, _, column in _panels(axes[-1:], [None], list(costs)):
+        measured = [s for s in trained if s.at(column) is not None]
+        for s in measured:
+            number = exchanges.index(s.at("exchange"))
+            colour, marker = _colour(number), MARKERS[number % len(MARKERS)]
+            panel.plot(s.at(axis.column), s.at(column), color=colour, marker=marker)
+        panel.set_title(costs[column])
+        panel.set_ylim(0, 1.1 * max((s.at(column) for s in measured), default=1.0))
+        used.add(panel)
+    for panel in axes.flat:
+        panel.set_visible(panel in used)
+        _scale(panel, axis, positions)
     _legend(figure, exchanges, "exchange")
     return figure
 
