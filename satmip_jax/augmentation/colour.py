@@ -14,7 +14,7 @@ from jaxtyping import Array, Float32, Int32, Key
 
 from satmip_jax.augmentation.config import AugmentConfig
 from satmip_jax.augmentation.draws import JITTER, uniform
-from satmip_jax.augmentation.planes import Plane, Planes, map_planes
+from satmip_jax.augmentation.planes import Plane, Planes, map_planes, to_float32
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the operations, in the order of `cfg.jitter`
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # torchvision's rounding of ITU-R 601-2
@@ -63,6 +63,7 @@ def jitter(
     def step(planes: Planes, operation: Array) -> tuple[Planes, None]:
         factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, :, None]
         operation = operation[:, None, None]
+        dtype, planes = planes[0].dtype, to_float32(planes)
         grey_plane = grey(planes)
         mean = jnp.mean(grey_plane, axis=(1, 2), keepdims=True)
         target = jnp.where(operation == SATURATION, grey_plane, 0.0)
@@ -73,7 +74,7 @@ def jitter(
             changed = map_planes(
                 lambda new, old: jnp.where(operation == HUE, new, old), turned, changed
             )
-        return changed, None
+        return map_planes(lambda x: x.astype(dtype), changed), None
 
     # A loop: unrolled, the compiler fuses the steps and recomputes the first many times (ten times
     # slower on a CPU).
@@ -103,6 +104,6 @@ def turn_hue(planes: Planes, turn: Float32[Array, "batch 1 1"]) -> Planes:
 
 
 def grey(planes: Planes) -> Plane:
-    """Return the luma of each pixel."""
-    red, green, blue = planes
+    """Return the luma of each pixel, float32."""
+    red, green, blue = to_float32(planes)
     return GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue

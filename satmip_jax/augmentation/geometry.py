@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float32, Key, UInt8
 
 from satmip_jax.augmentation.config import AugmentConfig
@@ -96,6 +97,7 @@ def cut(
     flip_rows: Bool[Array, " batch"],
     flip_columns: Bool[Array, " batch"],
     size: int,
+    dtype: DTypeLike = jnp.float32,
 ) -> Planes:
     """Crop, resize, turn and flip.
 
@@ -106,6 +108,7 @@ def cut(
         flip_rows: see `draw_orientation`.
         flip_columns: see `draw_orientation`.
         size: side of the views, pixels.
+        dtype: of the planes, float32 or float16.
 
     Returns:
         Planes of shape (batch, size, size).
@@ -118,7 +121,7 @@ def cut(
     columns = resize_weights(x, width, stored, size)
     rows = jnp.where(flip_rows[:, None, None], rows[:, ::-1], rows)
     columns = jnp.where(flip_columns[:, None, None], columns[:, ::-1], columns)
-    red, green, blue = (images[..., c].astype(jnp.float32) for c in range(3))
+    red, green, blue = (images[..., c].astype(dtype) for c in range(3))
     planes = (red, green, blue)
     return map_planes(lambda x: (x / 255).clip(0, 1), multiply_axes(rows, planes, columns))
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Integer, Key, PRNGKeyArray, UInt8
 
 from satmip_jax.augmentation.blur import blur, blur_radius
@@ -31,16 +32,19 @@ def augment(
     key: PRNGKeyArray | Key[Array, " batch"],
     images: UInt8[Array, "batch side side 3"],
     cfg: AugmentConfig,
-) -> tuple[Float32[Array, "batch {cfg.size} {cfg.size} 3"], Float32[Array, "batch 4"]]:
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[Float[Array, "batch {cfg.size} {cfg.size} 3"], Float32[Array, "batch 4"]]:
     """Draw one random view of each image; call it inside `jax.jit` with `cfg` static.
 
     Args:
         key: a PRNG key, from which `keys_of_images` makes one for each image; or those keys.
         images: RGB.
         cfg: the distribution of the views.
+        dtype: to keep the views in between the operations, which compute in float32: float32, or
+            float16 for half the memory traffic.
 
     Returns:
-        views: RGB in [0, 1].
+        views: RGB in [0, 1], of that dtype.
         crop: (y, x, height, width) of the part that was cut, as fractions of the stored square,
             before flips and turns. These change neither location nor scale of the view, except that
             a quarter turn exchanges the view's axes.
@@ -60,13 +64,13 @@ def augment(
     stored = images.shape[1]
     keys = keys_of_images(key, images.shape[0]) if key.ndim == 0 else key
     box = draw_crop(keys, stored, cfg)
-    planes = cut(images, box, *draw_orientation(keys, cfg), cfg.size)
+    planes = cut(images, box, *draw_orientation(keys, cfg), cfg.size, dtype)
     if cfg.jitter_p > 0 and max(cfg.jitter) > 0:
         factors, order = draw_jitter(keys, cfg)
         planes = jitter(planes, factors, order, hue=cfg.jitter[HUE] > 0)
     if cfg.grey_p > 0:
         chosen = uniform(keys, GREY, 1)[:, 0] < cfg.grey_p
-        grey_plane = grey(planes)
+        grey_plane = grey(planes).astype(dtype)
         planes = map_planes(lambda x: jnp.where(chosen[:, None, None], grey_plane, x), planes)
     if cfg.blur_p > 0 and blur_radius(cfg.size) > 0:
         planes = blur(planes, keys, cfg)
@@ -142,7 +146,7 @@ def normalize(
     shape = (1,) * (images.ndim - 1) + (3,)
     centre = jnp.asarray(mean, jnp.float32).reshape(shape)
     scale = jnp.asarray(std, jnp.float32).reshape(shape)
-    return (images - centre) / scale
+    return (images.astype(jnp.float32) - centre) / scale
 
 
 def _check_images(images: Array) -> None:

@@ -11,32 +11,25 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Int32
 
-from satmip_jax.models.layers import XAVIER, XAVIER_QKV, Initializer, dense, recomputed
+from satmip_jax.distributed.target import Target
+from satmip_jax.models.layers import XAVIER, XAVIER_QKV, Dense, Initializer, recomputed
 
 Implementation = Literal["auto", "einsum", "xla", "cudnn"]
 
 
-def _cudnn_supports(dtype: DTypeLike, head_width: int) -> bool:
-    """Return whether cuDNN's flash attention supports this dtype and head width on this GPU."""
-    if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
-        return False
-    if head_width % 8 or head_width > 128 or jax.default_backend() != "gpu":
-        return False
-    device = jax.local_devices(backend="gpu")[0]
-    if "cuda" not in device.client.platform_version:  # AMD
-        return False
-    return float(device.compute_capability) >= 8.0
-
-
 def resolve_attention(
-    implementation: Implementation, dtype: DTypeLike, head_width: int
+    implementation: Implementation,
+    dtype: DTypeLike,
+    head_width: int,
+    target: Target | None = None,
 ) -> Literal["einsum", "xla", "cudnn"]:
-    """Choose the implementation behind "auto" for the default backend.
+    """Choose the implementation behind "auto".
 
     Args:
         implementation: "auto", or a fixed choice, which is returned as it is.
         dtype: of queries, keys and values.
         head_width: width of one head.
+        target: device that the program is compiled for; None for JAX's default device.
 
     Returns:
         For "auto": "cudnn" where it is supported, else "einsum" on a CPU and "xla" elsewhere.
@@ -50,9 +43,11 @@ def resolve_attention(
         )
     if implementation != "auto":
         return implementation
-    if _cudnn_supports(dtype, head_width):
+    target = target or Target.of()
+    fits_cudnn = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head_width % 8 == 0
+    if target.has_cudnn_attention and fits_cudnn and head_width <= 128:
         return "cudnn"
-    return "einsum" if jax.default_backend() == "cpu" else "xla"
+    return "einsum" if target.platform == "cpu" else "xla"
 
 
 def attend(
@@ -93,7 +88,7 @@ def attend(
             query,
             key,
             value,
-            query_seq_lengths=None if lengths is None else _repeat_per_row(query, query.shape[1]),
+            query_seq_lengths=None if lengths is None else repeat_per_row(query, query.shape[1]),
             key_value_seq_lengths=lengths,
             implementation="cudnn",
         )
@@ -110,7 +105,7 @@ def attend(
     return jnp.einsum("bhts,bshd->bthd", weights, value)
 
 
-def _repeat_per_row(x: Float[Array, "batch ..."], number: int) -> Int32[Array, " batch"]:
+def repeat_per_row(x: Float[Array, "batch ..."], number: int) -> Int32[Array, " batch"]:
     """Return `number` for each row of `x`.
 
     cuDNN's call needs this array sharded like `x` and batched by an enclosing `vmap`. A constant,
@@ -178,18 +173,18 @@ class Attention(nn.Module):
                 # JAX rejects an odd number of tokens for cuDNN in training: add one and mask it.
                 # In `attend` this would cost a copy of queries, keys and values.
                 x = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0)))
-                lengths = _repeat_per_row(x, tokens) if lengths is None else lengths
+                lengths = repeat_per_row(x, tokens) if lengths is None else lengths
                 padded += outputs % 2
-        qkv = dense(3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, -1, 3, self.heads, head_width)
+        qkv = Dense(3 * width, kernel_init=self.qkv_init, parts=3, dtype=self.dtype, name="qkv")(x)
+        query, key, value = (part.reshape(batch, -1, self.heads, head_width) for part in qkv)
         y = attend(
-            qkv[:, :padded, 0],
-            qkv[:, :, 1],
-            qkv[:, :, 2],
+            query[:, :padded],
+            key,
+            value,
             lengths=lengths,
             implementation=self.implementation,
             dropout=dropout,
         )
         y = y.reshape(batch, padded, width)
-        y = dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")(y)
+        y = Dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")(y)
         return y[:, :outputs]

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from satmip_jax.models.attention import Attention, Implementation
-from satmip_jax.models.layers import TORCH_LINEAR, LayerNorm, dense, uniform
+from satmip_jax.models.layers import TORCH_LINEAR, Dense, LayerNorm, uniform
 
 RTDL_EPSILON = 1e-5  # PyTorch's default
 
@@ -125,7 +125,7 @@ class ReGLU(nn.Module):
     ) -> Float[Array, "*batch width"]:
         """Apply the layers to the last axis."""
         width = x.shape[-1]
-        gates = dense(
+        gates = Dense(
             2 * self.hidden,
             kernel_init=TORCH_LINEAR,
             bias_init=uniform(width**-0.5),
@@ -134,7 +134,7 @@ class ReGLU(nn.Module):
         )(x)
         a, b = jnp.split(gates, 2, axis=-1)
         y = nn.Dropout(self.dropout, deterministic=not train)(a * nn.relu(b))
-        return dense(
+        return Dense(
             width,
             kernel_init=TORCH_LINEAR,
             bias_init=uniform(self.hidden**-0.5),
@@ -261,10 +261,10 @@ class FTTransformer(nn.Module):
             keep = 1 - self.field_dropout
             present = present & jax.random.bernoulli(self.make_rng("fields"), keep, present.shape)
         tokenizer = FieldTokenizer(self.fields, self.vocabulary_sizes, self.width, name="tokenizer")
-        x = tokenizer(features, categories, present).astype(self.dtype)
+        x = tokenizer(features, categories, present)
         cls = self.param("cls_token", uniform(self.width**-0.5), (self.width,), jnp.float32)
-        cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
-        x = jnp.concatenate([cls, x], axis=1)
+        cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.width))
+        x = jnp.concatenate([cls, x], axis=1).astype(self.dtype)
         for i in range(self.depth):
             x = FTBlock(
                 self.heads,

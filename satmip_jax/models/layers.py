@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 Initializer = Callable[..., Array]
 
@@ -38,9 +38,8 @@ def uniform(bound: float) -> Initializer:
     return init
 
 
-# Recomputes a function from its inputs in the backward pass instead of keeping its intermediates.
-# Without it a step of ViT-S/16 in bfloat16 keeps the float32 values within every GELU and norm.
-# XLA cannot merge the two computations across the loop over blocks, so no barrier is needed.
+# Recomputes a function from its inputs in the backward pass instead of keeping its intermediates:
+# the float32 values within a GELU would take twice the memory of its bfloat16 input.
 recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
@@ -54,29 +53,151 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (0.5 * y * (1 + jax.lax.erf(y * np.float32(0.5**0.5)))).astype(x.dtype)
 
 
-def dense(features: int, **options: Any) -> nn.Dense:
-    """Return an `nn.Dense` that is one product of two matrices, whatever the axes of its input.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def linear(
+    x: Float[Array, "rows inputs"],
+    kernel: Float[Array, "inputs outputs"],
+    bias: Float[Array, " outputs"] | None,
+    parts: int = 1,
+) -> tuple[Float[Array, "rows _"], ...]:
+    """Return `x @ kernel + bias`, cut into `parts` of equal width, in the dtype of `x`.
 
-    For products with more axes XLA transposes the gradient of the kernel and back, with copies on
-    a CPU: a step of a small ViT takes a quarter longer.
+    Gradients of the parameters are summed over the rows in float32 and never rounded to bfloat16:
+    on several devices XLA sums them in float32, too, while it would sum in bfloat16 what it casts
+    afterwards.
 
     Args:
+        x: float32 or bfloat16.
+        kernel: float32; it is cast to the dtype of `x`.
+        bias: float32, or None.
+        parts: number of arrays to return, such as 3 for queries, keys and values. One product per
+            part saves a copy of each; the backward pass is one product for all.
+    """
+    products = tuple(x @ part for part in jnp.split(kernel.astype(x.dtype), parts, axis=1))
+    if bias is None:
+        return products
+    offsets = jnp.split(bias.astype(x.dtype)[None], parts, axis=1)
+    return tuple(map(jnp.add, products, offsets))
+
+
+def _linear_forward(x: Array, kernel: Array, bias: Array | None, parts: int) -> Any:
+    return linear(x, kernel, bias, parts), (x, kernel, bias is not None)
+
+
+def _linear_backward(parts: int, saved: tuple[Array, Array, bool], grads: tuple[Array, ...]) -> Any:
+    x, kernel, has_bias = saved
+    width = kernel.shape[1] // parts
+    # A sum of padded parts is fused into what reads it; a concatenation would be written first.
+    padding = [((0, 0), (i * width, (parts - 1 - i) * width)) for i in range(parts)]
+    grad = functools.reduce(jnp.add, map(jnp.pad, grads, padding))
+    by_rows = (((0,), (0,)), ((), ()))
+    return (
+        grad @ kernel.astype(x.dtype).T,
+        jax.lax.dot_general(x, grad, by_rows, preferred_element_type=jnp.float32),
+        jnp.sum(grad, axis=0, dtype=jnp.float32) if has_bias else None,
+    )
+
+
+linear.defvjp(_linear_forward, _linear_backward)
+
+
+class Dense(nn.Module):
+    """A linear layer over the last axis, see `linear`. Parameters are those of `nn.Dense`.
+
+    Attributes:
         features: width of the output.
-        **options: other attributes of `nn.Dense`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel (inputs, outputs).
+        bias_init: initializer of the bias.
+        parts: number of arrays to return.
+        dtype: of the computation; parameters are float32.
     """
 
-    def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-        # Dense always contracts the last axis of x with the first of the kernel.
-        rows = x.reshape(-1, x.shape[-1]) @ kernel  # (rows, in) . (in, out) -> (rows, out)
-        return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+    features: int
+    use_bias: bool = True
+    kernel_init: Initializer = XAVIER
+    bias_init: Initializer = nn.initializers.zeros
+    parts: int = 1
+    dtype: DTypeLike = jnp.float32
 
-    return nn.Dense(features, dot_general=dot_general, **options)
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch width"]) -> Any:
+        """Return the output, or a tuple of them if there are several `parts`."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        # One product of two matrices: for more axes XLA transposes the gradient of the kernel.
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        outputs = linear(rows, kernel, bias, self.parts)
+        outputs = tuple(y.reshape(*x.shape[:-1], y.shape[-1]) for y in outputs)
+        return outputs if self.parts > 1 else outputs[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def layer_norm(
+    x: Float[Array, "*batch width"],
+    scale: Float32[Array, " width"],
+    bias: Float32[Array, " width"],
+    epsilon: float,
+    dtype: DTypeLike,
+) -> Float[Array, "*batch width"]:
+    """Normalize rows to mean 0 and variance 1, then scale and shift, in float32.
+
+    The backward pass keeps `x` and two numbers per row.
+
+    Args:
+        x: float32 or bfloat16.
+        scale: of each column.
+        bias: of each column.
+        epsilon: added to the variance.
+        dtype: of the output.
+    """
+    return _layer_norm_forward(x, scale, bias, epsilon, dtype)[0]
+
+
+def _layer_norm_forward(
+    x: Array, scale: Array, bias: Array, epsilon: float, dtype: DTypeLike
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    # Both sums in one pass over x. Shifted by a value of the row, they do not cancel however far
+    # the mean is from zero (Chan, Golub, LeVeque 1983).
+    shift = x[..., :1].astype(jnp.float32)
+    shifted = x.astype(jnp.float32) - shift
+    mean = jnp.mean(shifted, axis=-1, keepdims=True)
+    square = jnp.mean(jnp.square(shifted), axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
+    mean = mean + shift
+    y = (x.astype(jnp.float32) - mean) * inverse * _row(scale, x) + _row(bias, x)
+    return y.astype(dtype), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(
+    epsilon: float, dtype: DTypeLike, saved: tuple[Array, Array, Array, Array], grad: Array
+) -> tuple[Array, Array, Array]:
+    def normalized(x: Array, mean: Array, inverse: Array) -> Array:
+        return (x.astype(jnp.float32) - mean) * inverse
+
+    x, mean, inverse, scale = saved
+    y = normalized(x, mean, inverse)
+    by_y = grad.astype(jnp.float32) * _row(scale, x)
+    by_x = by_y - jnp.mean(by_y, axis=-1, keepdims=True)
+    by_x = (by_x - y * jnp.mean(by_y * y, axis=-1, keepdims=True)) * inverse
+    # Without a barrier, XLA writes the float32 product of both sums to memory and reads it twice.
+    x, grad, mean, inverse = jax.lax.optimization_barrier((x, grad, mean, inverse))
+    grad, rows = grad.astype(jnp.float32), tuple(range(x.ndim - 1))
+    by_scale = jnp.sum(grad * normalized(x, mean, inverse), axis=rows)
+    return by_x.astype(x.dtype), by_scale, jnp.sum(grad, axis=rows)
+
+
+def _row(vector: Array, like: Array) -> Array:
+    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class LayerNorm(nn.Module):
     """Layer normalization over the last axis; statistics in float32, output in `dtype`.
-
-    Flax's LayerNorm mixes bfloat16 inputs with float32 statistics, which strict promotion forbids.
 
     Attributes:
         epsilon: added to the variance; timm uses 1e-6, PyTorch's default is 1e-5.
@@ -89,20 +210,9 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Normalize each row of `x`."""
-        ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        scale = self.param("scale", ones, (x.shape[-1],), jnp.float32).reshape(shape)
-        bias = self.param("bias", zeros, (x.shape[-1],), jnp.float32).reshape(shape)
-
-        @recomputed
-        def normalize(x: Array, scale: Array, bias: Array) -> Array:
-            x = x.astype(jnp.float32)
-            centred = x - jnp.mean(x, axis=-1, keepdims=True)
-            variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-            y = centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias
-            return y.astype(self.dtype)
-
-        return normalize(x, scale, bias)
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
 class MLP(nn.Module):
@@ -124,5 +234,5 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Apply the layers to the last axis."""
         width = x.shape[-1]
-        y = dense(self.hidden, kernel_init=self.hidden_init, dtype=self.dtype, name="fc1")(x)
-        return dense(width, kernel_init=self.output_init, dtype=self.dtype, name="fc2")(gelu(y))
+        y = Dense(self.hidden, kernel_init=self.hidden_init, dtype=self.dtype, name="fc1")(x)
+        return Dense(width, kernel_init=self.output_init, dtype=self.dtype, name="fc2")(gelu(y))

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from satmip_jax.models.layers import TORCH_LINEAR, dense
+from satmip_jax.models.layers import TORCH_LINEAR, Dense
 
 
 class BatchNorm(nn.Module):
@@ -82,7 +82,7 @@ class MLPProjector(nn.Module):
         if self.layers < 1:
             raise ValueError(f"a projector needs at least one layer, not {self.layers}")
         for i in range(1, self.layers):
-            x = dense(
+            x = Dense(
                 self.hidden,
                 use_bias=False,
                 kernel_init=TORCH_LINEAR,
@@ -90,7 +90,7 @@ class MLPProjector(nn.Module):
                 name=f"linear{i}",
             )(x)
             x = nn.relu(BatchNorm(dtype=self.dtype, name=f"norm{i}")(x))
-        x = dense(
+        x = Dense(
             self.out, kernel_init=TORCH_LINEAR, dtype=self.dtype, name=f"linear{self.layers}"
         )(x)
         return x.astype(jnp.float32)
@@ -111,5 +111,5 @@ class LinearProjector(nn.Module):
     def __call__(self, x: Float[Array, "batch width"]) -> Float32[Array, "batch {self.out}"]:
         """Project each row of `x`."""
         normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-        y = dense(self.out, use_bias=False, kernel_init=normal, dtype=self.dtype, name="linear")(x)
+        y = Dense(self.out, use_bias=False, kernel_init=normal, dtype=self.dtype, name="linear")(x)
         return y.astype(jnp.float32)

@@ -34,7 +34,6 @@ class TextTransformer(nn.Module):
         length: maximum number of tokens of a sequence.
         vocab_size: number of tokens, padding included; by default 256 bytes and two marks.
         remat: see `layers.Encoder`.
-        unroll: see `layers.Encoder`.
         attention: see `attention.attend`.
         dtype: of the computation; parameters are float32.
     """
@@ -45,7 +44,6 @@ class TextTransformer(nn.Module):
     length: int
     vocab_size: int = 258
     remat: bool = False
-    unroll: int | None = None
     attention: Implementation = "auto"
     dtype: DTypeLike = jnp.float32
 
@@ -93,7 +91,6 @@ class TextTransformer(nn.Module):
             self.heads,
             4 * self.width,
             remat=self.remat,
-            unroll=self.unroll,
             attention=self.attention,
             qkv_init=normal(self.width**-0.5),
             hidden_init=normal((2 * self.width) ** -0.5),

@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Shaped
 from ml_collections import ConfigDict
 
+from satmip_jax.distributed.target import Target
 from satmip_jax.metadata import caption, tabular
 from satmip_jax.metadata.fields import FIELDS, field
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.models.attention import resolve_attention
 from satmip_jax.models.ft_transformer import FTTransformer
 from satmip_jax.models.heads import Head, build_head
 from satmip_jax.models.text_transformer import TextTransformer
@@ -92,7 +94,8 @@ class TextTower(nn.Module):
         return self.transformer(tokens, train=train)
 
 
-def _tabular(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
+def _tabular(config: ConfigDict, schema: Schema, dtype: Any, target: Target) -> nn.Module:
+    del target  # too few tokens for a fused kernel to pay off
     fields = schema.select_fields(config.fields)
     names = tuple(field.name for field in fields)
     transformer = FTTransformer(
@@ -113,7 +116,7 @@ def _tabular(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
     return TabularTower(schema, names, config.frequencies, transformer)
 
 
-def _text(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
+def _text(config: ConfigDict, schema: Schema, dtype: Any, target: Target) -> nn.Module:
     names = tuple(field.name for field in schema.select_fields(config.fields))
     # no longer than the longest caption of the selected fields: padding costs as much as text
     length = min(config.caption_length, caption.max_length(len(names)))
@@ -123,6 +126,7 @@ def _text(config: ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
         heads=config.heads,
         vocab_size=caption.VOCAB_SIZE,
         length=length,
+        attention=resolve_attention("auto", dtype, config.width // config.heads, target),
         dtype=dtype,
     )
     return TextTower(names, length, config.field_dropout, transformer)
@@ -233,13 +237,16 @@ class TowersSpec(Protocol):
         ...
 
 
-def build_towers(config: ConfigDict, schema: Schema, method: TowersSpec) -> Towers:
+def build_towers(
+    config: ConfigDict, schema: Schema, method: TowersSpec, target: Target | None = None
+) -> Towers:
     """Build the towers of a method for a config and a data set.
 
     Args:
         config: selects the encoders and their dtype.
         schema: of the data.
         method: the method of the config, `objectives.build_method(config)`.
+        target: device that the towers are compiled for; None for JAX's default device.
 
     Raises:
         ConfigError: the method cannot be trained on this data.
@@ -253,10 +260,13 @@ def build_towers(config: ConfigDict, schema: Schema, method: TowersSpec) -> Towe
         ['image', 'image_ssl', 'metadata']
     """
     dtype, image, heads = jnp.dtype(config.dtype), config.image, method.heads(schema)
+    target = target or Target.of()
     inputs = {name: head.input for name, head in heads.items()}
     return Towers(
-        image_encoder=vit(image.encoder, pool=image.pool, remat=image.remat, dtype=dtype),
-        metadata_encoder=METADATA_ENCODERS[config.metadata.encoder](config.metadata, schema, dtype)
+        image_encoder=vit(image.encoder, target, pool=image.pool, remat=image.remat, dtype=dtype),
+        metadata_encoder=METADATA_ENCODERS[config.metadata.encoder](
+            config.metadata, schema, dtype, target
+        )
         if "metadata" in inputs.values()
         else None,
         heads={name: build_head(head, dtype) for name, head in heads.items()},

@@ -14,9 +14,10 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from satmip_jax.models.attention import Implementation
+from satmip_jax.distributed.target import Target
+from satmip_jax.models.attention import Implementation, resolve_attention
 from satmip_jax.models.encoder import Encoder
-from satmip_jax.models.layers import TORCH_LINEAR, LayerNorm, dense
+from satmip_jax.models.layers import TORCH_LINEAR, Dense, LayerNorm
 
 # Name: width, depth, heads. The MLPs are four times as wide as the tokens.
 VARIANTS: dict[str, tuple[int, int, int]] = {
@@ -49,7 +50,6 @@ class ViT(nn.Module):
             token; the mean over the patches, then the final norm (timm's
             `class_token=False, global_pool="avg"`, which norms after pooling).
         remat: see `layers.Encoder`.
-        unroll: see `layers.Encoder`.
         attention: see `attention.attend`.
         dtype: of the computation; parameters are float32.
     """
@@ -61,7 +61,6 @@ class ViT(nn.Module):
     patch_size: int
     pool: Literal["cls", "mean"] = "cls"
     remat: bool = False
-    unroll: int | None = None
     attention: Implementation = "auto"
     dtype: DTypeLike = jnp.float32
 
@@ -94,22 +93,22 @@ class ViT(nn.Module):
         if self.pool not in ("cls", "mean"):
             raise ValueError(f'pool must be "cls" or "mean", not {self.pool!r}')
         x = self._patches(images)
-        x = dense(self.width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name="patch_embed")(x)
+        x = Dense(self.width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name="patch_embed")(x)
         if self.pool == "cls":
             cls = self.param("cls", nn.initializers.normal(1e-6), (self.width,), jnp.float32)
-            cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
-            x = jnp.concatenate([cls, x], axis=1)
-        x = x + self._positions(x.shape[1], images.shape).astype(self.dtype)[None]
+            cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.width))
+            x = jnp.concatenate([cls, x.astype(jnp.float32)], axis=1)
+        # In float32, so that the gradients of class token and positions are summed in float32.
+        x = x.astype(jnp.float32) + self._positions(x.shape[1], images.shape)[None]
         x = Encoder(
             self.depth,
             self.heads,
             self.mlp_dim,
             remat=self.remat,
-            unroll=self.unroll,
             attention=self.attention,
             dtype=self.dtype,
             name="encoder",
-        )(x)
+        )(x, outputs=1 if self.pool == "cls" else None)
         pooled = x[:, 0] if self.pool == "cls" else jnp.mean(x.astype(jnp.float32), axis=1)
         return LayerNorm(name="norm")(pooled)
 
@@ -201,11 +200,12 @@ def shape_of(variant: str) -> tuple[int, int, int]:
     return width, depth, heads
 
 
-def vit(name: str, **options: Any) -> ViT:
+def vit(name: str, target: Target | None = None, **options: Any) -> ViT:
     """Build a ViT by name.
 
     Args:
         name: variant and patch size; see `parse_vit`.
+        target: device that it is compiled for; None for JAX's default device.
         **options: other attributes of `ViT`.
 
     Returns:
@@ -221,4 +221,6 @@ def vit(name: str, **options: Any) -> ViT:
     """
     variant, patch_size = parse_vit(name)
     width, depth, heads = shape_of(variant)
-    return ViT(width, depth, heads, 4 * width, patch_size, **options)
+    dtype = options.get("dtype", jnp.float32)
+    chosen = resolve_attention(options.pop("attention", "auto"), dtype, width // heads, target)
+    return ViT(width, depth, heads, 4 * width, patch_size, attention=chosen, **options)

@@ -22,6 +22,7 @@ from satmip_jax.distributed.sharding import (
     replicated,
     shapes_with_shardings,
 )
+from satmip_jax.distributed.target import Target
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, build_towers, init_params
@@ -94,9 +95,10 @@ def make_loss(
         mesh: over which the batch is sharded.
     """
     views = augmentation(config)
+    dtype = Target.of(mesh.devices.flat[0]).view_dtype(config.dtype)
 
     def draw(images: Array, keys: Array, view: int) -> Array:
-        pixels, _ = augment(view_keys(keys, view), images, views)
+        pixels, _ = augment(view_keys(keys, view), images, views, dtype)
         return normalize(pixels, schema.image_mean, schema.image_std)
 
     def loss(params: PyTree, batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
@@ -234,7 +236,8 @@ def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh)
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
     check_batch_size(batch_size, mesh.size, micro_batch)
     method = build_method(config)
-    towers = build_towers(config, schema, method)
+    target = Target.of(mesh.devices.flat[0])
+    towers = build_towers(config, schema, method, target)
     tx, schedule = make_optimizer(config, examples)
     abstract, init = init_state(config, towers, tx, schema, mesh)
     step = make_train_step(config, towers, method, schema, tx, schedule, mesh, abstract)

@@ -14,7 +14,7 @@ import pytest
 from satmip_jax.bench.step import noise
 from satmip_jax.config.loading import load_config
 from satmip_jax.distributed.sharding import make_mesh
-from satmip_jax.models import attention
+from satmip_jax.distributed.target import Target
 from satmip_jax.models.attention import Attention, attend, resolve_attention
 from satmip_jax.models.text_transformer import TextTransformer
 from satmip_jax.planning import memory
@@ -79,7 +79,7 @@ def calls(monkeypatch):
         mlir.register_lowering(primitive, lowering, platform="cpu")
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(fused, "check_compute_capability", lambda _: True)
-    monkeypatch.setattr(attention, "_cudnn_supports", lambda dtype, _: dtype == jnp.bfloat16)
+    monkeypatch.setattr(Target, "of", lambda _=None: Target("gpu", has_cudnn_attention=True))
     return seen
 
 
@@ -192,7 +192,7 @@ def test_a_training_step(calls):
     # Two rows each: 2 views of 16 patches and the class token, and 51 bytes of caption.
     assert GPU or {shape for _, shape in calls} == {(4, 18, 2, 16), (2, 52, 2, 8)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_cudnn_supports", lambda *_: False)
+        patch.setattr(Target, "of", lambda _=None: Target("gpu"))
         program = build_program(config, schema, examples, program.mesh)
         _, plain = program.step(program.init(), batch)
     for name in ("loss", "grad_norm"):
