@@ -7,13 +7,19 @@ each example classified by those of other spatial cells where locations are know
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array, lax
 from jaxtyping import Bool, Float, Float32, Int
 
-from satmip_jax.evaluation.knn import knn_predict
+from satmip_jax.evaluation.knn import vote_by
 from satmip_jax.evaluation.metrics import accuracy
 
 MAX_QUERIES = 10_000  # examples of the bank that are classified
+SIMILARITIES = 2**23  # held at a time, of each modality
 WEIGHTS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # of the metadata; the image has 1
 
 
@@ -106,11 +112,58 @@ def choose_weight(
     k = min(k, int(sizes.sum() - sizes.max(initial=0)))
     if not len(rows) or not k:
         return 1.0
-    scores = []
-    for weight in WEIGHTS:
-        fused = fuse(image, metadata, weight)
-        predicted = knn_predict(
-            fused, labels, fused[rows], k=k, num_classes=num_classes, groups=(groups, groups[rows])
+    numbered = np.unique(groups, return_inverse=True)[1]
+    neighbours = _neighbours(
+        jnp.asarray(image),
+        jnp.asarray(metadata),
+        jnp.asarray(labels >= 0),
+        jnp.asarray(numbered.astype(np.int32)),
+        jnp.asarray(rows.astype(np.int32)),
+        k=k,
+        chunk=max(1, min(SIMILARITIES // len(labels), len(rows))),
+    )
+    scores = [
+        accuracy(
+            labels[rows],
+            vote_by(jnp.ones(index.shape), jnp.asarray(labels)[index], None, num_classes),
         )
-        scores.append(accuracy(labels[rows], predicted))
+        for index in neighbours
+    ]
     return WEIGHTS[int(np.argmax(scores))]
+
+
+@partial(jax.jit, static_argnames=("k", "chunk"))
+def _neighbours(
+    image: Array,
+    metadata: Array,
+    usable: Array,
+    groups: Array,
+    rows: Array,
+    *,
+    k: int,
+    chunk: int,
+) -> list[Array]:
+    """Return, for each of `WEIGHTS`, the k nearest of other groups by cosine of fused features.
+
+    Products of the features are computed once per modality, and combined by every weight.
+    """
+    parts = [x.astype(jnp.float32) / np.float32(np.sqrt(x.shape[1])) for x in (image, metadata)]
+    squares = [jnp.sum(jnp.square(x), axis=1) for x in parts]
+    chunks = -(-len(rows) // chunk)
+    queries = jnp.pad(rows, (0, chunks * chunk - len(rows)))
+
+    def search(chosen: Array) -> list[Array]:
+        # (q, d) . (n, d) -> (q, n)
+        products = [jnp.einsum("qd,nd->qn", x[chosen], x, precision="highest") for x in parts]
+        allowed = usable[None] & (groups[chosen][:, None] != groups[None])
+        found = []
+        for weight in WEIGHTS:
+            square = squares[0] + weight**2 * squares[1]
+            inverse = jnp.where(square > 0, lax.rsqrt(square), 0)[None]
+            # the length of the query does not change the order
+            cosine = (products[0] + weight**2 * products[1]) * inverse
+            found.append(lax.top_k(jnp.where(allowed, cosine, -jnp.inf), k)[1])
+        return found
+
+    found = lax.map(search, queries.reshape(chunks, chunk))
+    return [index.reshape(-1, k)[: len(rows)] for index in found]

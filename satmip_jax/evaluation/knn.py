@@ -85,7 +85,7 @@ def knn_predict(
         return jnp.zeros(0, jnp.int32)
     weighted_by = jnp.float32(temperature) if vote == "weighted" else None
     labels = jnp.asarray(np.asarray(labels), jnp.int32)
-    return _vote(similarity, labels[index], weighted_by, num_classes)
+    return vote_by(similarity, labels[index], weighted_by, num_classes)
 
 
 def knn_classify(
@@ -233,7 +233,8 @@ def _nearest(
 
 
 @partial(jax.jit, static_argnames="num_classes")
-def _vote(similarity: Array, labels: Array, temperature: Array | None, num_classes: int) -> Array:
+def vote_by(similarity: Array, labels: Array, temperature: Array | None, num_classes: int) -> Array:
+    """Return the class that neighbours (m, k) vote for; one vote each without a temperature."""
     if temperature is None:
         weight = jnp.ones_like(similarity)
     else:

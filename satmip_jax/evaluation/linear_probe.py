@@ -33,7 +33,6 @@ from satmip_jax.evaluation.knn import FeaturesError, check_features, check_label
 
 STRENGTHS = tuple(float(x) for x in 10 ** np.linspace(-5.5, 0, 12))  # for variance 1
 TOLERANCE = 1e-3
-CHOICE_TOLERANCE = 3e-3  # while a strength is chosen: accuracies change by 0.1 % at most
 MAX_ITER = 2000
 TOO_LARGE = "the features are too large for float32: standardize them"
 
@@ -239,7 +238,6 @@ def linear_predict(
         num_classes=num_classes,
         strengths=strengths,
         weights=labelled & ~chosen_on,
-        tolerance=CHOICE_TOLERANCE,
     )
     correct = np.asarray(predict(probe, bank)) == labels
     accuracies = correct[:, chosen_on & labelled].mean(axis=1)
