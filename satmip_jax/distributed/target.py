@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 
@@ -18,6 +19,8 @@ class Target:
     Attributes:
         platform: "cpu", "gpu" or "tpu".
         has_cudnn_attention: whether cuDNN's flash attention runs on it.
+        mesh: over which batches are sharded, for kernels that XLA cannot shard; None if that is
+            not known.
 
     Example:
         >>> from satmip_jax.distributed.target import Target
@@ -27,19 +30,20 @@ class Target:
 
     platform: str
     has_cudnn_attention: bool = False
+    mesh: Mesh | None = None
 
     @classmethod
-    def of(cls, device: Any = None) -> Target:
-        """Return the target of a device of JAX, or of a topology that is not here.
+    def of(cls, mesh: Mesh | None = None) -> Target:
+        """Return the target of a mesh, whose devices may be those of a topology that is not here.
 
         Args:
-            device: the device; None for the first of the default backend.
+            mesh: over which batches are sharded; None for JAX's default device.
         """
-        device = device if device is not None else jax.local_devices()[0]
+        device: Any = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
         # "9.0" of NVIDIA, "gfx942" of AMD
         capability = str(getattr(device, "compute_capability", None))
         is_nvidia = device.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability)
-        return cls(device.platform, bool(is_nvidia) and float(capability) >= 8.0)
+        return cls(device.platform, bool(is_nvidia) and float(capability) >= 8.0, mesh)
 
     def view_dtype(self, dtype: DTypeLike) -> jnp.dtype:
         """Return the dtype to keep views in, given that of the encoders.

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.config.training_length import total_steps
 from satmip_jax.distributed.sharding import make_mesh
+from satmip_jax.distributed.target import Target
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, abstract_params, build_towers, init_params
 from satmip_jax.objectives import build_method
@@ -75,7 +76,7 @@ def load_model(workdir: str | Path, *, init: str = "trained") -> Model:
     with Checkpoints(workdir, read_only=True) as checkpoints:
         config, schema = checkpoints.run()
         mesh = evaluation_mesh(config)
-        towers = build_towers(config, schema, build_method(config))
+        towers = build_towers(config, schema, build_method(config), Target.of(mesh))
         abstract = abstract_params(config, towers, schema, mesh)
         if init == "random":
             shardings = jax.tree.map(lambda x: x.sharding, abstract)

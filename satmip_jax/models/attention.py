@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, Int, Int32
 
 from satmip_jax.distributed.target import Target
 from satmip_jax.models.layers import XAVIER, XAVIER_QKV, Dense, Initializer, recomputed
+from satmip_jax.models.tpu_attention import MAX_TOKENS, attend_projection
 
-Implementation = Literal["auto", "einsum", "xla", "cudnn"]
+Implementation = Literal["auto", "einsum", "xla", "cudnn", "pallas"]
 
 
 def resolve_attention(
@@ -22,7 +23,7 @@ def resolve_attention(
     dtype: DTypeLike,
     head_width: int,
     target: Target | None = None,
-) -> Literal["einsum", "xla", "cudnn"]:
+) -> Literal["einsum", "xla", "cudnn", "pallas"]:
     """Choose the implementation behind "auto".
 
     Args:
@@ -32,14 +33,16 @@ def resolve_attention(
         target: device that the program is compiled for; None for JAX's default device.
 
     Returns:
-        For "auto": "cudnn" where it is supported, else "einsum" on a CPU and "xla" elsewhere.
+        For "auto": "cudnn" where it is supported, "pallas" on a TPU whose mesh is known, "einsum"
+        on a CPU and "xla" elsewhere.
 
     Raises:
-        ValueError: `implementation` is none of "auto", "einsum", "xla", "cudnn".
+        ValueError: `implementation` is none of `Implementation`.
     """
-    if implementation not in ("auto", "einsum", "xla", "cudnn"):
+    if implementation not in get_args(Implementation):
         raise ValueError(
-            f'attention must be "auto", "einsum", "xla" or "cudnn", not {implementation!r}'
+            f"attention must be one of {', '.join(get_args(Implementation))}, not "
+            f"{implementation!r}"
         )
     if implementation != "auto":
         return implementation
@@ -47,6 +50,8 @@ def resolve_attention(
     fits_cudnn = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16) and head_width % 8 == 0
     if target.has_cudnn_attention and fits_cudnn and head_width <= 128:
         return "cudnn"
+    if target.platform == "tpu" and target.mesh is not None:
+        return "pallas"
     return "einsum" if target.platform == "cpu" else "xla"
 
 
@@ -69,8 +74,8 @@ def attend(
             them. A row of length 0 attends to its first key, because no key at all would be 0/0.
         implementation: "cudnn" and "xla" are those of `jax.nn.dot_product_attention`; "einsum" is
             the same mathematics with the heads moved to the batch first, which XLA runs faster on
-            CPU; "auto" chooses. JAX rejects "cudnn" with an odd number of queries or keys if a
-            gradient is taken.
+            CPU; "pallas" is "xla" here, see `Attention`; "auto" chooses. JAX rejects "cudnn" with
+            an odd number of queries or keys if a gradient is taken.
         dropout: applied to the attention weights (batch, heads, queries, keys). It forces
             "einsum", the only implementation that exposes them.
 
@@ -80,7 +85,7 @@ def attend(
     chosen = resolve_attention(implementation, query.dtype, query.shape[-1])
     if lengths is not None:
         lengths = jnp.maximum(lengths.astype(jnp.int32), jnp.int32(1))
-    if dropout is None and chosen == "xla":
+    if dropout is None and chosen in ("xla", "pallas"):
         run = recomputed(functools.partial(jax.nn.dot_product_attention, implementation="xla"))
         return run(query, key, value, key_value_seq_lengths=lengths)
     if dropout is None and chosen == "cudnn":  # keeps no attention weights for the gradient
@@ -122,7 +127,9 @@ class Attention(nn.Module):
     Attributes:
         heads: number of heads.
         dropout: rate for the attention weights, in training only; rng "dropout".
-        implementation: see `attend`.
+        implementation: see `attend`. "pallas" is a TPU's kernel, for all queries of sequences
+            without padding.
+        target: device that it is compiled for; None for JAX's default device.
         qkv_init: initializer of the projection to queries, keys and values.
         output_init: initializer of the output projection.
         dtype: of the computation; parameters are float32.
@@ -131,6 +138,7 @@ class Attention(nn.Module):
     heads: int
     dropout: float = 0.0
     implementation: Implementation = "auto"
+    target: Target | None = None
     qkv_init: Initializer = XAVIER_QKV
     output_init: Initializer = XAVIER
     dtype: DTypeLike = jnp.float32
@@ -167,24 +175,31 @@ class Attention(nn.Module):
             dropout = nn.Dropout(self.dropout, deterministic=False)
         outputs = tokens if queries is None else queries
         padded = outputs
-        if dropout is None:
-            chosen = resolve_attention(self.implementation, self.dtype, head_width)
-            if chosen == "cudnn" and (tokens % 2 or outputs % 2):
-                # JAX rejects an odd number of tokens for cuDNN in training: add one and mask it.
-                # In `attend` this would cost a copy of queries, keys and values.
-                x = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0)))
-                lengths = repeat_per_row(x, tokens) if lengths is None else lengths
-                padded += outputs % 2
-        qkv = Dense(3 * width, kernel_init=self.qkv_init, parts=3, dtype=self.dtype, name="qkv")(x)
-        query, key, value = (part.reshape(batch, -1, self.heads, head_width) for part in qkv)
+        target = self.target or Target.of()
+        chosen = resolve_attention(self.implementation, self.dtype, head_width, target)
+        project = functools.partial(
+            Dense, 3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv"
+        )
+        output = Dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")
+        is_plain = dropout is None and lengths is None and outputs == tokens <= MAX_TOKENS
+        if chosen == "pallas" and is_plain:
+            interpret = target.platform != "tpu"
+            y = attend_projection(project()(x), self.heads, target.mesh, interpret=interpret)
+            return output(y)
+        if dropout is None and chosen == "cudnn" and (tokens % 2 or outputs % 2):
+            # JAX rejects an odd number of tokens for cuDNN in training: add one and mask it.
+            # In `attend` this would cost a copy of queries, keys and values.
+            x = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0)))
+            lengths = repeat_per_row(x, tokens) if lengths is None else lengths
+            padded += outputs % 2
+        parts = project(parts=3)(x)
+        query, key, value = (part.reshape(batch, -1, self.heads, head_width) for part in parts)
         y = attend(
             query[:, :padded],
             key,
             value,
             lengths=lengths,
-            implementation=self.implementation,
+            implementation=chosen,
             dropout=dropout,
         )
-        y = y.reshape(batch, padded, width)
-        y = Dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")(y)
-        return y[:, :outputs]
+        return output(y.reshape(batch, padded, width))[:, :outputs]

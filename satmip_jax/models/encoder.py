@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from satmip_jax.distributed.target import Target
 from satmip_jax.models.attention import (
     Attention,
     Implementation,
@@ -26,6 +27,7 @@ class Block(nn.Module):
     heads: int
     mlp_dim: int
     attention: Implementation = "auto"
+    target: Target | None = None
     epsilon: float = 1e-6
     qkv_init: Initializer = XAVIER_QKV
     hidden_init: Initializer = XAVIER
@@ -52,6 +54,7 @@ class Block(nn.Module):
         y = Attention(
             self.heads,
             implementation=self.attention,
+            target=self.target,
             qkv_init=self.qkv_init,
             output_init=self.output_init,
             dtype=self.dtype,
@@ -75,7 +78,8 @@ class Encoder(nn.Module):
         remat: keep only the input of each block for the backward pass and recompute the rest:
             the memory of one block instead of `depth`, for about a third more time. The blocks are
             then a compiled loop; without it, a loop would copy all that blocks keep.
-        attention: see `attend`.
+        attention: see `attention.attend`.
+        target: device that it is compiled for; None for JAX's default device.
         epsilon: of the layer norms.
         qkv_init: initializer of the projections to queries, keys and values.
         hidden_init: initializer of the first layer of the MLPs.
@@ -88,6 +92,7 @@ class Encoder(nn.Module):
     mlp_dim: int
     remat: bool = False
     attention: Implementation = "auto"
+    target: Target | None = None
     epsilon: float = 1e-6
     qkv_init: Initializer = XAVIER_QKV
     hidden_init: Initializer = XAVIER
@@ -121,7 +126,7 @@ class Encoder(nn.Module):
         outputs = outputs or tokens
         if width % self.heads:
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}")
-        chosen = resolve_attention(self.attention, self.dtype, width // self.heads)
+        chosen = resolve_attention(self.attention, self.dtype, width // self.heads, self.target)
         if chosen == "cudnn" and tokens % 2:  # JAX rejects an odd number of tokens in training
             x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
             lengths = repeat_per_row(x, tokens) if lengths is None else lengths
@@ -130,6 +135,7 @@ class Encoder(nn.Module):
             self.heads,
             self.mlp_dim,
             chosen,
+            self.target,
             self.epsilon,
             self.qkv_init,
             self.hidden_init,

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float32, Int32
 
+from satmip_jax.distributed.target import Target
 from satmip_jax.models.attention import Implementation
 from satmip_jax.models.encoder import Encoder
 from satmip_jax.models.layers import LayerNorm
@@ -35,6 +36,7 @@ class TextTransformer(nn.Module):
         vocab_size: number of tokens, padding included; by default 256 bytes and two marks.
         remat: see `layers.Encoder`.
         attention: see `attention.attend`.
+        target: device that it is compiled for; None for JAX's default device.
         dtype: of the computation; parameters are float32.
     """
 
@@ -45,6 +47,7 @@ class TextTransformer(nn.Module):
     vocab_size: int = 258
     remat: bool = False
     attention: Implementation = "auto"
+    target: Target | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -92,6 +95,7 @@ class TextTransformer(nn.Module):
             4 * self.width,
             remat=self.remat,
             attention=self.attention,
+            target=self.target,
             qkv_init=normal(self.width**-0.5),
             hidden_init=normal((2 * self.width) ** -0.5),
             output_init=normal(self.width**-0.5 * (2 * self.depth) ** -0.5),

@@ -18,7 +18,6 @@ from satmip_jax.metadata import caption, tabular
 from satmip_jax.metadata.fields import FIELDS, field
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.models.attention import resolve_attention
 from satmip_jax.models.ft_transformer import FTTransformer
 from satmip_jax.models.heads import Head, build_head
 from satmip_jax.models.text_transformer import TextTransformer
@@ -94,7 +93,7 @@ class TextTower(nn.Module):
         return self.transformer(tokens, train=train)
 
 
-def _tabular(config: ConfigDict, schema: Schema, dtype: Any, target: Target) -> nn.Module:
+def _tabular(config: ConfigDict, schema: Schema, dtype: Any, target: Target | None) -> nn.Module:
     del target  # too few tokens for a fused kernel to pay off
     fields = schema.select_fields(config.fields)
     names = tuple(field.name for field in fields)
@@ -116,7 +115,7 @@ def _tabular(config: ConfigDict, schema: Schema, dtype: Any, target: Target) -> 
     return TabularTower(schema, names, config.frequencies, transformer)
 
 
-def _text(config: ConfigDict, schema: Schema, dtype: Any, target: Target) -> nn.Module:
+def _text(config: ConfigDict, schema: Schema, dtype: Any, target: Target | None) -> nn.Module:
     names = tuple(field.name for field in schema.select_fields(config.fields))
     # no longer than the longest caption of the selected fields: padding costs as much as text
     length = min(config.caption_length, caption.max_length(len(names)))
@@ -126,7 +125,7 @@ def _text(config: ConfigDict, schema: Schema, dtype: Any, target: Target) -> nn.
         heads=config.heads,
         vocab_size=caption.VOCAB_SIZE,
         length=length,
-        attention=resolve_attention("auto", dtype, config.width // config.heads, target),
+        target=target,
         dtype=dtype,
     )
     return TextTower(names, length, config.field_dropout, transformer)
@@ -260,10 +259,11 @@ def build_towers(
         ['image', 'image_ssl', 'metadata']
     """
     dtype, image, heads = jnp.dtype(config.dtype), config.image, method.heads(schema)
-    target = target or Target.of()
     inputs = {name: head.input for name, head in heads.items()}
     return Towers(
-        image_encoder=vit(image.encoder, target, pool=image.pool, remat=image.remat, dtype=dtype),
+        image_encoder=vit(
+            image.encoder, pool=image.pool, remat=image.remat, target=target, dtype=dtype
+        ),
         metadata_encoder=METADATA_ENCODERS[config.metadata.encoder](
             config.metadata, schema, dtype, target
         )

@@ -15,9 +15,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from satmip_jax.distributed.target import Target
-from satmip_jax.models.attention import Implementation, resolve_attention
+from satmip_jax.models.attention import Implementation
 from satmip_jax.models.encoder import Encoder
-from satmip_jax.models.layers import TORCH_LINEAR, Dense, LayerNorm
+from satmip_jax.models.layers import LayerNorm
+from satmip_jax.models.patches import PatchEmbedding
 
 # Name: width, depth, heads. The MLPs are four times as wide as the tokens.
 VARIANTS: dict[str, tuple[int, int, int]] = {
@@ -51,6 +52,7 @@ class ViT(nn.Module):
             `class_token=False, global_pool="avg"`, which norms after pooling).
         remat: see `layers.Encoder`.
         attention: see `attention.attend`.
+        target: device that it is compiled for; None for JAX's default device.
         dtype: of the computation; parameters are float32.
     """
 
@@ -62,6 +64,7 @@ class ViT(nn.Module):
     pool: Literal["cls", "mean"] = "cls"
     remat: bool = False
     attention: Implementation = "auto"
+    target: Target | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -92,8 +95,11 @@ class ViT(nn.Module):
         del train
         if self.pool not in ("cls", "mean"):
             raise ValueError(f'pool must be "cls" or "mean", not {self.pool!r}')
-        x = self._patches(images)
-        x = Dense(self.width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name="patch_embed")(x)
+        self._check(images)
+        target = self.target or Target.of()
+        x = PatchEmbedding(
+            self.width, self.patch_size, target.platform == "tpu", self.dtype, name="patch_embed"
+        )(images)
         if self.pool == "cls":
             cls = self.param("cls", nn.initializers.normal(1e-6), (self.width,), jnp.float32)
             cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.width))
@@ -106,28 +112,24 @@ class ViT(nn.Module):
             self.mlp_dim,
             remat=self.remat,
             attention=self.attention,
+            target=self.target,
             dtype=self.dtype,
             name="encoder",
         )(x, outputs=1 if self.pool == "cls" else None)
         pooled = x[:, 0] if self.pool == "cls" else jnp.mean(x.astype(jnp.float32), axis=1)
         return LayerNorm(name="norm")(pooled)
 
-    def _patches(
-        self, images: Float[Array, "batch height width 3"]
-    ) -> Float[Array, "batch patches pixels"]:
-        """Cut images into patches, row by row; pixels within a patch are (y, x, channel)."""
+    def _check(self, images: Array) -> None:
+        """Raise a ValueError for images that do not divide into patches."""
         if images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(f"images must be (batch, height, width, 3), not {images.shape}")
-        batch, height, width, channels = images.shape
+        _, height, width, _ = images.shape
         p = self.patch_size
         if height % p or width % p or not height or not width:
             raise ValueError(
                 f"images of {height}x{width} pixels do not divide into patches of {p}x{p}: "
                 f"choose an image size that is a multiple of {p}, or another patch size"
             )
-        x = images.astype(self.dtype).reshape(batch, height // p, p, width // p, p, channels)
-        # (b, y, p, x, p, 3) -> (b, y, x, p, p, 3) -> (b, y * x, p * p * 3)
-        return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, p * p * channels)
 
     def _positions(
         self, tokens: int, image_shape: tuple[int, ...]
@@ -200,12 +202,11 @@ def shape_of(variant: str) -> tuple[int, int, int]:
     return width, depth, heads
 
 
-def vit(name: str, target: Target | None = None, **options: Any) -> ViT:
+def vit(name: str, **options: Any) -> ViT:
     """Build a ViT by name.
 
     Args:
         name: variant and patch size; see `parse_vit`.
-        target: device that it is compiled for; None for JAX's default device.
         **options: other attributes of `ViT`.
 
     Returns:
@@ -221,6 +222,4 @@ def vit(name: str, target: Target | None = None, **options: Any) -> ViT:
     """
     variant, patch_size = parse_vit(name)
     width, depth, heads = shape_of(variant)
-    dtype = options.get("dtype", jnp.float32)
-    chosen = resolve_attention(options.pop("attention", "auto"), dtype, width // heads, target)
-    return ViT(width, depth, heads, 4 * width, patch_size, attention=chosen, **options)
+    return ViT(width, depth, heads, 4 * width, patch_size, **options)

@@ -95,7 +95,7 @@ def make_loss(
         mesh: over which the batch is sharded.
     """
     views = augmentation(config)
-    dtype = Target.of(mesh.devices.flat[0]).view_dtype(config.dtype)
+    dtype = Target.of(mesh).view_dtype(config.dtype)
 
     def draw(images: Array, keys: Array, view: int) -> Array:
         pixels, _ = augment(view_keys(keys, view), images, views, dtype)
@@ -236,8 +236,7 @@ def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh)
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
     check_batch_size(batch_size, mesh.size, micro_batch)
     method = build_method(config)
-    target = Target.of(mesh.devices.flat[0])
-    towers = build_towers(config, schema, method, target)
+    towers = build_towers(config, schema, method, Target.of(mesh))
     tx, schedule = make_optimizer(config, examples)
     abstract, init = init_state(config, towers, tx, schema, mesh)
     step = make_train_step(config, towers, method, schema, tx, schedule, mesh, abstract)

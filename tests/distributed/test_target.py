@@ -1,8 +1,10 @@
 """Devices that a program is compiled for."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from satmip_jax.distributed.target import Target
@@ -23,7 +25,9 @@ def test_the_target_of_a_device(platform, capability, expected):
     device = SimpleNamespace(platform=platform)
     if capability:
         device.compute_capability = capability
-    assert Target.of(device) == expected
+    mesh = SimpleNamespace(devices=np.array([device]))
+    assert replace(Target.of(mesh), mesh=None) == expected
+    assert Target.of(mesh).mesh is mesh
 
 
 def test_views_are_halved_only_where_the_encoder_rounds_them_anyway():
