@@ -5,8 +5,8 @@ negatives. InfoNCE and NT-Xent need their log-sum-exp, the sigmoid loss the sum 
 Each reduction is written twice, with the same result:
 
 * `reduce`: from the matrix of all scores, for the exchange `gather`.
-* `init`, `update`, `finalize`: from one tile of scores after another, with a running state per row,
-  for the exchange `ring`. `derivative` is the backward pass of this form.
+* `init`, `update`, `merge`, `finalize`: from one tile of scores after another, with a running state
+  per row, for the exchange `ring`. `derivative` is the backward pass of this form.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ class Reduction(Protocol):
         """
         ...
 
+    def merge(self, first: State, second: State) -> State:
+        """Return the state of the tiles of two states."""
+        ...
+
     def finalize(self, state: State) -> Results:
         """Return the results that `reduce` would give for all tiles together."""
         ...
@@ -101,6 +105,12 @@ class LogSumExp:
         terms = jnp.exp(s - jnp.expand_dims(new, axis))
         return new, total * jnp.exp(largest - new) + jnp.sum(terms, axis=axis)
 
+    def merge(self, first: State, second: State) -> State:
+        """Return the state of the tiles of two states."""
+        largest = jnp.maximum(first[0], second[0])
+        one, other = (total * jnp.exp(old - largest) for old, total in (first, second))
+        return largest, one + other
+
     def finalize(self, state: State) -> Results:
         """Return (log-sum-exp, largest score)."""
         largest, total = state
@@ -133,6 +143,10 @@ class SoftPlus:
     def update(self, state: State, s: Float32[Array, "i j"], axis: int) -> State:
         """Add one tile of scores to the state; see `Reduction.update`."""
         return (state[0] + jnp.sum(jax.nn.softplus(s), axis=axis),)
+
+    def merge(self, first: State, second: State) -> State:
+        """Return the sum of the tiles of two states."""
+        return (first[0] + second[0],)
 
     def finalize(self, state: State) -> Results:
         """Return the sum."""

@@ -1,9 +1,9 @@
 """Reductions over all pairs of a global batch with no more than one tile of scores in memory.
 
 Every device keeps its rows while the columns travel round the ring of devices. On each hop the
-scores are computed tile by tile. The state of each column's reduction travels with the column and
-is back on its device after a full turn. The backward pass makes a second turn and scores each tile
-again.
+scores are computed tile by tile. The state of each column's reduction follows one hop behind the
+column: what a device adds is merged after its tiles, so that columns and states are under way while
+tiles are scored. The backward pass makes a second turn and scores each tile again.
 
 Memory is that of the embeddings and a few tiles of `TILE` x `TILE` numbers, on one device as on
 many. Time, in matrix products of all pairs: one forward and three backward, where the naive formula
@@ -67,7 +67,16 @@ def _pairs_forward(
     def update(s: Array, _: Side, __: Side, rows: PyTree, columns: PyTree) -> PyTree:
         return reduction.update(rows, s, 1), reduction.update(columns, s, 0)
 
-    rows, columns = _ring(update, (x,), (y,), reduction.init(x), reduction.init(y), period, tile)
+    rows, columns = _ring(
+        update,
+        jax.vmap(reduction.merge),
+        (x,),
+        (y,),
+        reduction.init(x),
+        reduction.init(y),
+        period,
+        tile,
+    )
     results = reduction.finalize(rows), reduction.finalize(columns)
     return results, (x, y, results)
 
@@ -83,7 +92,7 @@ def _pairs_backward(
         ds = _score_gradient(reduction, s, row, column)  # (i, j)
         return dx + _dot(ds, column[0]), dy + _dot(ds.T, row[0])
 
-    return _ring(update, (x, *row_side), (y, *column_side), 0 * x, 0 * y, period, tile)
+    return _ring(update, jnp.add, (x, *row_side), (y, *column_side), 0 * x, 0 * y, period, tile)
 
 
 ring_pairs.defvjp(_pairs_forward, _pairs_backward)
@@ -111,7 +120,7 @@ def _self_forward(x: Array, reduction: Reduction, period: int, tile: int) -> tup
     def update(s: Array, _: Side, __: Side, rows: PyTree, empty: PyTree) -> PyTree:
         return reduction.update(rows, s, 1), empty
 
-    rows, _ = _ring(update, (x,), (x,), reduction.init(x), (), period, tile)
+    rows, _ = _ring(update, _no_state, (x,), (x,), reduction.init(x), (), period, tile)
     results = reduction.finalize(rows)
     return results, (x, results)
 
@@ -125,14 +134,20 @@ def _self_backward(
     def update(s: Array, row: Side, column: Side, dx: Array, empty: PyTree) -> PyTree:
         return dx + _dot(_score_gradient(reduction, s, row, column), column[0]), empty
 
-    return (_ring(update, (x, *side), (x, *side), 0 * x, (), period, tile)[0],)
+    return (_ring(update, _no_state, (x, *side), (x, *side), 0 * x, (), period, tile)[0],)
 
 
 ring_self.defvjp(_self_forward, _self_backward)
 
 
+def _no_state(*_: PyTree) -> tuple[()]:
+    """Merge the states of columns without any."""
+    return ()
+
+
 def _ring(
     update: Tile,
+    merge: Callable[[PyTree, PyTree], PyTree],
     rows: Side,
     columns: Side,
     row_state: PyTree,
@@ -140,25 +155,31 @@ def _ring(
     period: int,
     tile: int,
 ) -> tuple[PyTree, PyTree]:
-    """Send all columns past all rows; return the states of this device's rows and columns."""
+    """Send all columns past all rows; return the states of this device's rows and columns.
+
+    Both states are given as they are before the first tile. `merge` joins two states of columns.
+    """
     n, devices = rows[0].shape[0], lax.axis_size(BATCH)
     to_next = [(i, (i + 1) % devices) for i in range(devices)]
-    rows, columns, row_state, column_state = jax.tree.map(
+    rows, columns, row_state, no_tiles = jax.tree.map(
         partial(_to_tiles, tile=min(tile, n)), (rows, columns, row_state, column_state)
     )
 
-    def visit(carry: PyTree, hop: Array) -> tuple[PyTree, None]:
-        columns, row_state, column_state = carry
-        row_state, column_state = _score_tiles(
-            update, rows, columns, row_state, column_state, hop == 0, n, period
-        )
-        if devices > 1:
-            columns, column_state = lax.ppermute((columns, column_state), BATCH, to_next)
-        return (columns, row_state, column_state), None
+    def send(x: PyTree) -> PyTree:
+        return lax.ppermute(x, BATCH, to_next) if devices > 1 else x
 
-    carry, _ = lax.scan(visit, (columns, row_state, column_state), jnp.arange(devices))
+    def visit(carry: PyTree, hop: Array) -> tuple[PyTree, None]:
+        columns, row_state, last = carry  # `last` belongs to the columns of the hop before
+        following, arriving = send(columns), send(last)  # under way while the tiles are scored
+        row_state, added = _score_tiles(
+            update, rows, columns, row_state, no_tiles, hop == 0, n, period
+        )
+        return (following, row_state, merge(arriving, added)), None
+
+    start = columns, row_state, no_tiles
+    (_, row_state, last), _ = lax.scan(visit, start, jnp.arange(devices))
     # (tiles, tile, ...) -> (n, ...), without the padding
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], carry[1:])
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], (row_state, send(last)))
 
 
 def _score_tiles(

@@ -25,8 +25,11 @@ def test_results_equal_numpys_at_once_and_in_tiles(reduction):
     for tile in np.split(S, [1, 5], axis=1):
         rows = reduction.update(rows, jnp.asarray(tile), 1)
         columns = reduction.update(columns, jnp.asarray(tile.T), 0)
-    at_once = reduction.reduce(jnp.asarray(S))
-    for results in (at_once, reduction.finalize(rows), reduction.finalize(columns)):
+    empty = reduction.init(jnp.asarray(S))
+    left, right = (reduction.update(empty, jnp.asarray(s), 1) for s in np.split(S, [5], axis=1))
+    merged = reduction.merge(reduction.merge(empty, right), left)
+    states = (rows, columns, merged, reduction.merge(rows, empty))
+    for results in (reduction.reduce(jnp.asarray(S)), *map(reduction.finalize, states)):
         for result, want in zip(results, expected, strict=True):
             np.testing.assert_allclose(result, want, rtol=1e-5)
 
