@@ -38,8 +38,8 @@ def attend_projection(
     Args:
         qkv: queries, keys and values, ordered (3, heads, head width), float32 or bfloat16.
         heads: number of heads.
-        mesh: over whose devices the batch is sharded: each runs the kernel on its rows. None for
-            one device.
+        mesh: over whose devices the batch is sharded: each runs the kernel on its rows. Without
+            it, or with rows that cannot be divided, as at initialization, each runs it on all rows.
         interpret: run the kernel as plain JAX on any device, to test it.
 
     Returns:
@@ -49,7 +49,7 @@ def attend_projection(
     def run(qkv: Array) -> Array:
         return _attend(qkv, heads, interpret)
 
-    if mesh is not None and mesh.size > 1:
+    if mesh is not None and mesh.size > 1 and qkv.shape[0] % mesh.size == 0:
         rows = PartitionSpec(BATCH)
         return jax.shard_map(run, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)(qkv)
     return run(qkv)

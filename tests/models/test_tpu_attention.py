@@ -54,6 +54,7 @@ def test_each_device_runs_the_kernel_on_its_rows():
     np.testing.assert_allclose(
         compiled(qkv), jax.grad(lambda x: loss(x, None))(jnp.asarray(np.asarray(qkv))), atol=1e-6
     )
+    assert attend_projection(jnp.zeros((2, 9, 48)), 2, mesh, interpret=True).shape == (2, 9, 16)
 
 
 def test_a_tpus_vit_is_that_of_other_devices():
