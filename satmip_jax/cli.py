@@ -40,6 +40,9 @@ def cli(log_level: str) -> None:
     """Learn representations of satellite images from their metadata (SatMIP, in JAX)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up messages of XLA
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # XLA calls LAPACK from its own threads. Those of OpenBLAS spin while they wait for each other:
+    # on busy cores an eigendecomposition then takes 100 times as long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     console.setup_logging(log_level)
 
 
@@ -236,7 +239,9 @@ def evaluate(
     """Evaluate representations by kNN and linear probe."""
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
     from satmip_jax.evaluation.results import print_scores, write_scores
+    from satmip_jax.runtime import compilation_cache
 
+    compilation_cache.enable()
     options["protocols"] = _names(protocols) if protocols else None
     if baseline:
         rows = evaluate_baseline(baseline, data, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the `satmip` command does
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # tests compile the same programs again and again
     _cache = tempfile.TemporaryDirectory(prefix="satmip-xla-")  # until this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name  # for workers and subprocesses as well

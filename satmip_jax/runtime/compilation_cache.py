@@ -1,4 +1,4 @@
-"""Cache of compiled programs on disk, so that a resumed run need not compile them again."""
+"""Cache of compiled programs on disk: later runs and evaluations need not compile them again."""
 
 from __future__ import annotations
 
