@@ -98,8 +98,9 @@ def make_loss(
     dtype = Target.of(mesh).view_dtype(config.dtype)
 
     def draw(images: Array, keys: Array, view: int) -> Array:
-        pixels, _ = augment(view_keys(keys, view), images, views, dtype)
-        return normalize(pixels, schema.image_mean, schema.image_std)
+        with jax.named_scope("views"):
+            pixels, _ = augment(view_keys(keys, view), images, views, dtype)
+            return normalize(pixels, schema.image_mean, schema.image_std)
 
     def loss(params: PyTree, batch: dict[str, Any], key: Array) -> tuple[Array, dict[str, Array]]:
         keys = keys_of_images(key, batch["label"].shape[0])
@@ -164,10 +165,11 @@ def make_train_step(
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, batch, step_key
         )
-        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
-            updates, opt_state = tx.update(grads, state.opt_state, state.params)
-            learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
-        params = towers.constrain(optax.apply_updates(state.params, updates))
+        with jax.named_scope("optimizer"):
+            with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
+                updates, opt_state = tx.update(grads, state.opt_state, state.params)
+                learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
+            params = towers.constrain(optax.apply_updates(state.params, updates))
         metrics |= {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),
