@@ -1,27 +1,22 @@
-"""Bytes that a compiled program sends between devices, read from its text."""
+"""Transfers between devices in a compiled program: bytes, dtypes, and what hides them."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from satmip_jax.planning.costs import part_of
+from satmip_jax.planning.hlo import Module, Operation, parse, parts, shapes
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
-_BITS = {"pred": 8, "bf16": 16} | {
-    f"{kind}{bits}": bits for kind in "usf" for bits in (4, 8, 16, 32, 64)
-}
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_OPERATION = re.compile(r"^(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][\w\-]*)\(")
-_CALLED = re.compile(r"(?:to_apply|calls|body|condition)=%?([\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 # {{0,1},{2,3}}, or [groups,size]<=[...], or mesh['a'=2,'b'=4] {'b'}
 _GROUPS = re.compile(
     r"replica_groups=(?:\{\{([\d,]*)\}|\[\d+,(\d+)\]|mesh\[([^\]]*)\][^{]*\{([^}]*)\})"
 )
-# Asynchronous operations whose result is a tuple of the operands, the results, and more.
-_WITH_OPERANDS = ("all-gather-start", "collective-permute-start")
 
 
 class Collective(NamedTuple):
@@ -34,6 +29,45 @@ class Collective(NamedTuple):
 
     kind: str
     group: int
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One collective operation of a program.
+
+    Attributes:
+        collective: its kind and group.
+        op_name: where it comes from, by JAX.
+        dtypes: bytes that one device sends in one run, by dtype.
+        times: runs in a step.
+        meanwhile: seconds of compute between its start and its end in one run, a lower bound or an
+            estimate; 0 if it is synchronous.
+    """
+
+    collective: Collective
+    op_name: str
+    dtypes: Mapping[str, int]
+    times: int
+    meanwhile: float
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that one device sends in one run."""
+        return sum(self.dtypes.values())
+
+    @property
+    def part(self) -> str:
+        """The part of the step that it belongs to; "gradients" if XLA merged those of several."""
+        is_sum = self.collective.kind in ("all-reduce", "reduce-scatter")
+        return "gradients" if is_sum and not self.op_name else part_of(self.op_name)
+
+    def exposed(self, link: float) -> float:
+        """Return the seconds of one run that no compute hides.
+
+        Args:
+            link: bytes per second that a device sends.
+        """
+        return max(0.0, self.bytes / link - self.meanwhile)
 
 
 def sent_bytes(program: str) -> Counter[Collective]:
@@ -53,42 +87,56 @@ def sent_bytes(program: str) -> Counter[Collective]:
         >>> sent_bytes(compiled.as_text())
         Counter()
     """
-    bodies, entry = _computations(program)
-
-    def total(name: str) -> Counter[Collective]:
-        sums: Counter[Collective] = Counter()
-        for line in bodies.get(name, ()):
-            match = _OPERATION.match(line)
-            if match is None:
-                continue
-            shape, operation = match.groups()
-            kind = operation.removesuffix("-start")
-            if kind in KINDS:
-                group = _group_size(line)
-                result = _result(shape) if operation in _WITH_OPERANDS else shape
-                sums[Collective(kind, group)] += _sent(kind, _array_bytes(result), group)
-            elif not operation.endswith(("-update", "-done")):  # counted where it started
-                trips = int(known[1]) if (known := _TRIPS.search(line)) else 1
-                for called in _CALLED.findall(line):
-                    for key, value in total(called).items():
-                        sums[key] += trips * value
-        return sums
-
-    return total(entry)
+    sums: Counter[Collective] = Counter()
+    for transfer in transfers(parse(program), {}):
+        sums[transfer.collective] += transfer.times * transfer.bytes
+    return sums
 
 
-def _computations(program: str) -> tuple[dict[str, list[str]], str]:
-    """Return the lines of each computation by its name, and the name of the entry."""
-    bodies: dict[str, list[str]] = {}
-    entry, name = "", ""
-    for line in program.splitlines():
-        if match := _COMPUTATION.match(line.strip()):
-            name = match[1]
-            bodies[name] = []
-            entry = name if line.startswith("ENTRY") else entry
-        elif name:
-            bodies[name].append(line.strip())
-    return bodies, entry
+def transfers(module: Module, seconds: Mapping[str, float]) -> list[Transfer]:
+    """Return the transfers of a program in the order of its schedule.
+
+    Args:
+        module: the program of one device.
+        seconds: of one run of each operation, by its name.
+    """
+    found = []
+    for operation, times in module.executions(fused=True):
+        kind = operation.kind.removesuffix("-start")
+        if kind not in KINDS:
+            continue  # also the "-done" of one that has been counted
+        group = _group_size(operation.attributes)
+        dtypes: Counter[str] = Counter()
+        for shape in shapes(_result(operation)):
+            dtypes[shape.dtype] += _sent(kind, shape.bytes, group)
+        between = _meanwhile(module, operation, seconds)
+        collective = Collective(kind, group)
+        found.append(Transfer(collective, operation.op_name, dict(dtypes), times, between))
+    return found
+
+
+def _meanwhile(module: Module, start: Operation, seconds: Mapping[str, float]) -> float:
+    """Return the seconds of the operations between a start and its done."""
+    wrapped = _wrapper(module, start)
+    start = wrapped or start
+    if not start.kind.endswith("-start"):
+        return 0.0
+    schedule = list(module.operations(start.computation))
+    first = schedule.index(start) + 1
+    for last, operation in enumerate(schedule[first:], first):
+        if operation.kind.endswith("-done") and start.name in operation.operands:
+            between = module.executions(schedule[first:last])
+            return sum(times * seconds.get(inner.name, 0.0) for inner, times in between)
+    return 0.0
+
+
+def _wrapper(module: Module, operation: Operation) -> Operation | None:
+    """Return the asynchronous operation that runs the computation of a collective, if any."""
+    for computation in module.computations.values():
+        for caller in computation.values():
+            if caller.kind == "async-start" and operation.computation in caller.called:
+                return caller
+    return None
 
 
 def _sent(kind: str, size: int, group: int) -> int:
@@ -103,9 +151,9 @@ def _sent(kind: str, size: int, group: int) -> int:
     }[kind]
 
 
-def _group_size(line: str) -> int:
+def _group_size(attributes: str) -> int:
     """Return the number of devices that exchange with each other."""
-    match = _GROUPS.search(line)
+    match = _GROUPS.search(attributes)
     if match is None:
         return 2  # a permutation: from one device to another
     listed, size, axes, used = match.groups()
@@ -117,23 +165,14 @@ def _group_size(line: str) -> int:
     return math.prod(int(sizes[name]) for name in re.findall(r"'([^']*)'", used))
 
 
-def _result(shape: str) -> str:
-    """Return the results of a tuple (operands, results, ...); each may be a tuple itself."""
-    if not shape.startswith("("):
-        return shape
-    parts, depth, start = [], 0, 1
-    for position, character in enumerate(shape):
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
-        if (character == "," and depth == 1) or depth == 0:
-            parts.append(shape[start:position])
-            start = position + 1
-    return parts[1]
+def _result(operation: Operation) -> str:
+    """Return the type of a collective's results.
 
-
-def _array_bytes(shape: str) -> int:
-    """Return the bytes of an array such as "f32[2,3]{1,0}", or of all arrays in a tuple."""
-    total = 0
-    for kind, dimensions in _ARRAY.findall(shape):
-        numbers = [int(n) for n in dimensions.split(",") if n]
-        total += _BITS.get(kind, 32) * math.prod(numbers) // 8
-    return total
+    The start of an asynchronous one is a tuple (operands, results, ...), each a tuple itself if
+    there are several; that of an all-reduce, whose operands have the types of its results, is the
+    results alone.
+    """
+    if operation.kind.endswith("-start") and operation.kind != "all-reduce-start":
+        elements = parts(operation.type)
+        return elements[1] if len(elements) > 1 else operation.type
+    return operation.type

@@ -1,7 +1,7 @@
 """Dry run of a training (`satmip doctor`): needs and problems of a config, before money is spent.
 
 The training step is compiled for the planned mesh, on virtual CPU devices if there are too few
-real ones, and is never run.
+real ones, or for an accelerator that is not here, and is never run.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh, state_sharding
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.planning import memory
+from satmip_jax.planning import forecast_report, memory
+from satmip_jax.planning.accelerators import Accelerator
+from satmip_jax.planning.advice import TO_FIT, advice
 from satmip_jax.planning.collectives import sent_bytes
 from satmip_jax.planning.diagnosis import Diagnosis
 from satmip_jax.planning.flops import step_flops
+from satmip_jax.planning.forecast import forecast
+from satmip_jax.planning.topology import topology_devices
 from satmip_jax.training.step import Program, build_program
 
 MAX_VIRTUAL_DEVICES = 2048  # limit of XLA's numbering of the CPU devices of one process
@@ -38,6 +42,8 @@ def diagnose(
     hosts: int = 0,
     device_memory: float = 0.0,
     disk: str | Path = ".",
+    accelerator: Accelerator | None = None,
+    topology: str = "",
 ) -> Diagnosis:
     """Build and compile the training of a config without running it.
 
@@ -48,6 +54,11 @@ def diagnose(
             is given, one for every 8 of them.
         device_memory: bytes of one device; 0 for what the device reports.
         disk: a folder on the disk that will hold the workdir.
+        accelerator: kind of device to compile for; None for the present one.
+        topology: of these accelerators, instead of `devices`.
+
+    Raises:
+        AcceleratorError: the step cannot be compiled for that accelerator or topology.
 
     Example:
         >>> from satmip_jax.planning.dry_run import diagnose
@@ -55,10 +66,14 @@ def diagnose(
         []
     """
     diagnosis = Diagnosis()
-    available = jax.devices()
+    if accelerator:
+        available = topology_devices(accelerator, topology)
+        devices = len(available)
+    else:
+        available = jax.devices()
     hosts = hosts or (math.ceil(devices / DEVICES_PER_HOST) if devices else jax.process_count())
     try:
-        schema, examples = _open_data(config, diagnosis)
+        schema, examples = _open_data(config, diagnosis, required=accelerator is None)
         mesh = make_mesh(available[:devices], fsdp=config.parallel.fsdp)
         check_batch_size(config.optimizer.batch_size, mesh.size, examples=examples)
         program = build_program(config, schema, examples, mesh)
@@ -68,14 +83,18 @@ def diagnose(
     _add_batch(diagnosis, program, hosts)
     _add_fields(diagnosis, program, examples)
     _add_model(diagnosis, program)
-    _add_device_memory(diagnosis, program, device_memory)
+    _add_state(diagnosis, program)
+    if accelerator:
+        _add_forecast(diagnosis, program, accelerator, topology)
+    else:
+        _add_device_memory(diagnosis, program, device_memory)
     _add_disk(diagnosis, program, Path(disk))
     _add_host_memory(diagnosis, program, examples, hosts)
     diagnosis.notes += state_sharding(program.abstract, program.mesh)[1]
     return diagnosis
 
 
-def _open_data(config: ConfigDict, diagnosis: Diagnosis) -> tuple[Schema, int]:
+def _open_data(config: ConfigDict, diagnosis: Diagnosis, *, required: bool) -> tuple[Schema, int]:
     """Return the schema and size of the train split; without data, those of fMoW."""
     dataset = None
     if config.data.dir:
@@ -85,7 +104,7 @@ def _open_data(config: ConfigDict, diagnosis: Diagnosis) -> tuple[Schema, int]:
             check_fields(config, dataset.schema, where)
         except (ShardError, ConfigError) as error:
             diagnosis.problems.append(str(error))
-    else:
+    elif required:
         diagnosis.problems.append(
             "config.data.dir is empty: give the folder that `satmip prepare` wrote"
         )
@@ -144,8 +163,8 @@ def _add_model(diagnosis: Diagnosis, program: Program) -> None:
     diagnosis.numbers |= {"flops": flops, "parameters": parameters}
 
 
-def _add_device_memory(diagnosis: Diagnosis, program: Program, device_memory: float) -> None:
-    """Add what one device holds, estimated and as compiled, and what it sends."""
+def _add_state(diagnosis: Diagnosis, program: Program) -> None:
+    """Add what one device holds, as estimated without compiling."""
     config, topic = program.config, "memory per device"
     local = config.optimizer.batch_size // program.mesh.size
     image = _image_bytes(program.schema)
@@ -155,6 +174,33 @@ def _add_device_memory(diagnosis: Diagnosis, program: Program, device_memory: fl
     diagnosis.add(topic, "gradients", _size(state // 3))
     diagnosis.add(topic, "stored images", _size(local * image))
     diagnosis.add(topic, "scores of the losses", f"about {_size(memory.score_bytes(program))}")
+
+
+def _add_forecast(
+    diagnosis: Diagnosis, program: Program, accelerator: Accelerator, topology: str
+) -> None:
+    """Add memory, time and transfers of the step as compiled for an accelerator."""
+    found = forecast(program, accelerator, topology)
+    diagnosis.forecast = found
+    diagnosis.facts += forecast_report.facts(found)
+    diagnosis.tables += forecast_report.tables(found)
+    diagnosis.notes += advice(found, program.config)
+    if accelerator.gpu:
+        diagnosis.notes.append(
+            "compiled without autotuning, which needs the card: products are cuBLASLt's "
+            "(xla_gpu_enable_triton_gemm=false), as it mostly chooses. A bound is not a time: a "
+            "step takes longer"
+        )
+    if not found.fits:
+        needed = "more than it has" if found.needed is None else _size(found.needed)
+        diagnosis.problems.append(
+            f"a device needs {needed} and has {_size(accelerator.memory)}: {TO_FIT}"
+        )
+
+
+def _add_device_memory(diagnosis: Diagnosis, program: Program, device_memory: float) -> None:
+    """Add what one device needs as compiled, and what it sends."""
+    config, topic = program.config, "memory per device"
     compiled = memory.compile_step(program)
     needed = memory.compiled_bytes(compiled)
     if needed is not None:
@@ -165,9 +211,8 @@ def _add_device_memory(diagnosis: Diagnosis, program: Program, device_memory: fl
         _check_device_memory(diagnosis, needed, device_memory)
         if config.data.in_memory:
             examples = program.schema.splits.get(config.data.train_split, 0)
-            diagnosis.notes.append(
-                f"config.data.in_memory needs {_size(examples * image)} more on every device"
-            )
+            images = _size(examples * _image_bytes(program.schema))
+            diagnosis.notes.append(f"config.data.in_memory needs {images} more on every device")
     for (kind, group), size in sorted(sent_bytes(compiled.as_text()).items()):
         diagnosis.add("sent per device", f"{kind}, groups of {group}", _size(size))
         key = f"sent {kind}"
@@ -179,10 +224,7 @@ def _check_device_memory(diagnosis: Diagnosis, needed: int, device_memory: float
     limit = device_memory or (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
     if limit and needed > limit:
         diagnosis.problems.append(
-            f"a device needs {_size(needed)} and has {_size(limit)}: set "
-            "config.parallel.micro_batch to encode fewer images at once, "
-            "config.parallel.exchange=ring, config.parallel.fsdp to shard the state, or "
-            "config.image.remat=True"
+            f"a device needs {_size(needed)} and has {_size(limit)}: {TO_FIT}"
         )
 
 

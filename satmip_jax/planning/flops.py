@@ -15,22 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from satmip_jax.augmentation.views import augment
-from satmip_jax.models import example_batch
+from satmip_jax.distributed.target import Target
+from satmip_jax.models import build_towers, example_batch
+from satmip_jax.planning.accelerators import accelerator_of
 from satmip_jax.training.step import Program, augmentation
 
-# FLOP/s of one device in bfloat16 without sparsity, by JAX's `device_kind`, from data sheets.
-PEAKS = {
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H200": 989e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-}
 TRAINING = 3  # products per forward product: itself, and one for the gradient of each factor
 
 
@@ -61,7 +50,8 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
         >>> peak_flops("NVIDIA H200", "bfloat16")
         989000000000000.0
     """
-    return PEAKS.get(device_kind) if dtype == "bfloat16" else None
+    accelerator = accelerator_of(device_kind)
+    return accelerator.bf16 if accelerator and dtype == "bfloat16" else None
 
 
 def step_flops(program: Program) -> dict[str, int]:
@@ -71,7 +61,9 @@ def step_flops(program: Program) -> dict[str, int]:
         FLOPs of each part: "image encoder", "metadata encoder" if there is one, "heads", "loss"
         (the score matrices), and "views" (augmentation, which has no backward pass).
     """
-    config, towers, method = program.config, program.towers, program.method
+    config, method = program.config, program.method
+    # products inside the fused kernels of an accelerator cannot be counted; those of a CPU can
+    towers = build_towers(config, program.schema, method, Target("cpu"))
     batch, stored_side = config.optimizer.batch_size, program.schema.image_size
     params = program.abstract.params
 

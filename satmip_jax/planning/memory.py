@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,10 +64,16 @@ def abstract_batch(program: Program) -> dict[str, Any]:
     }
 
 
-def compile_step(program: Program) -> Any:
-    """Compile the training step of a program, without running it."""
+def compile_step(program: Program, options: Mapping[str, Any] | None = None) -> Any:
+    """Compile the training step of a program, without running it.
+
+    Args:
+        program: to compile, for the devices of its mesh.
+        options: XLA's options by name.
+    """
     step: Any = program.step
-    return step.lower(program.abstract, abstract_batch(program)).compile()
+    lowered = step.lower(program.abstract, abstract_batch(program))
+    return lowered.compile(compiler_options=dict(options) if options else None)
 
 
 def compiled_bytes(compiled: Any) -> int | None:
