@@ -24,7 +24,9 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.planning import memory
+from satmip_jax.planning.accelerators import accelerator_of
 from satmip_jax.planning.flops import peak_flops, step_flops
+from satmip_jax.planning.forecast import step_seconds
 from satmip_jax.training.setup import open_split
 from satmip_jax.training.step import Program, TrainState, build_program
 
@@ -53,6 +55,8 @@ class Step:
         peak: peak of allocated bytes on the first device; None if the device does not report it,
             or if an earlier program had a higher peak.
         host_seconds: host overhead of each timed step, seconds from the call until it returns.
+        bound: row name and seconds of a lower bound or an estimate of the step's time, read off
+            the program; None on a device whose numbers are not known.
     """
 
     init: Callable[[], TrainState]
@@ -60,6 +64,7 @@ class Step:
     bytes: int | None
     peak: int | None = None
     host_seconds: list[float] = field(default_factory=list)
+    bound: tuple[str, float] | None = None
 
     def time(self, batch: dict[str, Any], steps: int) -> list[float]:
         """Return the seconds of `steps` steps from a fresh state, after an untimed one."""
@@ -110,7 +115,11 @@ def take_turns(
 def compile_step(program: Program) -> Step:
     """Compile the training step of a program."""
     compiled = memory.compile_step(program)
-    return Step(program.init, compiled, memory.compiled_bytes(compiled))
+    step = Step(program.init, compiled, memory.compiled_bytes(compiled))
+    if accelerator := accelerator_of(program.mesh.devices.flat[0].device_kind):
+        name = "lower bound of step time" if accelerator.gpu else "XLA's estimate of step time"
+        step.bound = name, step_seconds(compiled.as_text(), accelerator)
+    return step
 
 
 def one_batch(config: ConfigDict, dataset: ShardDataset, mesh: Mesh) -> dict[str, Any]:
@@ -220,6 +229,9 @@ def _results(
         if name not in timed:
             continue
         step, other = timed[name], timed[reference]
+        if step.bound:
+            row(step.bound[0], "s", [step.bound[1]])
+            row("step time / that", "", [s / step.bound[1] for s in times])
         row("host overhead", "ms", [1e3 * s for s in step.host_seconds])
         for metric in ("bytes", "peak"):
             label = "compiled memory" if metric == "bytes" else "allocated memory"
