@@ -192,10 +192,9 @@ def _add_forecast(
             "step takes longer"
         )
     if not found.fits:
-        needed = "more than it has" if found.needed is None else _size(found.needed)
-        diagnosis.problems.append(
-            f"a device needs {needed} and has {_size(accelerator.memory)}: {TO_FIT}"
-        )
+        limit = _size(accelerator.memory)
+        needed = f"{_size(found.needed)} and has {limit}" if found.needed else f"more than {limit}"
+        diagnosis.problems.append(f"a device needs {needed}: {TO_FIT}")
 
 
 def _add_device_memory(diagnosis: Diagnosis, program: Program, device_memory: float) -> None:

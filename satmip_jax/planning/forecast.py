@@ -19,7 +19,7 @@ from satmip_jax.planning.roofline import kernel_costs
 from satmip_jax.planning.topology import compiler_options
 from satmip_jax.training.step import Program
 
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")
+_SIZE = re.compile(r"\b([\d.]+)([KMGT])\b")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -174,6 +174,19 @@ def step_seconds(program: str, accelerator: Accelerator) -> float:
     return sum(cost.total for cost in costs) + exposed
 
 
+def needed_bytes(message: str) -> int | None:
+    """Return the memory that a program without room needs: the largest size in XLA's message.
+
+    Example:
+        >>> from satmip_jax.planning.forecast import needed_bytes
+        >>> message = "the total memory required (32.00G) exceeds available HBM (15.75G)."
+        >>> needed_bytes(message) == 32 * 2**30
+        True
+    """
+    sizes = [float(number) * _UNITS[unit] for number, unit in _SIZE.findall(message)]
+    return int(max(sizes)) if sizes else None
+
+
 def forecast(program: Program, accelerator: Accelerator, topology: str = "") -> Forecast:
     """Compile a step for an accelerator and read its needs and costs off the program.
 
@@ -196,9 +209,7 @@ def forecast(program: Program, accelerator: Accelerator, topology: str = "") -> 
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        used = _OUT_OF_MEMORY.search(str(error))
-        needed = int(float(used[1]) * _UNITS[used[2]]) if used else None
-        return Forecast(**facts, needed=needed, arguments=0, temporaries=0)
+        return Forecast(**facts, needed=needed_bytes(str(error)), arguments=0, temporaries=0)
     stats, text = compiled.memory_analysis(), compiled.as_text()
     module = parse(text)
     costs = operation_costs(module, accelerator)

@@ -14,6 +14,14 @@ from jax.experimental import topologies
 from satmip_jax.errors import SatmipError
 from satmip_jax.planning.accelerators import Accelerator, target_config
 
+# libtpu asks for the surroundings of a TPU, locks it, and warns where there is none.
+_LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_STDERR_LOG_LEVEL": "3",
+}
 GPUS_PER_HOST = 8  # of the machines that a topology such as "64" is divided into
 
 
@@ -47,9 +55,8 @@ def topology_devices(accelerator: Accelerator, topology: str = "") -> Sequence[j
                 topology=gpu_topology(sizes),
                 target_config=target_config(accelerator),
             ).devices
-        # libtpu asks for a TPU's surroundings and locks it, none of which is needed here
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+        for name, value in _LIBTPU.items():
+            os.environ.setdefault(name, value)
         sizes = sizes or [1] * accelerator.dimensions
         options: dict[str, Any] = {}
         if accelerator.name == "v4":
