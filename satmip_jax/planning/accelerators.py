@@ -62,11 +62,6 @@ class Accelerator:
     clock: float = 0.0
     dimensions: int = 0
 
-    @property
-    def platform(self) -> str:
-        """Platform in JAX's words: "gpu" or "tpu"."""
-        return "gpu" if self.gpu else "tpu"
-
     def peak(self, dtype: str) -> float:
         """Return the peak FLOP/s of products by `config.dtype`, at XLA's default precision."""
         return self.bf16 if dtype in ("bfloat16", "float16") else self.tf32

@@ -47,12 +47,13 @@ def topology_devices(accelerator: Accelerator, topology: str = "") -> Sequence[j
             f"--topology {topology!r}: give the number of GPUs, such as 8, or the shape of a slice "
             "of TPUs, such as 4x4"
         )
+    shape = gpu_topology(sizes) if accelerator.gpu else ""
     try:
         if accelerator.gpu:
             return topologies.get_topology_desc(
                 platform="cuda",
                 topology_name="",
-                topology=gpu_topology(sizes),
+                topology=shape,
                 target_config=target_config(accelerator),
             ).devices
         for name, value in _LIBTPU.items():

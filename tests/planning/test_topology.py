@@ -43,7 +43,7 @@ def test_gpus_fill_their_hosts(sizes, text):
 
 @pytest.mark.parametrize("sizes", [[12], [4, 4]])
 def test_other_shapes_of_gpus_are_rejected(sizes):
-    with pytest.raises(AcceleratorError, match=r"--topology .* GPUs per host, such as 1x"):
+    with pytest.raises(AcceleratorError, match=r"^--topology .* GPUs per host, such as 1x"):
         gpu_topology(sizes)
 
 
