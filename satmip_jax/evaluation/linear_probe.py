@@ -135,6 +135,9 @@ def fit(
             f"of {len(row_weights)} rows {int((row_weights > 0).sum())} can be used, of "
             f"{len(classes)} classes: logistic regression needs two classes"
         )
+    if len(features.devices()) == 1:  # else the rows stay where they are
+        used = logistic_solver.rows_to_fit(row_weights)
+        features, labels, row_weights = features[used], labels[used], row_weights[used]
     order = np.argsort(strengths)[::-1]  # each starts from the solutions of stronger ones
     solved = logistic_solver.solve(
         features,

@@ -9,11 +9,13 @@ recognizing what is there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool
 
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 # (truth, predicted) -> value, and -> (low, high)
 Metric = tuple[Callable[..., float], Callable[..., tuple[float, float]]]
 BLOCK = 1.0  # degrees
+FOLDS_AT_ONCE = 2  # on a CPU; each holds its features and the arrays of a solver
 MAX_NAMES = 10  # classes named in a note
 
 
@@ -146,6 +149,8 @@ def score(
     if note:
         log.warning("%s", note)
     rows, metrics = [], _metrics(dataset.schema)
+    classify = partial(_classify, bank, queries, kinds, protocols, held_out, weigh_on, dataset)
+    answers_of_folds = _map_folds(classify, [fold for _, folds in settings for fold in folds])
     for suffix, folds in settings:
         truth = np.concatenate([queries.labels[rows_of_fold] for _, rows_of_fold in folds])
         if suffix and len(truth) < labelled.sum():
@@ -157,8 +162,9 @@ def score(
         majority = np.concatenate(
             [np.full(len(part), _most_frequent(bank.labels[rows_])) for rows_, part in folds]
         )
-        answers = _classify(bank, queries, folds, kinds, protocols, held_out, weigh_on, dataset)
-        for (kind, protocol), predicted in answers.items():
+        answers = [next(answers_of_folds) for _ in folds]
+        for kind, protocol in answers[0]:
+            predicted = np.concatenate([answer[kind, protocol] for answer in answers])
             for metric, (function, interval) in metrics.items():
                 low, high = interval(truth, predicted)
                 rows.append(
@@ -238,41 +244,50 @@ def _metrics(schema: Schema) -> dict[str, Metric]:
     return metrics
 
 
+def _map_folds(
+    classify: Callable[[tuple[np.ndarray, np.ndarray]], dict[tuple[str, str], np.ndarray]],
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[dict[tuple[str, str], np.ndarray]]:
+    """Classify the folds in order; on a CPU two at a time, as one does not keep all cores busy."""
+    if jax.default_backend() != "cpu" or len(folds) == 1:
+        return map(classify, folds)
+    with ThreadPoolExecutor(FOLDS_AT_ONCE) as pool:
+        return iter(list(pool.map(classify, folds)))
+
+
 def _classify(
     bank: Features,
     queries: Features,
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
     kinds: Sequence[str],
     protocols: Sequence[str],
     held_out: np.ndarray,
     weigh_on: tuple[np.ndarray, np.ndarray],
     dataset: ShardDataset,
+    fold: tuple[np.ndarray, np.ndarray],
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the predicted classes of the queries, fold after fold, by kind and protocol."""
+    """Return the predicted classes of the queries of a fold, by kind and protocol."""
+    bank_rows, query_rows = fold
     num_classes = len(dataset.schema.classes)
-    answers: dict[tuple[str, str], list[np.ndarray]] = {}
-    for bank_rows, query_rows in folds:
-        # Rows of the bank outside the fold become unlabelled, and all queries are classified:
-        # every fold has the same shapes, and nothing is compiled twice.
-        labels = np.full_like(bank.labels, -1)
-        labels[bank_rows] = bank.labels[bank_rows]
-        pairs = {
-            kind: fusion.standardize(bank.by_kind[kind], queries.by_kind[kind], labels >= 0)
-            for kind in bank.by_kind
-        }
-        if "both" in kinds:
-            (image, image_query), (metadata, metadata_query) = pairs["image"], pairs["metadata"]
-            weight = fusion.choose_weight(
-                image, metadata, labels, *weigh_on, num_classes=num_classes
-            )
-            log.debug("both: the metadata have %g times the weight of the image", weight)
-            pairs["both"] = (
-                fusion.fuse(image, metadata, weight),
-                fusion.fuse(image_query, metadata_query, weight),
-            )
-        for kind in kinds:
-            for protocol in protocols:
-                classify = PROTOCOLS[protocol].classify
-                predicted = classify(*pairs[kind], labels, held_out, num_classes)
-                answers.setdefault((kind, protocol), []).append(predicted[query_rows])
-    return {key: np.concatenate(parts) for key, parts in answers.items()}
+    # Rows of the bank outside the fold become unlabelled, and all queries are classified: every
+    # fold has the same shapes, and nothing is compiled twice.
+    labels = np.full_like(bank.labels, -1)
+    labels[bank_rows] = bank.labels[bank_rows]
+    pairs = {
+        kind: fusion.standardize(bank.by_kind[kind], queries.by_kind[kind], labels >= 0)
+        for kind in bank.by_kind
+    }
+    if "both" in kinds:
+        (image, image_query), (metadata, metadata_query) = pairs["image"], pairs["metadata"]
+        weight = fusion.choose_weight(image, metadata, labels, *weigh_on, num_classes=num_classes)
+        log.debug("both: the metadata have %g times the weight of the image", weight)
+        pairs["both"] = (
+            fusion.fuse(image, metadata, weight),
+            fusion.fuse(image_query, metadata_query, weight),
+        )
+    return {
+        (kind, protocol): PROTOCOLS[protocol].classify(*pairs[kind], labels, held_out, num_classes)[
+            query_rows
+        ]
+        for kind in kinds
+        for protocol in protocols
+    }
