@@ -16,6 +16,7 @@ import yaml
 
 from satmip_jax.cli import cli
 from satmip_jax.config.loading import load_config
+from satmip_jax.planning.advice import SMALL_GROUPS
 from tests.conftest import REPOSITORY
 
 LAUNCH = REPOSITORY / "launch"
@@ -152,6 +153,11 @@ def test_slurm_starts_the_command_on_all_devices_of_a_node(run):
     command, devices = run(script, *FLAGS, SLURM_GPUS_ON_NODE="4", SLURM_JOB_ID="7")
     assert command.split("|")[:-1] == ["train", *FLAGS]
     assert devices == "0,1,2,3"
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "skypilot.yaml"])
+def test_recipes_for_gpus_send_gradients_as_doctor_advises(name):
+    assert f'export XLA_FLAGS="{SMALL_GROUPS} ' in (LAUNCH / name).read_text()
 
 
 def test_tpu_pod_starts_the_command_and_shows_its_log(run):

@@ -83,6 +83,7 @@ def default_config() -> ConfigDict:
             "parallel": {
                 "fsdp": 1,  # devices over which parameters and optimizer state are sharded
                 "exchange": "gather",  # of embeddings; or "ring", see losses.contrastive
+                "gradient_dtype": "float32",  # of encoders' gradients when summed over devices
                 "micro_batch": 0,  # images per device encoded at once, see Forward.encode; 0: all
             },
             "dtype": "bfloat16",  # of the encoders' computation; parameters are float32

@@ -18,6 +18,7 @@ _CHOICES: dict[str, Collection[str]] = {
     "metadata.encoder": METADATA_ENCODERS,
     "image.pool": ("cls", "mean"),
     "parallel.exchange": EXCHANGES,
+    "parallel.gradient_dtype": ("float32", "bfloat16"),
     "dtype": ("float32", "bfloat16"),
 }
 # Half-open ranges of numbers: (smallest value, bound below which it must stay).

@@ -21,6 +21,7 @@ class Target:
         has_cudnn_attention: whether cuDNN's flash attention runs on it.
         mesh: over which batches are sharded, for kernels that XLA cannot shard; None if that is
             not known.
+        gradient_dtype: in which gradients of linear layers are summed over devices.
 
     Example:
         >>> from satmip_jax.distributed.target import Target
@@ -31,19 +32,22 @@ class Target:
     platform: str
     has_cudnn_attention: bool = False
     mesh: Mesh | None = None
+    gradient_dtype: str = "float32"
 
     @classmethod
-    def of(cls, mesh: Mesh | None = None) -> Target:
+    def of(cls, mesh: Mesh | None = None, gradient_dtype: str = "float32") -> Target:
         """Return the target of a mesh, whose devices may be those of a topology that is not here.
 
         Args:
             mesh: over which batches are sharded; None for JAX's default device.
+            gradient_dtype: see the attribute.
         """
         device: Any = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
         # "9.0" of NVIDIA, "gfx942" of AMD
         capability = str(getattr(device, "compute_capability", None))
         is_nvidia = device.platform == "gpu" and re.fullmatch(r"\d+\.\d+", capability)
-        return cls(device.platform, bool(is_nvidia) and float(capability) >= 8.0, mesh)
+        has_cudnn_attention = bool(is_nvidia) and float(capability) >= 8.0
+        return cls(device.platform, has_cudnn_attention, mesh, gradient_dtype)
 
     def view_dtype(self, dtype: DTypeLike) -> jnp.dtype:
         """Return the dtype to keep views in, given that of the encoders.

@@ -177,10 +177,9 @@ class Attention(nn.Module):
         padded = outputs
         target = self.target or Target.of()
         chosen = resolve_attention(self.implementation, self.dtype, head_width, target)
-        project = functools.partial(
-            Dense, 3 * width, kernel_init=self.qkv_init, dtype=self.dtype, name="qkv"
-        )
-        output = Dense(width, kernel_init=self.output_init, dtype=self.dtype, name="out")
+        layer = functools.partial(Dense, gradient_dtype=target.gradient_dtype, dtype=self.dtype)
+        project = functools.partial(layer, 3 * width, kernel_init=self.qkv_init, name="qkv")
+        output = layer(width, kernel_init=self.output_init, name="out")
         is_plain = dropout is None and lengths is None and outputs == tokens <= MAX_TOKENS
         if chosen == "pallas" and is_plain:
             interpret = target.platform != "tpu"

@@ -53,12 +53,13 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (0.5 * y * (1 + jax.lax.erf(y * np.float32(0.5**0.5)))).astype(x.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def linear(
     x: Float[Array, "rows inputs"],
     kernel: Float[Array, "inputs outputs"],
     bias: Float[Array, " outputs"] | None,
     parts: int = 1,
+    gradient_dtype: DTypeLike = jnp.float32,
 ) -> tuple[Float[Array, "rows _"], ...]:
     """Return `x @ kernel + bias`, cut into `parts` of equal width, in the dtype of `x`.
 
@@ -72,7 +73,9 @@ def linear(
         bias: float32, or None.
         parts: number of arrays to return, such as 3 for queries, keys and values. One product per
             part saves a copy of each; the backward pass is one product for all.
+        gradient_dtype: of the gradient of the kernel before it is summed over devices.
     """
+    del gradient_dtype
     products = tuple(x @ part for part in jnp.split(kernel.astype(x.dtype), parts, axis=1))
     if bias is None:
         return products
@@ -80,20 +83,28 @@ def linear(
     return tuple(map(jnp.add, products, offsets))
 
 
-def _linear_forward(x: Array, kernel: Array, bias: Array | None, parts: int) -> Any:
-    return linear(x, kernel, bias, parts), (x, kernel, bias is not None)
+def _linear_forward(
+    x: Array, kernel: Array, bias: Array | None, parts: int, gradient_dtype: DTypeLike
+) -> Any:
+    return linear(x, kernel, bias, parts, gradient_dtype), (x, kernel, bias is not None)
 
 
-def _linear_backward(parts: int, saved: tuple[Array, Array, bool], grads: tuple[Array, ...]) -> Any:
+def _linear_backward(
+    parts: int,
+    gradient_dtype: DTypeLike,
+    saved: tuple[Array, Array, bool],
+    grads: tuple[Array, ...],
+) -> Any:
     x, kernel, has_bias = saved
     width = kernel.shape[1] // parts
     # A sum of padded parts is fused into what reads it; a concatenation would be written first.
     padding = [((0, 0), (i * width, (parts - 1 - i) * width)) for i in range(parts)]
     grad = functools.reduce(jnp.add, map(jnp.pad, grads, padding))
     by_rows = (((0,), (0,)), ((), ()))
+    by_kernel = jax.lax.dot_general(x, grad, by_rows, preferred_element_type=gradient_dtype)
     return (
         grad @ kernel.astype(x.dtype).T,
-        jax.lax.dot_general(x, grad, by_rows, preferred_element_type=jnp.float32),
+        by_kernel.astype(jnp.float32),
         _sum_rows(grad) if has_bias else None,
     )
 
@@ -125,6 +136,7 @@ class Dense(nn.Module):
         kernel_init: initializer of the kernel (inputs, outputs).
         bias_init: initializer of the bias.
         parts: number of arrays to return.
+        gradient_dtype: of the gradient of the kernel before it is summed over devices.
         dtype: of the computation; parameters are float32.
     """
 
@@ -133,6 +145,7 @@ class Dense(nn.Module):
     kernel_init: Initializer = XAVIER
     bias_init: Initializer = nn.initializers.zeros
     parts: int = 1
+    gradient_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -144,7 +157,7 @@ class Dense(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        outputs = linear(rows, kernel, bias, self.parts)
+        outputs = linear(rows, kernel, bias, self.parts, self.gradient_dtype)
         outputs = tuple(y.reshape(*x.shape[:-1], y.shape[-1]) for y in outputs)
         return outputs if self.parts > 1 else outputs[0]
 
@@ -243,17 +256,19 @@ class MLP(nn.Module):
         hidden: width between the layers.
         hidden_init: initializer of the first layer.
         output_init: initializer of the second layer.
+        gradient_dtype: see `Dense`.
         dtype: of the computation; parameters are float32.
     """
 
     hidden: int
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
+    gradient_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Apply the layers to the last axis."""
-        width = x.shape[-1]
-        y = Dense(self.hidden, kernel_init=self.hidden_init, dtype=self.dtype, name="fc1")(x)
-        return Dense(width, kernel_init=self.output_init, dtype=self.dtype, name="fc2")(gelu(y))
+        layer = functools.partial(Dense, gradient_dtype=self.gradient_dtype, dtype=self.dtype)
+        y = layer(self.hidden, kernel_init=self.hidden_init, name="fc1")(x)
+        return layer(x.shape[-1], kernel_init=self.output_init, name="fc2")(gelu(y))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from satmip_jax.planning.forecast import Forecast
 from satmip_jax.planning.memory import HEADROOM
 
 PREALLOCATED = 0.75  # share of a GPU's memory that JAX takes by default
+SMALL_GROUPS = "--xla_gpu_all_reduce_combine_threshold_bytes=8388608"  # of gradients; XLA_FLAGS
 RELEVANT = 0.005  # share of a step below which exposed transfers are not mentioned
 TO_FIT = (
     "set config.parallel.micro_batch to encode fewer images at once, "
@@ -96,9 +98,8 @@ def _exchange(forecast: Forecast, config: ConfigDict) -> Iterator[str]:
         )
     if exposed(sums) > RELEVANT * forecast.step:
         flag = (
-            "; XLA_FLAGS=--xla_gpu_all_reduce_combine_threshold_bytes=8388608 sends them in "
-            "smaller groups, earlier"
-            if forecast.accelerator.gpu
+            f"; XLA_FLAGS={SMALL_GROUPS} sends them in smaller groups, earlier"
+            if forecast.accelerator.gpu and SMALL_GROUPS not in os.environ.get("XLA_FLAGS", "")
             else ""
         )
         yield (
@@ -109,5 +110,5 @@ def _exchange(forecast: Forecast, config: ConfigDict) -> Iterator[str]:
     if halved > sum(t.times * t.bytes for t in sums) / 100:
         yield (
             f"{halved / 1e6:,.1f} MB of gradients per device are summed in bfloat16, which rounds "
-            "each addition to 8 bits"
+            "each addition to 8 bits: config.parallel.gradient_dtype=float32"
         )

@@ -238,7 +238,7 @@ def build_program(config: ConfigDict, schema: Schema, examples: int, mesh: Mesh)
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
     check_batch_size(batch_size, mesh.size, micro_batch)
     method = build_method(config)
-    towers = build_towers(config, schema, method, Target.of(mesh))
+    towers = build_towers(config, schema, method, Target.of(mesh, config.parallel.gradient_dtype))
     tx, schedule = make_optimizer(config, examples)
     abstract, init = init_state(config, towers, tx, schema, mesh)
     step = make_train_step(config, towers, method, schema, tx, schedule, mesh, abstract)
