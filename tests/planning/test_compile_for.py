@@ -35,7 +35,7 @@ def needs(module, extra):
 def doctor(*words):
     """Run the command; its JAX has the devices that it chooses itself."""
     command = [sys.executable, "-m", "satmip_jax.cli", "doctor", "--config"]
-    command += ["configs/eurosat.py:simclr,cpu", *TINY, "--config.data.dir="]
+    command += ["configs/eurosat.py:satmips,cpu", *TINY, "--config.data.dir="]
     command += ["--config.dtype=bfloat16", *words]
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return subprocess.run(
@@ -80,9 +80,21 @@ def test_a_step_for_two_h100(tmp_path):
 
 
 @pytest.mark.slow
+@needs("jax_cuda13_plugin", "compile-gpu")
+def test_tiles_are_scored_while_the_ring_sends(tmp_path):
+    options = ["--config.parallel.exchange=ring", "--config.optimizer.batch_size=32"]
+    record, _ = compiled(tmp_path, "--accelerator", "h100", "--topology", "4", *options)
+    hops = [c for c in record["collectives"] if c["kind"] == "collective-permute"]
+    within_a_turn = [hop for hop in hops if hop["times"] == 4]
+    assert len(within_a_turn) >= 4  # SimCLR's and the pairs', forward and backward
+    assert all(hop["compute_meanwhile_us"] > 0 for hop in within_a_turn), hops
+
+
+@pytest.mark.slow
 @needs("libtpu", "compile-tpu")
 def test_a_step_for_a_slice_of_v5e(tmp_path):
-    record, _ = compiled(tmp_path, "--accelerator", "v5e", "--topology", "2x2")
+    record, program = compiled(tmp_path, "--accelerator", "v5e", "--topology", "2x2")
+    assert program.count('custom_call_target="tpu_custom_call"') >= 2  # attention and its gradient
     assert (record["accelerator"], record["topology"], record["devices"]) == ("v5e", "2x2", 4)
     assert record["estimated_cycles"] > 0
     assert "step_bound_ms" not in record
