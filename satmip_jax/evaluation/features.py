@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Int32
 
 from satmip_jax.augmentation.views import center_view, normalize
 from satmip_jax.data.bad_records import BadRecords
-from satmip_jax.data.batch_reader import ReadBatch, read_in_order
+from satmip_jax.data.batch_reader import Batch, ReadBatch, read_in_order
 from satmip_jax.data.sampler import pad
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import (
@@ -26,11 +26,13 @@ from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import FIELDS, Field
+from satmip_jax.runtime.threads import map_in_order
 
 KINDS = ("image", "metadata", "both")
 # Images per device encoded at once on a CPU: 512 of EuroSAT's take twice as long each as 32, whose
 # values fit the caches.
 CPU_BATCH = 32
+CPU_BATCHES = 2  # encoded at the same time, in threads
 CARRIED = ("label", "index", "location", "valid", "requested")  # beside the features of a batch
 
 
@@ -113,9 +115,10 @@ def extract(
     bad = BadRecords(
         dataset.split, budget=config.data.bad_records, outcome="is left out of the evaluation"
     )
-    outputs = []
     batches = read_in_order(reader, numbers[rows].tolist(), size=len(mine), bad_records=bad)
-    for batch, mask in zip(batches, requested.reshape(-1, len(mine)), strict=True):
+
+    def encode_batch(batch_and_mask: tuple[Batch, np.ndarray]) -> dict[str, np.ndarray]:
+        batch, mask = batch_and_mask
         inputs = {
             "image": batch["image"],
             "metadata": tabular.only(batch["metadata"], fields),
@@ -125,7 +128,16 @@ def extract(
             "valid": batch["valid"],
             "requested": mask,
         }
-        outputs.append(jax.device_get(encode(model.params, to_devices(inputs, mesh))))
+        outputs: dict[str, np.ndarray] = jax.device_get(
+            encode(model.params, to_devices(inputs, mesh))
+        )
+        return outputs
+
+    # a CPU's small batches do not keep two cores busy; several devices exchange their outputs, and
+    # must do so in the same order
+    alone = jax.default_backend() == "cpu" and mesh.size == 1
+    masked = zip(batches, requested.reshape(-1, len(mine)), strict=True)
+    outputs = list(map_in_order(encode_batch, masked, CPU_BATCHES if alone else 1))
     table = {name: np.concatenate([out[name] for out in outputs]) for name in outputs[0]}
     requested = table.pop("requested")
     return select_valid({name: column[requested] for name, column in table.items()}, numbers)

@@ -9,8 +9,7 @@ recognizing what is there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,13 +27,15 @@ from satmip_jax.evaluation.linear_probe import held_out_rows, linear_classify
 from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.runtime.threads import map_in_order
 
 log = logging.getLogger(__name__)
 
 # (truth, predicted) -> value, and -> (low, high)
 Metric = tuple[Callable[..., float], Callable[..., tuple[float, float]]]
 BLOCK = 1.0  # degrees
-FOLDS_AT_ONCE = 2  # on a CPU; each holds its features and the arrays of a solver
+# On a CPU, where one does not keep two cores busy; each holds its features and a solver's arrays.
+FOLDS_AT_ONCE = 2
 MAX_NAMES = 10  # classes named in a note
 
 
@@ -150,7 +151,9 @@ def score(
         log.warning("%s", note)
     rows, metrics = [], _metrics(dataset.schema)
     classify = partial(_classify, bank, queries, kinds, protocols, held_out, weigh_on, dataset)
-    answers_of_folds = _map_folds(classify, [fold for _, folds in settings for fold in folds])
+    every_fold = [fold for _, folds in settings for fold in folds]
+    at_once = FOLDS_AT_ONCE if jax.default_backend() == "cpu" and len(every_fold) > 1 else 1
+    answers_of_folds = map_in_order(classify, every_fold, at_once)
     for suffix, folds in settings:
         truth = np.concatenate([queries.labels[rows_of_fold] for _, rows_of_fold in folds])
         if suffix and len(truth) < labelled.sum():
@@ -242,17 +245,6 @@ def _metrics(schema: Schema) -> dict[str, Metric]:
     for name, weights in schema.class_weights.items():
         metrics[name] = with_interval(challenge_f1, "challenge_f1", weights=weights)
     return metrics
-
-
-def _map_folds(
-    classify: Callable[[tuple[np.ndarray, np.ndarray]], dict[tuple[str, str], np.ndarray]],
-    folds: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> Iterator[dict[tuple[str, str], np.ndarray]]:
-    """Classify the folds in order; on a CPU two at a time, as one does not keep all cores busy."""
-    if jax.default_backend() != "cpu" or len(folds) == 1:
-        return map(classify, folds)
-    with ThreadPoolExecutor(FOLDS_AT_ONCE) as pool:
-        return iter(list(pool.map(classify, folds)))
 
 
 def _classify(
