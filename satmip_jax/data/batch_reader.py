@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, SupportsIndex
 
-import grain
 import jax
 import numpy as np
 from tqdm import tqdm
@@ -241,9 +242,6 @@ def read_in_order(
         bad_records: counts the records that cannot be read; their rows are not "valid".
     """
     bad_records = BadRecords(reader.dataset.split) if bad_records is None else bad_records
-    threads = os.cpu_count() or 1
-    batches = grain.MapDataset.source(numbers).batch(size, batch_fn=list).map(reader)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     with tqdm(
         total=len(numbers),
         desc=f"reading {reader.dataset.split}",
@@ -252,7 +250,23 @@ def read_in_order(
         mininterval=1.0,
         disable=not is_main_process(),
     ) as bar:
-        for batch in batches.to_iter_dataset(options):
+        for batch in _read_ahead(reader, numbers, size):
             bad_records.add(batch.pop("bad"))
             yield batch
             bar.update(len(batch["index"]))
+
+
+def _read_ahead(reader: ReadBatch, numbers: Sequence[int], size: int) -> Iterator[Batch]:
+    """Yield the batches in order; threads read the next ones, at most twice their number."""
+    threads = os.cpu_count() or 1
+    started: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for start in range(0, len(numbers), size):
+                started.append(pool.submit(reader, list(numbers[start : start + size])))
+                if len(started) > 2 * threads:
+                    yield started.popleft().result()
+            while started:
+                yield started.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

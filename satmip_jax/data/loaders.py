@@ -11,10 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 
 from satmip_jax.data import shared_memory
@@ -93,6 +91,9 @@ class TrainBatches:
         bad_records: BadRecords | None = None,
         patience: float = PATIENCE,
     ) -> None:
+        import grain  # lazily: training in device memory does without
+        from absl import flags
+
         self.mesh = mesh
         self._bad_records = BadRecords(dataset.split) if bad_records is None else bad_records
         self._share_memory = workers > 0 and shared_memory.available()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,24 @@ def environment() -> dict[str, Any]:
         "versions": {
             "satmip_jax": satmip_jax.__version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
+            **package_versions(),
         },
     }
+
+
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Return the versions of those packages that are installed.
+
+    Example:
+        >>> from satmip_jax.runtime.environment import package_versions
+        >>> sorted(package_versions(["numpy", "no-such-package"]))
+        ['numpy']
+    """
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):  # grain is not needed in device memory
+            found[name] = version(name)
+    return found
 
 
 def processor() -> str:
