@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from satmip_jax.bench.timing import Measurement
-
-_out = click.option(
-    "--out", type=click.Path(dir_okay=False), help="File to append the results to, as JSON Lines."
+from satmip_jax.bench.options import (
+    devices_option,
+    out_option,
+    parse_numbers,
+    rounds_option,
+    write,
 )
-_devices = click.option(
-    "--devices",
-    type=click.IntRange(1),
-    help="Number of virtual CPU devices.  [default: the devices of this machine]",
-)
-
-
-def _rounds(default: int, least: int = 1) -> Any:
-    """Return the option --rounds."""
-    note = "" if least else " 0 measures memory only."
-    return click.option(
-        "--rounds",
-        type=click.IntRange(least),
-        default=default,
-        show_default=True,
-        help=f"Rounds of timing; each round times all variants in turn.{note}",
-    )
-
-
-def _numbers(
-    context: click.Context | None, parameter: click.Parameter | None, value: str
-) -> list[int]:
-    """Parse positive numbers joined by commas."""
-    del context, parameter
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a list of positive numbers, such as 64,256")
-    return [int(part) for part in parts]
-
-
-def _write(measurements: Iterable[Measurement], out: str | None) -> list[Measurement]:
-    from rich.console import Console
-
-    from satmip_jax.bench.timing import write_measurements
-
-    return write_measurements(measurements, Path(out) if out else None, Console())
 
 
 @click.group()
@@ -61,7 +25,7 @@ def bench() -> None:
 @bench.command("loss")
 @click.option(
     "--rows",
-    callback=_numbers,
+    callback=parse_numbers,
     default="1024,4096",
     show_default=True,
     help="Global batch sizes, pairs of embeddings.",
@@ -79,9 +43,9 @@ def bench() -> None:
     show_default=True,
     help="Losses to measure, joined by commas.",
 )
-@_rounds(3, least=0)
-@_devices
-@_out
+@rounds_option(3, least=0)
+@devices_option
+@out_option
 def bench_loss(
     rows: list[int], width: int, losses: str, rounds: int, devices: int | None, out: str | None
 ) -> None:
@@ -98,7 +62,7 @@ def bench_loss(
     if devices:
         use_virtual_devices(devices)
     limit = memory.device_limit() // 3
-    _write(loss.bench(rows, width=width, rounds=rounds, limit=limit, losses=names), out)
+    write(loss.bench(rows, width=width, rounds=rounds, limit=limit, losses=names), out)
 
 
 @bench.command("pipeline")
@@ -146,8 +110,8 @@ def bench_loss(
 @click.option(
     "--workers", type=click.IntRange(1), help="Worker processes.  [default: one per core]"
 )
-@_rounds(3)
-@_out
+@rounds_option(3)
+@out_option
 def bench_pipeline(
     data: str | None,
     split: str,
@@ -176,7 +140,7 @@ def bench_pipeline(
             else synthetic_data.draw_shards(Path(folder), images, size, copies=16)
         )
         job = pipeline.Job(dataset, batch_size, batches, workers or process_pool.cores(), view_size)
-        _write(pipeline.bench(job, rounds), out)
+        write(pipeline.bench(job, rounds), out)
 
 
 @bench.command("prepare")
@@ -201,8 +165,8 @@ def bench_pipeline(
     show_default=True,
     help="Shorter side of the images, pixels.",
 )
-@_rounds(5)
-@_out
+@rounds_option(5)
+@out_option
 def bench_prepare(images: int, size: int, source_size: int, rounds: int, out: str | None) -> None:
     """Measure the preparation of images on one core, beside the OpenCV calls alone."""
     from tempfile import TemporaryDirectory
@@ -212,13 +176,13 @@ def bench_prepare(images: int, size: int, source_size: int, rounds: int, out: st
     with TemporaryDirectory() as folder:
         source = synthetic_data.draw_scenes(Path(folder), images, source_size)
         measurements = prepare.bench(source, count=images, size=size, rounds=rounds)
-    _write(measurements, out)
+    write(measurements, out)
 
 
 @bench.command("augment")
 @click.option(
     "--batches",
-    callback=_numbers,
+    callback=parse_numbers,
     default="64,256",
     show_default=True,
     help="Batch sizes, images.",
@@ -237,21 +201,21 @@ def bench_prepare(images: int, size: int, source_size: int, rounds: int, out: st
     show_default=True,
     help="Side of the views, pixels.",
 )
-@_rounds(5)
-@_out
+@rounds_option(5)
+@out_option
 def bench_augment(batches: list[int], stored: int, size: int, rounds: int, out: str | None) -> None:
     """Compare the augmentation of two views per image on the device and by torchvision."""
     from satmip_jax.bench import augment, torch_loader
 
     if not torch_loader.installed():
         click.echo("PyTorch and torchvision are not installed: they are left out")
-    _write(augment.bench(batches, stored=stored, size=size, rounds=rounds), out)
+    write(augment.bench(batches, stored=stored, size=size, rounds=rounds), out)
 
 
 @bench.command("knn")
 @click.option(
     "--banks",
-    callback=_numbers,
+    callback=parse_numbers,
     default="10000,50000",
     show_default=True,
     help="Numbers of rows of the bank.",
@@ -265,13 +229,13 @@ def bench_augment(batches: list[int], stored: int, size: int, rounds: int, out: 
 )
 @click.option(
     "--widths",
-    callback=_numbers,
+    callback=parse_numbers,
     default="128,384",
     show_default=True,
     help="Widths of the features.",
 )
-@_rounds(5)
-@_out
+@rounds_option(5)
+@out_option
 def bench_knn(
     banks: list[int], queries: int, widths: list[int], rounds: int, out: str | None
 ) -> None:
@@ -283,7 +247,7 @@ def bench_knn(
         for width in widths
         for measurement in knn.bench(banks, queries=queries, width=width, rounds=rounds)
     )
-    _write(measurements, out)
+    write(measurements, out)
 
 
 @bench.command("startup")
@@ -293,13 +257,13 @@ def bench_knn(
     show_default=True,
     help="Measure the time to the first training step as well.",
 )
-@_rounds(5)
-@_out
+@rounds_option(5)
+@out_option
 def bench_startup(rounds: int, training: bool, out: str | None) -> None:
     """Measure the start-up time of commands, and the time to the first training step."""
     from satmip_jax.bench import startup
 
-    _write(startup.bench(rounds, training=training), out)
+    write(startup.bench(rounds, training=training), out)
 
 
 @bench.command("step", context_settings={"ignore_unknown_options": True})
@@ -312,7 +276,7 @@ def bench_startup(rounds: int, training: bool, out: str | None) -> None:
     show_default=True,
     help="Methods to measure, joined by commas; the first is the reference.",
 )
-@_rounds(5)
+@rounds_option(5)
 @click.option(
     "--steps",
     type=click.IntRange(1),
@@ -321,7 +285,7 @@ def bench_startup(rounds: int, training: bool, out: str | None) -> None:
     help="Timed steps per round.",
 )
 @click.option("--torch", is_flag=True, help="Compare with SimCLR's step in PyTorch and timm.")
-@_out
+@out_option
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def bench_step(
     config: str,
@@ -354,7 +318,41 @@ def bench_step(
     configs = load_method_configs(config, overrides, names)
     if missing := [name for name in names if name not in configs]:
         raise click.ClickException(f"--methods: {config} has no recipe for {', '.join(missing)}")
-    _write(step.bench(configs, rounds=rounds, steps=steps, peers=peers), out)
+    write(step.bench(configs, rounds=rounds, steps=steps, peers=peers), out)
+
+
+@bench.command("kernels", context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=5, show_default=True, help="Steps to trace."
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=40,
+    show_default=True,
+    help="Kernels to list; the others are summed.",
+)
+@click.option("--trace", type=click.Path(file_okay=False), help="Folder to keep the trace in.")
+@out_option
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def bench_kernels(
+    config: str,
+    steps: int,
+    top: int,
+    trace: str | None,
+    out: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """List the kernels of a training step on noise by time, from a trace of the JAX profiler."""
+    from satmip_jax.bench import kernels
+    from satmip_jax.config.loading import load_config
+
+    loaded = load_config(config, overrides)
+    folder = Path(trace) if trace else None
+    write(kernels.bench(loaded, steps=steps, top=top, folder=folder), out)
 
 
 @bench.command("scaling", context_settings={"ignore_unknown_options": True})
@@ -364,12 +362,12 @@ def bench_step(
     metavar="FILE[:ARG]",
     help="Base config, such as configs/eurosat.py:satmips,cpu.",
 )
-@_rounds(3)
-@_devices
+@rounds_option(3)
+@devices_option
 @click.option(
     "--plot", type=click.Path(dir_okay=False), help="Figure to write, such as scaling.png or .svg."
 )
-@_out
+@out_option
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def bench_scaling(
     config: str,
@@ -386,6 +384,6 @@ def bench_scaling(
 
     if devices:
         use_virtual_devices(devices)
-    measurements = _write(scaling.bench(load_config(config, overrides), rounds=rounds), out)
+    measurements = write(scaling.bench(load_config(config, overrides), rounds=rounds), out)
     if plot:
         scaling.draw(measurements, Path(plot), f"Step time of {config}")
