@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -16,7 +17,7 @@ PyTree = Any
 
 
 def init_params(config: ConfigDict, towers: Towers, schema: Schema) -> PyTree:
-    """Return the initial parameters, drawn from `jax.random.key(config.seed)`.
+    """Return the initial parameters, a function of `config.seed`.
 
     Training starts from them, and the untrained twin of a run is scored with them. The function can
     be traced: wrap it in `jax.jit` to place the parameters, or in `jax.eval_shape` for shapes.
@@ -29,7 +30,9 @@ def init_params(config: ConfigDict, towers: Towers, schema: Schema) -> PyTree:
     Returns:
         Nested dictionary of float32 arrays, the collection "params" of the towers.
     """
-    return towers.init(jax.random.key(config.seed), *example_batch(config, schema))["params"]
+    # Step n draws from the seed's key, folded with n: this is a number that no step has.
+    key = jax.random.fold_in(jax.random.key(config.seed), np.uint32(2**32 - 1))
+    return towers.init(key, *example_batch(config, schema))["params"]
 
 
 def abstract_params(config: ConfigDict, towers: Towers, schema: Schema, mesh: Mesh) -> PyTree:
