@@ -2,9 +2,9 @@
 
 Memory, memory bandwidth and the layout of GPUs are those of XLA's own target specifications
 (`xla/backends/gpu/target_config/specs`). Their peaks, without sparsity, and links are those of the
-data sheets. Numbers of TPUs are from cloud.google.com/tpu/docs. Clocks of TPUs, which give
-milliseconds to XLA's cycles, are inferred: the peak over the FLOPs of a cycle in which XLA estimates
-a large product. That of a v5e is certain; those of others may be wrong by the number of matrix units.
+data sheets. Numbers of TPUs are from cloud.google.com/tpu/docs. Their clocks, which turn cycles
+into milliseconds, are inferred: the peak over the FLOPs of a cycle in XLA's estimate of a product.
+A v5e's is certain; others may be wrong by a factor, the number of matrix units.
 """
 
 from __future__ import annotations
