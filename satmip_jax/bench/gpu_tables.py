@@ -10,6 +10,8 @@ from typing import Any
 
 Rows = list[dict[str, Any]]
 BOUNDS = ("lower bound of step time", "XLA's estimate of step time")  # of `satmip bench step`
+RATIO = "step time / "  # and the reference; OF_BOUND: and the bound
+OF_BOUND = "step time / that"
 
 
 def read_rows(path: Path) -> Rows:
@@ -92,10 +94,8 @@ def _steps(results: Mapping[str, Rows]) -> list[str]:
                     "" if mfu is None else f"{mfu:.1f}",
                     "" if limit is None else f"{limit:.1f}",
                     _value(own.get("compiled memory")),
-                    *(
-                        next((_span(r) for m, r in own.items() if m.startswith(name)), "")
-                        for name in ("step time / ", "host overhead")
-                    ),
+                    next((_span(own[m]) for m in own if m.startswith(RATIO) and m != OF_BOUND), ""),
+                    _span(own["host overhead"]) if "host overhead" in own else "",
                     time["device"],
                 ]
             )

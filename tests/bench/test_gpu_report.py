@@ -156,6 +156,8 @@ def test_the_bound_of_mfu_is_that_of_a_step_as_short_as_the_bound():
         {**common, "metric": "step time", "value": 0.05, "unit": "s"},
         {**common, "metric": "MFU", "value": 30.0, "unit": "%"},
         {**common, "metric": "lower bound of step time", "value": 0.03, "unit": "s"},
+        {**common, "metric": "step time / that", "value": 1.67, "unit": ""},
+        {**common, "metric": "step time / satmip", "value": 2.0, "unit": ""},
     ]
     header, _, line = [
         [cell.strip() for cell in text.split("|")]
@@ -165,6 +167,7 @@ def test_the_bound_of_mfu_is_that_of_a_step_as_short_as_the_bound():
     cells = dict(zip(header, line, strict=True))
     assert (cells["ms"], cells["bound, ms"]) == ("50", "30")
     assert (cells["MFU, %"], cells["bound of MFU, %"]) == ("30.0", "50.0")
+    assert cells["time / first"] == "2"
 
 
 def test_launcher_without_time_names_every_part(tmp_path):
