@@ -179,9 +179,11 @@ def complete_runs(path: Path) -> set[str]:
     return done
 
 
-def keep_small_model(out: Path) -> Path | None:
-    """Pack the workdir of a small SatMIPS model; None if there is none yet."""
+def keep_small_model(out: Path, done: set[str]) -> Path | None:
+    """Pack the workdir of a small SatMIPS model; None if none is complete yet."""
     for folder in sorted((out / "runs").glob("cpu-*-satmips-seed0")):
+        if folder.name not in done:
+            continue
         archive = shutil.make_archive(str(out / "small_satmips"), "gztar", folder)
         return Path(archive)
     return None
@@ -208,7 +210,7 @@ def main(out: Path, data: tuple[str, ...], seconds: float, tiny: bool) -> None:
     except SatmipError as error:
         raise click.ClickException(str(error)) from error
     finally:
-        if (archive := keep_small_model(out)) is not None:
+        if (archive := keep_small_model(out, complete_runs(path))) is not None:
             click.echo(f"the small SatMIPS model: {archive}")
 
 

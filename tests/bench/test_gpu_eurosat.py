@@ -13,6 +13,7 @@ from satmip_jax.bench.gpu_eurosat import (
     bench,
     choose_epochs,
     complete_runs,
+    keep_small_model,
     runs,
 )
 from satmip_jax.data.batch_reader import read_all
@@ -71,3 +72,10 @@ def test_benchmarks_and_training_import_neither_grain_nor_tfds():
     names = ", ".join(f"satmip_jax.{name}" for name in modules.split(", "))
     absent = "import sys; sys.modules['grain'] = sys.modules['tensorflow_datasets'] = None; "
     subprocess.run([sys.executable, "-c", f"{absent}import {names}"], check=True)
+
+
+def test_only_a_complete_model_is_packed(tmp_path):
+    name = "cpu-random-satmips-seed0"
+    (tmp_path / "runs" / name).mkdir(parents=True)
+    assert keep_small_model(tmp_path, set()) is None
+    assert keep_small_model(tmp_path, {name}).name == "small_satmips.tar.gz"
