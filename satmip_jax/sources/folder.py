@@ -81,7 +81,7 @@ class Folder(Source):
         >>> Path("chips").mkdir()
         >>> for name in ("a.png", "b.png"):
         ...     Path("chips", name).touch()
-        >>> _ = Path("chips.csv").writecell_text("file,class\na.png,barn\nb.png,zoo\n")
+        >>> _ = Path("chips.csv").write_text("file,class\na.png,barn\nb.png,zoo\n")
         >>> source = Folder(
         ...     [Path("chips")], metadata="chips.csv", columns="label=class", splits="train=1"
         ... )

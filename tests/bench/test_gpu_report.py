@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -184,9 +185,11 @@ def test_launcher_without_time_names_every_part(tmp_path):
 
 
 @pytest.mark.slow
-def test_tiny_parts_run_and_resume(tmp_path, capsys):
+def test_tiny_parts_run_and_resume(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS")  # the parts' batches are for one device
     parts = [part for part in plan(tmp_path, None, tiny=True) if part.name in ("knn", "kernels")]
-    Report(tmp_path, parts, 600).run()
+    parts = [replace(part, limit=400) for part in parts]  # the machine may be busy
+    Report(tmp_path, parts, 2000).run()
     text = (tmp_path / "report.md").read_text()
     assert text.count("| finished |") == 2
     assert "## Kernels of a step" in text

@@ -1,6 +1,7 @@
 """A short training learns: better neighbours than those of its untrained twin."""
 
 import math
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from satmip_jax.data.loaders import InMemoryBatches
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation.evaluate import knn_accuracy
+from satmip_jax.evaluation.model import Model
 from satmip_jax.prepare.run import prepare
 from satmip_jax.sources.registry import open_source
 from satmip_jax.training.step import build_program
@@ -43,10 +45,11 @@ def test_200_steps_raise_the_knn_accuracy_of_images_not_seen_before(tmp_path):
         ],
     )
     program = build_program(config, dataset.schema, len(dataset), mesh)
+    model = Model(config, dataset.schema, program.towers, None, mesh)
 
     def score(state):
         with jax.transfer_guard("allow"):
-            return knn_accuracy(config, program.towers, state.params, dataset.schema, mesh)
+            return knn_accuracy(replace(model, params=state.params))
 
     state, losses = program.init(), []
     untrained = score(state)
