@@ -196,8 +196,8 @@ def test_a_training_step(calls):
     assert GPU or {shape for _, shape in calls} == shapes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Target, "of", lambda *_: Target("gpu"))
-        program = build_program(config, schema, examples, program.mesh)
         with jax.numpy_dtype_promotion("standard"):  # required by JAX's attention
+            program = build_program(config, schema, examples, program.mesh)
             _, plain = program.step(program.init(), batch)
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(ours[name], plain[name], rtol=2e-3)
