@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ class Page:
 # --- headers --------------------------------------------------------------------------------------
 
 
-def read_page(data: bytes) -> Page:
+def read_page(data: bytes | mmap) -> Page:
     """Return the header of the page that is the image; thumbnails, overviews and masks are not.
 
     Raises:
@@ -143,7 +144,7 @@ def read_page(data: bytes) -> Page:
     return image
 
 
-def _pages(data: bytes) -> Iterator[Page]:
+def _pages(data: bytes | mmap) -> Iterator[Page]:
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     if big and struct.unpack_from(order + "HH", data, 4) != (8, 0):
@@ -232,6 +233,21 @@ def check_size(page: Page, file_size: int, limit: int) -> None:
             f"{page.width}x{page.height} pixels in {page.bands} bands of {page.dtype}: more than "
             f"the limit of {limit:,} bytes in three bands"
         )
+    check_blocks(page, file_size, limit)
+
+
+def check_blocks(page: Page, file_size: int, limit: int) -> None:
+    """Bound what reading a window of a page allocates, before anything is decoded.
+
+    Args:
+        page: See `read_page`.
+        file_size: Size of the file in bytes.
+        limit: Maximum number of bytes of three bands of an image; a block may take a fourth.
+
+    Raises:
+        ImageError: A block is too large, or the file cannot hold the positions of its blocks.
+    """
+    size = -(-page.bits // 8)
     across, down = page.block
     together = 1 if page.planar else page.bands
     if across * down * together * size > max(limit // _BLOCK_SHARE, _MIN_BLOCK_LIMIT):
@@ -248,11 +264,11 @@ def check_size(page: Page, file_size: int, limit: int) -> None:
 
 
 @contextlib.contextmanager
-def open_dataset(data: bytes, offset: int | None = None) -> Iterator[Any]:
-    """Open an untrusted TIFF in memory as a `rasterio` data set.
+def open_dataset(data: bytes | str, offset: int | None = None) -> Iterator[Any]:
+    """Open an untrusted TIFF as a `rasterio` data set.
 
     Args:
-        data: The file.
+        data: The file in memory, or the path of its descriptor, /dev/fd/N.
         offset: Position of the page; the first by default.
     """
     import rasterio
@@ -262,11 +278,12 @@ def open_dataset(data: bytes, offset: int | None = None) -> Iterator[Any]:
     with (
         _silent_logger(),
         rasterio.Env(**_ENVIRONMENT),
-        MemoryFile(data) as file,
+        contextlib.ExitStack() as stack,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        name = file.name if offset is None else f"GTIFF_DIR:off:{offset}:{file.name}"
+        name = data if isinstance(data, str) else stack.enter_context(MemoryFile(data)).name
+        name = name if offset is None else f"GTIFF_DIR:off:{offset}:{name}"
         with rasterio.open(name, driver="GTiff") as dataset:
             yield dataset
 
@@ -296,12 +313,7 @@ def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
     Raises:
         ImageError: The file is damaged, or an option is needed to read it.
     """
-    if page.photometric in _PHOTOMETRIC:
-        raise ImageError(
-            f"TIFF of {_PHOTOMETRIC[page.photometric]}, not of grey or RGB: convert it to RGB"
-        )
-    if page.dtype.startswith("complex"):
-        raise ImageError("TIFF of complex numbers: convert it to real ones")
+    check_values(page)
     palette = page.photometric == _PALETTE and page.bits <= 8 and rendering.bands is None
     try:
         with open_dataset(data, page.offset) as dataset:
@@ -313,7 +325,7 @@ def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # rasterio raises many types
-        raise ImageError(_reason(error, page)) from error
+        raise ImageError(failure_reason(error, page)) from error
     if array.shape[1:] != (page.height, page.width):
         raise ImageError("damaged TIFF")
     if table is not None:
@@ -331,6 +343,16 @@ def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
     return Values(_interleave(array), missing, inverted)
 
 
+def check_values(page: Page) -> None:
+    """Raise `ImageError` if the values of a page are neither grey, RGB nor other real bands."""
+    if page.photometric in _PHOTOMETRIC:
+        raise ImageError(
+            f"TIFF of {_PHOTOMETRIC[page.photometric]}, not of grey or RGB: convert it to RGB"
+        )
+    if page.dtype.startswith("complex"):
+        raise ImageError("TIFF of complex numbers: convert it to real ones")
+
+
 def _interleave(array: np.ndarray) -> np.ndarray:
     """Return bands as channels; one band is repeated."""
     interleaved = np.empty((*array.shape[1:], 3), array.dtype)
@@ -338,7 +360,8 @@ def _interleave(array: np.ndarray) -> np.ndarray:
     return interleaved
 
 
-def _reason(error: Exception, page: Page) -> str:
+def failure_reason(error: Exception, page: Page) -> str:
+    """Return why GDAL could not read a page, in words for users."""
     texts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(texts) < 8:

@@ -36,7 +36,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from satmip_jax.metadata.record import Absent, Metadata, Problems
-from satmip_jax.sources import geotiff
+from satmip_jax.sources import geotiff_fields
 from satmip_jax.sources.archives import Archives, is_macos, leads_out, nfc
 from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
 from satmip_jax.sources.cells import CellReader
@@ -252,7 +252,7 @@ class EuroSAT(Source):
         if not container:
             return Absent("no GeoTIFF of the chip")
         try:
-            return geotiff.centre(self.tifs.read(str(container), str(member), MAX_TIF_BYTES))
+            return geotiff_fields.centre(self.tifs.read(str(container), str(member), MAX_TIF_BYTES))
         except UnreadableExample as reason:
             return Absent(f"GeoTIFF: {reason}")
 

@@ -13,7 +13,6 @@ the table, a zip or a symbolic link contains.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -35,7 +34,7 @@ from satmip_jax.sources.columns import (
     parse_columns,
 )
 from satmip_jax.sources.image_index import ImageIndex, SkippedRow, cell_text
-from satmip_jax.sources.splits import SPLIT_NAME, parse_shares
+from satmip_jax.sources.splits import SPLIT_NAME, draw_split, parse_shares
 from satmip_jax.sources.tables import Cell, Table, is_table
 
 MAX_IMAGE_BYTES = 1 << 30
@@ -258,13 +257,7 @@ class Folder(Source):
 
     def _split(self, value: Cell, identity: str) -> str:
         if self.shares:
-            digest = hashlib.blake2b(f"{self.seed}:{identity}".encode(), digest_size=8).digest()
-            at = int.from_bytes(digest, "big") / 2**64
-            for name, share in self.shares:
-                at -= share
-                if at < 0:
-                    return name
-            return self.shares[-1][0]
+            return draw_split(self.shares, self.seed, identity)
         if "split" not in self.columns:
             return "train"
         text = cell_text(value)

@@ -1,41 +1,168 @@
-"""Location of an untrusted GeoTIFF; pixels are never decoded."""
+"""Any folder or zip of GeoTIFFs, whole or in tiles.
+
+sensor       from the tags of the files
+bands        any, as RGB; see `satmip_jax.data.rendering`
+labels       the folders of the files, or none
+metadata     coordinates (location, ground sampling distance, pixel size, UTM zone), and the tags of
+             common producers; see `satmip_jax.sources.geotiff_fields`. Nothing beside a file is
+             read, such as .aux.xml or .tfw
+splits       folders train, val and test at the top, or random shares of the files; all tiles of a
+             file are in the same split
+licence      the publisher's
+"""
 
 from __future__ import annotations
 
-import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
 
-from satmip_jax.data.tiff import open_dataset
-from satmip_jax.sources.base import UnreadableExample
+from satmip_jax.data.tiff_tiles import Window
+from satmip_jax.metadata.record import Metadata, Problems
+from satmip_jax.sources.archives import Archives
+from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
+from satmip_jax.sources.splits import draw_split, parse_shares
+from satmip_jax.sources.tiled_images import Tiles, read_image, tiff_data
 
-DIGITS = 7  # decimals of a degree (1 cm); versions of PROJ differ beyond
+_SPLITS = ("train", "val", "test")  # whatever their case
 
 
-def centre(data: bytes) -> tuple[float, float]:
-    """Return longitude and latitude of the centre of an image.
+class GeoTIFFs(Source):
+    """GeoTIFFs in folders and zips.
 
     Args:
-        data: Contents of a GeoTIFF.
-
-    Returns:
-        WGS84 degrees, rounded to `DIGITS` decimals.
+        paths: Folders, searched at any depth, and zips, including those at the top of a folder.
+        classes: With "folders", the folder of a file is its label.
+        tile: Side of the tiles in pixels that each file is cut into; 0 takes files whole. The last
+            tiles of a row and column end at the border of the image.
+        stride: Distance between tiles, less than --tile for overlap. 0 is that of --tile.
+        min_data: Minimum share of pixels with data in a tile, 0 to 1. Tiles without any are always
+            left out and counted. NoData, masks, alpha bands and NaN mark missing pixels.
+        splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of the folders
+            train, val and test. Without these folders, all is train.
+        seed: Seed of the shares.
 
     Raises:
-        UnreadableExample: The file is damaged, no GeoTIFF, or has no usable coordinates.
-    """
-    from rasterio.warp import transform
+        SourceError: An option is out of range, or the shares do not add up to 1.
 
-    try:
-        with open_dataset(data) as image:
-            crs, affine = image.crs, image.transform
-            x, y = image.xy(image.height / 2, image.width / 2, offset="ul")
-    except Exception as error:  # GDAL raises many types
-        raise UnreadableExample("damaged") from error
-    if crs is None or affine.is_identity:
-        raise UnreadableExample("no coordinates")
-    try:
-        (longitude,), (latitude,) = transform(crs, "EPSG:4326", [x], [y])
-    except Exception as error:  # not on Earth, or outside the projection
-        raise UnreadableExample("impossible coordinates") from error
-    if not (math.isfinite(longitude) and math.isfinite(latitude)):
-        raise UnreadableExample("impossible coordinates")
-    return round(longitude, DIGITS), round(latitude, DIGITS)
+    Example:
+        >>> from satmip_jax.sources.geotiff import GeoTIFFs
+        >>> Path("scenes/train/barn").mkdir(parents=True)
+        >>> Path("scenes/train/barn/a.tif").touch()
+        >>> source = GeoTIFFs([Path("scenes")], classes="folders")
+        >>> source.classes
+        ('barn',)
+        >>> [(ref.id, ref.split) for ref in source.refs()]
+        [('train/barn/a.tif', 'train')]
+    """
+
+    name = "geotiff"
+    license = "the publisher's"
+    image_size = 224
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        classes: Literal["none", "folders"] = "none",
+        tile: int = 0,
+        stride: int = 0,
+        min_data: float = 0.0,
+        splits: str = "",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(paths)
+        self.archives = Archives(self.paths, (".tif", ".tiff"), follow_links=False)
+        self.shares = parse_shares(splits)
+        self.seed = seed
+        self.tiles = Tiles(tile, stride, min_data)
+        self.labels_from = classes
+        self.options = {
+            "classes": classes,
+            "tile": tile,
+            "stride": self.tiles.stride,
+            "min_data": min_data,
+            "shares": dict(self.shares),
+            "seed": seed,
+        }
+        self.splits_from = (
+            f"files drawn with seed {seed}: {splits}"
+            if self.shares
+            else "the folders train, val and test; else train"
+        )
+        if classes == "folders":
+            labels = {_label(file.name) for file in self.archives.files()}
+            self.classes = tuple(sorted(label for label in labels if label))
+
+    def refs(self) -> list[Ref]:
+        """List every file, or every tile with data, by path; reads sizes and masks for tiles."""
+        from tqdm import tqdm
+
+        skipped: Counter[str] = Counter()
+        self.skipped = skipped
+        files: dict[str, tuple[str, str]] = {}
+        for container, member, name in self.archives.files():
+            if name in files:
+                skipped["file of the same path as another"] += 1
+            elif self.labels_from == "folders" and not _label(name):
+                skipped["file in no folder of a class"] += 1
+            else:
+                files[name] = container, member
+        skipped.update(self.archives.skipped)
+        if not files:
+            raise self.archives.nothing_found("GeoTIFFs", "*.tif in folders or zip files")
+        progress = tqdm(sorted(files), desc="listing geotiff", unit=" files", delay=2, leave=False)
+        refs = [ref for name in progress for ref in self._refs_of(name, *files[name], skipped)]
+        if not refs:
+            reasons = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common(5))
+            raise SourceError(
+                f"none of the {len(files)} GeoTIFFs in {', '.join(map(str, self.paths))} has a "
+                f"tile that can be used: {reasons}"
+            )
+        return refs
+
+    def read(self, ref: Ref, problems: Problems) -> Example:
+        """Read one file or tile."""
+        container, member, label, *numbers = ref.location
+        window = Window(*map(int, numbers)) if numbers else None  # type: ignore[arg-type]
+        image, raw = read_image(self.archives, str(container), str(member), window)
+        metadata = Metadata.parse(raw, problems)
+        return Example(ref.id, image, metadata, None if label is None else str(label))
+
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the file."""
+        container, member, *_ = ref.location
+        return ((str(container), str(member)),)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return the label and the tile."""
+        return ref.location[2:]
+
+    def _refs_of(
+        self, name: str, container: str, member: str, skipped: Counter[str]
+    ) -> Iterator[Ref]:
+        """Yield the examples of one file; count one that cannot be cut into tiles."""
+        split = self._split(name)
+        label = _label(name) if self.labels_from == "folders" else None
+        if not self.tiles.tile:
+            yield Ref(name, split, (container, member, label))
+            return
+        try:
+            data = tiff_data(self.archives, container, member)
+            for window in self.tiles.windows(data, skipped):
+                place = f"{window.x},{window.y}"
+                yield Ref(f"{name}#{place}", split, (container, member, label, *window))
+        except UnreadableExample as reason:
+            skipped[f"file that cannot be cut into tiles: {reason}"] += 1
+
+    def _split(self, name: str) -> str:
+        if self.shares:
+            return draw_split(self.shares, self.seed, name)
+        top, inside, _ = name.partition("/")
+        return top.lower() if inside and top.lower() in _SPLITS else "train"
+
+
+def _label(name: str) -> str | None:
+    """Return the folder of a file; None at the top, or in a folder of a split."""
+    parts = name.split("/")[:-1]
+    return None if not parts or (len(parts) == 1 and parts[0].lower() in _SPLITS) else parts[-1]

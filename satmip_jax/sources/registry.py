@@ -27,6 +27,7 @@ SOURCES: dict[str, Entry] = {
     "fgsc23": Entry(".fgsc23:FGSC23", "FGSC-23: ships in 23 classes"),
     "so2sat": Entry(".so2sat:So2Sat", "So2Sat LCZ42: 17 local climate zones"),
     "folder": Entry(".folder:Folder", "Your images, with a table of metadata"),
+    "geotiff": Entry(".geotiff:GeoTIFFs", "Your GeoTIFFs, with their tags; whole or in tiles"),
     "synthetic": Entry(".synthetic.dataset:Synthetic", "Synthetic scenes, without a download"),
 }
 

@@ -186,6 +186,23 @@ def parse_shares(text: str) -> Shares:
     return tuple(shares.items())
 
 
+def draw_split(shares: Shares, seed: int, identity: str) -> str:
+    """Return the split of an example, which depends on the seed and its id alone.
+
+    Example:
+        >>> from satmip_jax.sources.splits import draw_split
+        >>> draw_split((("train", 0.5), ("val", 0.5)), seed=0, identity="a.png")
+        'train'
+    """
+    digest = hashlib.blake2b(f"{seed}:{identity}".encode(), digest_size=8).digest()
+    at = int.from_bytes(digest, "big") / 2**64
+    for name, share in shares:
+        at -= share
+        if at < 0:
+            return name
+    return shares[-1][0]
+
+
 def _divide(n: int, shares: Sequence[tuple[str, float]]) -> list[str]:
     """Return the splits of `n` items in order, in the given shares up to rounding."""
     total = 0.0

@@ -21,7 +21,7 @@ from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.metadata.record import Problems
 from satmip_jax.quickstart import detect_source
-from satmip_jax.sources import geotiff
+from satmip_jax.sources import geotiff_fields
 from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.eurosat import MAX_TIF_BYTES, EuroSAT
 from satmip_jax.sources.registry import open_source
@@ -270,7 +270,7 @@ def test_any_bytes_are_a_place_or_unreadable(changes):
         for at, value in changes:
             data[at] = value
     try:
-        longitude, latitude = geotiff.centre(bytes(data))
+        longitude, latitude = geotiff_fields.centre(bytes(data))
     except UnreadableExample:
         return
     assert math.isfinite(longitude)
