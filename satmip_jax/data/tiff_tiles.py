@@ -127,13 +127,9 @@ def open_tiff(data: bytes | str) -> Iterator[TiffImage]:
         OSError: It cannot be read.
 
     Example:
-        >>> import rasterio
+        >>> import cv2
         >>> from satmip_jax.data.tiff_tiles import open_tiff
-        >>> profile = {"width": 70, "height": 50, "count": 1, "dtype": "uint8", "driver": "GTiff"}
-        >>> with rasterio.MemoryFile() as file:
-        ...     with file.open(**profile) as dataset:
-        ...         dataset.write(np.ones((1, 50, 70), np.uint8))
-        ...     data = bytes(file.getbuffer())
+        >>> data = cv2.imencode(".tif", np.ones((50, 70, 3), np.uint8))[1].tobytes()
         >>> with open_tiff(data) as image:
         ...     tiles = image.windows(tile=40, stride=40)
         ...     part = image.read_tile(tiles[3])
