@@ -1,3 +1,38 @@
-"""SatMIP in JAX: representations of satellite images learned from their metadata."""
+"""SatMIP in JAX: representations of satellite images learned from their metadata.
+
+`satmip_jax.load` loads a trained model; nothing heavy is imported before it is called.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from satmip_jax.inference.embedding import EmbeddingModel
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | PathLike[str], *, batch_size: int | None = None) -> EmbeddingModel:
+    """Load a trained model to embed images and metadata with, on all devices.
+
+    Args:
+        path: workdir of a run, or a folder written by `satmip export --format safetensors`.
+        batch_size: images or records encoded at once, over all devices. By default 32 per device
+            on CPUs, and elsewhere `config.eval.batch_size` of the run.
+
+    Raises:
+        SatmipError: there is no model in the folder, or none that is intact; the message says what
+            to do.
+
+    Example:
+        >>> import satmip_jax as sm
+        >>> model = sm.load(workdir)
+        >>> model.embed_images(np.zeros((5, 64, 64, 3), np.uint8)).shape
+        (5, 32)
+    """
+    from satmip_jax.inference.load import load as load_model
+
+    return load_model(path, batch_size=batch_size)

@@ -34,6 +34,8 @@ __all__ = [
     "encode_png",
     "make_square",
     "read_header",
+    "read_resized",
+    "resize_square",
     "use_one_thread",
 ]
 
@@ -299,6 +301,49 @@ def make_square(
     if not done:
         raise ImageError("cannot be encoded as JPEG")
     return Square(encoded.tobytes(), region, full, pixels[:, :, ::-1], scaled_from)
+
+
+def read_resized(
+    data: bytes, size: int, *, rendering: Rendering = DEFAULT
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode an image file and resize all of it to a square, as `make_square` does.
+
+    Args:
+        data: the encoded file.
+        size: side of the result in pixels.
+        rendering: see `decode`.
+
+    Returns:
+        uint8 (size, size, 3), RGB; and width and height of the file's image.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
+    header = read_header(data)
+    full = header.width, header.height
+    reduce = _reduction(header, crop_region(None, *full, 1.0), size)
+    pixels = decode(data, reduce=reduce, rendering=rendering)
+    # the last column and row of a reduced grid may cover fewer pixels than the others
+    return resize_square(pixels[: full[1] // reduce, : full[0] // reduce], size), full
+
+
+def resize_square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize an image to a square, as `make_square` does.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+        size: side of the result in pixels.
+
+    Raises:
+        ImageError: the image is smaller than `MIN_BOX` or larger than `MAX_PIXELS`.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_BOX or height * width > MAX_PIXELS:
+        raise ImageError(
+            f"has {width}x{height} pixels: expected sides of at least {MIN_BOX:.0f}, and at most "
+            f"{MAX_PIXELS:,} pixels"
+        )
+    return _resize(np.ascontiguousarray(pixels), size)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt8
 
 from satmip_jax.augmentation.views import center_view, normalize
 from satmip_jax.data.bad_records import BadRecords
@@ -183,20 +183,11 @@ def make_encoder(
     """
     if stored_size in model.encoders:
         return model.encoders[stored_size]
-    config, schema, towers = model.config, model.schema, model.towers
 
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        view = center_view(batch["image"], config.image.size)
-        view = normalize(view, schema.image_mean, schema.image_std)
-        variables = {"params": params}
-        features = {"image": towers.apply(variables, view, method="encode_image")}
-        if towers.has_metadata:
-            metadata = batch["metadata"]
-            if config.metadata.follow_crop:
-                everything = jnp.array([[0.0, 0.0, 1.0, 1.0]], jnp.float32)
-                crop = jnp.tile(everything, (view.shape[0], 1))
-                metadata = tabular.follow_crop(metadata, crop, stored_size, config.image.size)
-            features["metadata"] = towers.apply(variables, metadata, method="encode_metadata")
+        features = {"image": encode_images(model, params, batch["image"])}
+        if model.towers.has_metadata:
+            features["metadata"] = encode_metadata(model, params, batch["metadata"], stored_size)
         return features | {name: batch[name] for name in CARRIED}
 
     model.encoders[stored_size] = jax.jit(
@@ -208,3 +199,40 @@ def make_encoder(
         out_shardings=replicated(model.mesh),
     )
     return model.encoders[stored_size]
+
+
+def encode_images(
+    model: Model, params: Any, images: UInt8[Array, "batch side side 3"]
+) -> Float32[Array, "batch features"]:
+    """Return the features of images, as a part of a jitted function.
+
+    Args:
+        model: encoders, image size and the statistics that normalize.
+        params: of the towers.
+        images: RGB, squares of any size: resized to the size of the views.
+    """
+    view = center_view(images, model.config.image.size)
+    view = normalize(view, model.schema.image_mean, model.schema.image_std)
+    features: Any = model.towers.apply({"params": params}, view, method="encode_image")
+    return features
+
+
+def encode_metadata(
+    model: Model, params: Any, metadata: dict[str, Array], stored_size: int
+) -> Float32[Array, "batch features"]:
+    """Return the features of metadata, as a part of a jitted function.
+
+    Args:
+        model: encoders and config.
+        params: of the towers.
+        metadata: arrays of `tabular.encode`, and "caption" for a text encoder; they describe images
+            of side `stored_size`.
+        stored_size: pixels.
+    """
+    size = model.config.image.size
+    if model.config.metadata.follow_crop:
+        everything = jnp.array([[0.0, 0.0, 1.0, 1.0]], jnp.float32)
+        crop = jnp.tile(everything, (metadata["present"].shape[0], 1))
+        metadata = tabular.follow_crop(metadata, crop, stored_size, size)
+    features: Any = model.towers.apply({"params": params}, metadata, method="encode_metadata")
+    return features

@@ -1,0 +1,419 @@
+"""Embeddings of images and metadata by a trained model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float32
+from tqdm import tqdm
+
+from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.errors import SatmipError
+from satmip_jax.evaluation.features import CPU_BATCH, CPU_BATCHES, encode_images, encode_metadata
+from satmip_jax.evaluation.fusion import fuse, standardize
+from satmip_jax.evaluation.model import Model
+from satmip_jax.inference.image_input import ImageRows, InputProblem, as_list, read_rows
+from satmip_jax.inference.metadata_input import as_rows, encode_records, parse_rows
+from satmip_jax.metadata.fields import Field, select_fields
+from satmip_jax.metadata.record import Metadata, Problems
+from satmip_jax.objectives import build_method
+from satmip_jax.runtime.process_pool import cores
+from satmip_jax.runtime.threads import map_in_order
+
+log = logging.getLogger(__name__)
+
+MAX_LISTED = 5  # problems in a message
+
+Size = tuple[int, int]  # width and height, pixels
+
+
+class EmbeddingError(SatmipError, ValueError):
+    """A request that the model cannot answer; the message says why."""
+
+
+class EmbeddingModel:
+    """A trained model that embeds images and metadata; `satmip_jax.load` returns one.
+
+    Inputs that cannot be used do not stop the others: their rows are NaN, a warning counts them,
+    and `problems` names them. A batch has one shape, whatever the number of inputs, so that each
+    encoder is compiled once.
+
+    Args:
+        model: encoders and parameters.
+        batch_size: see `satmip_jax.load`.
+
+    Attributes:
+        model: encoders, parameters, config and schema.
+        batch_size: inputs encoded at once, over all devices.
+        problems: the inputs of the last call that cannot be used.
+        field_problems: counts of the metadata values of the last call that cannot be used, by field
+            and reason.
+    """
+
+    def __init__(self, model: Model, *, batch_size: int | None = None) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise EmbeddingError(f"batch_size is {batch_size}: expected at least 1")
+        devices = model.mesh.size
+        on_cpu = model.mesh.devices.flat[0].platform == "cpu"
+        if batch_size is None:
+            batch_size = CPU_BATCH * devices if on_cpu else model.config.eval.batch_size
+        self.model = model
+        self.batch_size = -(-batch_size // devices) * devices
+        self.problems: list[InputProblem] = []
+        self.field_problems = Problems()
+        self._threads = CPU_BATCHES if on_cpu and devices == 1 else 1
+        stored = model.schema.image_size
+        self._encode_image = self._jit(lambda params, images: encode_images(model, params, images))
+        self._encode_metadata = self._jit(
+            lambda params, metadata: encode_metadata(model, params, metadata, stored)
+        )
+
+    def __repr__(self) -> str:
+        kinds = "image and metadata features" if self.has_metadata else "image features"
+        step = "" if self.model.step is None else f"step {self.model.step}, "
+        return f"EmbeddingModel({self.model.name}, {step}images of {self.image_size} px, {kinds})"
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images as the model sees them, pixels; any image is resized to it."""
+        return int(self.model.config.image.size)
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the model embeds metadata."""
+        return self.model.towers.has_metadata
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the metadata fields that the model takes in; any subset of them will do."""
+        if not self.has_metadata:
+            return ()
+        selected = self.model.schema.select_fields(self.model.config.metadata.fields)
+        return tuple(field.name for field in selected)
+
+    def embed_images(self, images: Any, *, progress: bool = True) -> Float32[np.ndarray, "n d"]:
+        """Embed images of any size.
+
+        Args:
+            images: paths, uint8 arrays (height, width, 3) in RGB or (height, width), or PIL images:
+                one or an iterable of them, or an array (n, height, width, 3).
+            progress: show a progress bar.
+
+        Returns:
+            One row of features per image, before the projection heads; NaN where an image cannot
+            be used.
+
+        Example:
+            >>> import satmip_jax as sm
+            >>> model = sm.load(workdir)
+            >>> features = model.embed_images([np.zeros((48, 64, 3), np.uint8), "missing.jpg"])
+            >>> features.shape, np.isnan(features).all(axis=1).tolist()
+            ((2, 32), [False, True])
+            >>> print(model.problems[0])
+            missing.jpg: No such file or directory
+        """
+        self._reset()
+        features, _ = self._embed_images(as_list(images), progress)
+        self._report("images", len(features))
+        return features
+
+    def embed_metadata(
+        self,
+        records: Any,
+        *,
+        fields: str = "all",
+        image_sizes: Sequence[Size] | None = None,
+        progress: bool = True,
+    ) -> Float32[np.ndarray, "n m"]:
+        """Embed metadata with any subset of the fields.
+
+        Args:
+            records: mappings from field names to raw values, as for `Metadata.parse`, or `Metadata`
+                records: one or an iterable of them; or a table of pandas, polars or pyarrow.
+            fields: shown to the model, see `select_fields`.
+            image_sizes: width and height in pixels of the image that each record describes: a
+                `gsd` counts per pixel of it. By default the size of the stored images of the
+                training, `model.schema.image_size`.
+            progress: show a progress bar.
+
+        Returns:
+            One row of features per record, before the projection heads; NaN where a record has no
+            usable value of any of the fields.
+
+        Raises:
+            EmbeddingError: the model has no metadata encoder, or there is not one size per record.
+            FieldError: unknown fields.
+
+        Example:
+            >>> import satmip_jax as sm
+            >>> model = sm.load(workdir)
+            >>> model.embed_metadata([{"location": [12.5, 41.9]}, {"location": [2.3, 48.9]}]).shape
+            (2, 16)
+        """
+        self._reset()
+        rows = as_rows(records)
+        features = self._embed_metadata(rows, select_fields(fields), image_sizes, progress)
+        self._report("records", len(rows))
+        return features
+
+    def embed(
+        self,
+        images: Any,
+        metadata: Any,
+        *,
+        weight: float = 1.0,
+        bank: tuple[Float[np.ndarray, "k d"], Float[np.ndarray, "k m"]] | None = None,
+        fields: str = "all",
+        progress: bool = True,
+    ) -> Float32[np.ndarray, "n d_plus_m"]:
+        """Embed images together with their metadata: the features `both` of an evaluation.
+
+        Args:
+            images: see `embed_images`.
+            metadata: one record per image, see `embed_metadata`; it describes the image as given.
+            weight: of the metadata; the image has 1. `evaluation.fusion.choose_weight` chooses it
+                on labelled examples.
+            bank: features of images and of metadata of other examples, such as the train split,
+                whose mean and deviation standardize the features, as in an evaluation. By default
+                each row is scaled to length 1 instead, which needs no other examples.
+            fields: see `embed_metadata`.
+            progress: show a progress bar.
+
+        Returns:
+            One row per image: the features of the image and of its metadata side by side, NaN where
+            either cannot be used.
+
+        Raises:
+            EmbeddingError: there are not as many records as images.
+            FieldError: unknown fields.
+
+        Example:
+            >>> import satmip_jax as sm
+            >>> model = sm.load(workdir)
+            >>> image = np.zeros((64, 64, 3), np.uint8)
+            >>> model.embed(image, {"location": [12.5, 41.9], "gsd": 10}).shape
+            (1, 48)
+        """
+        self._reset()
+        items, rows, shown = as_list(images), as_rows(metadata), select_fields(fields)
+        self._require_metadata()
+        if len(items) != len(rows):
+            raise EmbeddingError(f"{len(items)} images and {len(rows)} records: give one for each")
+        image, sizes = self._embed_images(items, progress)
+        record = self._embed_metadata(rows, shown, sizes, progress)
+        usable = np.isfinite(image).all(axis=1) & np.isfinite(record).all(axis=1)
+        if bank is None:
+            image, record = (_unit(x) * np.float32(np.sqrt(x.shape[1])) for x in (image, record))
+        else:
+            image, record = (
+                standardize(known, x)[1] for known, x in zip(bank, (image, record), strict=True)
+            )
+        self._report("images and records", len(items))
+        fused = fuse(image, record, weight)
+        fused[~usable] = np.nan
+        return fused
+
+    def similarity(
+        self, images: Any, metadata: Any, *, fields: str = "all", progress: bool = True
+    ) -> Float32[np.ndarray, "n m"]:
+        """Return the cosine of every image with every record, in the space that they share.
+
+        Args:
+            images: see `embed_images`; or features from it, float (n, d).
+            metadata: see `embed_metadata`; or features from it, float (m, e).
+            fields: see `embed_metadata`.
+            progress: show a progress bar.
+
+        Returns:
+            From -1 to 1; NaN in the row of an image or the column of a record that cannot be used.
+
+        Raises:
+            EmbeddingError: the method of the model does not embed both in one space.
+
+        Example:
+            >>> import satmip_jax as sm
+            >>> model = sm.load(workdir)
+            >>> images = np.zeros((2, 64, 64, 3), np.uint8)
+            >>> places = [{"location": [12.5, 41.9]}, {"location": [2.3, 48.9]}]
+            >>> model.similarity(images, [*places, {"location": "nowhere"}]).shape
+            (2, 3)
+        """
+        self._reset()
+        heads = build_method(self.model.config).joint_heads
+        if heads is None:
+            raise EmbeddingError(
+                f"{self.model.name} does not embed images and metadata in one space: use a model "
+                "that was trained by satmip or satmips"
+            )
+        shown = select_fields(fields)
+        if not _are_features(images):
+            images, _ = self._embed_images(as_list(images), progress)
+        if not _are_features(metadata):
+            metadata = self._embed_metadata(as_rows(metadata), shown, None, progress)
+        self._report("images and records", len(images) + len(metadata))
+        ours, theirs = (
+            _unit(self._project(head, x)) for head, x in zip(heads, (images, metadata), strict=True)
+        )
+        return np.asarray(ours @ theirs.T, np.float32)
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _jit(self, function: Callable[[Any, Any], jax.Array]) -> Callable[[Any, Any], jax.Array]:
+        shardings = jax.tree.map(lambda x: x.sharding, self.model.params)
+        mesh = self.model.mesh
+        inputs = (shardings, batch_sharding(mesh))
+        return jax.jit(function, in_shardings=inputs, out_shardings=replicated(mesh))
+
+    def _embed_images(self, items: list[Any], progress: bool) -> tuple[np.ndarray, list[Size]]:
+        size = self.model.schema.image_size
+
+        def read(start: int) -> ImageRows:
+            return read_rows(items[start : start + self.batch_size], start, size)
+
+        def encode(rows: ImageRows) -> tuple[np.ndarray, ImageRows]:
+            features = self._encode(self._encode_image, rows.pixels)
+            return features, rows
+
+        starts = range(0, len(items), self.batch_size)
+        parts: list[np.ndarray] = []
+        sizes: list[Size] = []
+        batches = map_in_order(encode, map_in_order(read, starts, cores()), self._threads)
+        for features, rows in _with_bar(batches, len(items), "images", progress, self.batch_size):
+            for problem in rows.problems:
+                features[problem.index - len(sizes)] = np.nan
+            parts.append(features)
+            sizes.extend(rows.sizes)
+            self.problems.extend(rows.problems)
+        return self._joined(parts, self._encode_image, self._image_shape()), sizes
+
+    def _embed_metadata(
+        self,
+        rows: list[Any],
+        shown: Sequence[Field],
+        sizes: Sequence[Size] | None,
+        progress: bool,
+    ) -> np.ndarray:
+        self._require_metadata()
+        if sizes is not None and len(sizes) != len(rows):
+            raise EmbeddingError(f"{len(sizes)} image sizes for {len(rows)} records: give one each")
+        records, bad = parse_rows(rows, self.field_problems)
+        named = {problem.index for problem in bad}
+
+        def encode(start: int) -> tuple[np.ndarray, np.ndarray]:
+            part = slice(start, start + self.batch_size)
+            of = None if sizes is None else sizes[part]
+            arrays, usable = encode_records(records[part], of, self.model, shown)
+            return self._encode(self._encode_metadata, arrays), usable
+
+        starts = range(0, len(rows), self.batch_size)
+        batches = map_in_order(encode, starts, self._threads)
+        parts = []
+        for start, (features, usable) in zip(
+            starts, _with_bar(batches, len(rows), "records", progress, self.batch_size), strict=True
+        ):
+            features[~usable] = np.nan
+            parts.append(features)
+            bad += [
+                InputProblem(start + int(row), f"record {start + row}", "has no usable field")
+                for row in np.flatnonzero(~usable)
+                if start + int(row) not in named
+            ]
+        self.problems.extend(sorted(bad, key=lambda problem: problem.index))
+        arrays, _ = encode_records([Metadata({})], None, self.model, shown)
+        return self._joined(parts, self._encode_metadata, arrays)
+
+    def _encode(self, function: Callable[[Any, Any], jax.Array], inputs: Any) -> np.ndarray:
+        """Encode the rows of one batch, padded to its size."""
+        count = len(jax.tree.leaves(inputs)[0])
+        padded = jax.tree.map(lambda x: _padded(x, self.batch_size), inputs)
+        features = function(self.model.params, to_devices(padded, self.model.mesh))
+        return np.array(jax.device_get(features)[:count])  # a copy: rows are set to NaN
+
+    def _image_shape(self) -> np.ndarray:
+        side = self.model.schema.image_size
+        return np.zeros((1, side, side, 3), np.uint8)
+
+    def _joined(
+        self, parts: list[np.ndarray], function: Callable[[Any, Any], jax.Array], example: Any
+    ) -> np.ndarray:
+        """Return all rows; for no inputs, none of the right width."""
+        if parts:
+            return np.concatenate(parts)
+        padded = jax.tree.map(lambda x: _padded(x, self.batch_size), example)
+        width = jax.eval_shape(function, self.model.params, padded).shape[1]
+        return np.zeros((0, width), np.float32)
+
+    def _project(self, head: str, features: np.ndarray) -> np.ndarray:
+        """Return the projection of features by a head, a few rows at a time."""
+        towers = self.model.towers
+
+        def project(params: Any, rows: Any) -> Any:
+            projected: Any = towers.apply({"params": params}, head, rows, method="head")
+            return projected
+
+        run = self._jit(project)
+        rows = np.asarray(features, np.float32)
+        starts = range(0, len(rows), self.batch_size)
+        parts = [self._encode(run, rows[start : start + self.batch_size]) for start in starts]
+        return self._joined(parts, run, jnp.zeros((1, rows.shape[1]), jnp.float32))
+
+    # --- problems ---------------------------------------------------------------------------------
+
+    def _require_metadata(self) -> None:
+        if not self.has_metadata:
+            raise EmbeddingError(
+                f"{self.model.name} has no metadata encoder: use embed_images, or a model that was "
+                "trained with metadata"
+            )
+
+    def _reset(self) -> None:
+        self.problems, self.field_problems = [], Problems()
+
+    def _report(self, what: str, total: int) -> None:
+        """Warn of the inputs that cannot be used, with the first few."""
+        if not self.problems:
+            return
+        listed = "\n  ".join(map(str, self.problems[:MAX_LISTED]))
+        more = len(self.problems) - MAX_LISTED
+        log.warning(
+            f"{len(self.problems)} of {total} {what} cannot be used, and their features are NaN:\n"
+            f"  {listed}" + (f"\n  ... and {more} more, see `problems` of the model" * (more > 0))
+        )
+
+
+def _are_features(inputs: Any) -> bool:
+    """Whether inputs are an array of features instead of images or records."""
+    return (
+        isinstance(inputs, np.ndarray)
+        and inputs.ndim == 2
+        and np.issubdtype(inputs.dtype, np.floating)
+    )
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Return rows of length 1; a row of zeros stays."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
+
+
+def _padded(x: Any, size: int) -> np.ndarray:
+    """Repeat the first row of an array until there are `size` rows."""
+    x = np.asarray(x)
+    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
+
+
+def _with_bar(
+    batches: Iterable[Any], total: int, unit: str, progress: bool, size: int
+) -> Iterator[Any]:
+    """Yield the batches with a progress bar over their rows."""
+    with tqdm(
+        total=total, desc="embedding", unit=f" {unit}", leave=False, disable=not progress
+    ) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(min(size, total - bar.n))
