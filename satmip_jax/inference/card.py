@@ -1,0 +1,121 @@
+"""The model card of an export, a README.md in the layout of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import satmip_jax
+from satmip_jax.config.conversion import to_json
+from satmip_jax.evaluation.model import Model
+from satmip_jax.evaluation.results import Score, format_score
+from satmip_jax.objectives import build_method
+
+CARD_FILE = "README.md"
+
+USAGE = {
+    "safetensors": """
+`model.safetensors` holds all parameters, `config.json` the config of the training, `schema.json`
+the statistics and vocabularies of its data. Names of parameters are their path in the model;
+linear kernels are (inputs, outputs), and blocks are stacked on the first axis.
+
+```python
+import satmip_jax as sm
+model = sm.load(".")  # this folder
+features = model.embed_images(["image.jpg"])
+```
+""",
+    "timm": """
+The image encoder alone, in the layout of timm's VisionTransformer:
+
+```python
+import timm
+model = timm.create_model("local-dir:.", pretrained=True).eval()  # this folder
+```
+
+Images are RGB in [0, 1], resized to a square of the model's size and normalized by `mean` and `std`
+of `pretrained_cfg`.
+""",
+    "stablehlo": """
+The image encoder alone, as a program of `jax.export` for CPUs, NVIDIA GPUs and TPUs, with its
+parameters. It takes uint8 RGB images and normalizes them itself.
+
+```python
+import jax
+program = jax.export.deserialize(open("image_encoder.stablehlo", "rb").read())
+features = program.call(images)  # uint8 (n, side, side, 3)
+```
+""",
+}
+
+LIMITS = """
+Intended use: features of satellite images of the kind that the model was trained on, for search,
+clustering, and classifiers with few labels.
+
+Limits: the model knows the sensors, resolutions, regions and seasons of its training data;
+elsewhere its features may mean less. Metadata are a signal of the training: features can reveal
+where and when an image was taken. Scores on images from the places of the training are higher than
+on new places. Do not use it for decisions about persons, or where an error does harm.
+"""
+
+
+def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, licence: str) -> str:
+    """Return the text of the card.
+
+    Args:
+        model: the exported model.
+        format: one of `export.FORMATS`.
+        scores: of the exported checkpoint.
+        half: whether the parameters are stored in float16.
+        licence: identifier of the licence of the weights; "" if it is not stated.
+    """
+    schema, config = model.schema, model.config
+    header = ["---", f"library_name: {'timm' if format == 'timm' else 'satmip-jax'}"]
+    header += [f"license: {_plain(licence)}"] if licence else []
+    header += ["tags:", "- remote-sensing", "- satellite-images", "- image-feature-extraction"]
+    examples = ", ".join(f"{_plain(name)} {n:,}" for name, n in schema.splits.items())
+    training = "unknown" if model.step is None else f"{model.step:,}"
+    planned = f" of {model.planned:,}" if model.planned else ""
+    facts = {
+        "method": build_method(config).title,
+        "image encoder": config.image.encoder,
+        "images": f"{config.image.size} x {config.image.size} pixels, RGB",
+        "training steps": training + planned,
+        "training data": f"{_plain(schema.name)} (examples: {examples})",
+        "stored as": f"float{'16' if half else '32'}" if format != "stablehlo" else config.dtype,
+        "licence of the weights": _plain(licence) or "not stated; it depends on the training data",
+        "written by": f"satmip_jax {satmip_jax.__version__}",
+    }
+    if model.towers.has_metadata:
+        fields = schema.select_fields(config.metadata.fields)
+        facts["metadata fields"] = ", ".join(field.name for field in fields)
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return (
+        "\n".join([*header, "---", "", f"# {model.name}", ""])
+        + f"\n| | |\n|---|---|\n{table}\n\n## Use\n{USAGE[format]}\n"
+        + f"## Scores\n\n{_score_table(scores)}\n\n## Intended use and limits\n{LIMITS}\n"
+        + f"## Config\n\n```json\n{_public_config(model)}\n```\n"
+    )
+
+
+def _public_config(model: Model) -> str:
+    """Return the config without the folder of the data, a path of the training's machine."""
+    lines = to_json(model.config).splitlines()
+    return "\n".join(line for line in lines if not line.strip().startswith('"dir":'))
+
+
+def _score_table(scores: Sequence[Score]) -> str:
+    if not scores:
+        return "None: this checkpoint was not evaluated. `satmip evaluate` computes them."
+    lines = ["| data | split | features | protocol | metric | score | n |", "|---" * 7 + "|"]
+    lines += [
+        f"| {' | '.join(map(_plain, (row.dataset, row.split, row.features, row.protocol)))} "
+        f"| {_plain(row.metric)} | {format_score(row.metric, row.value)} | {row.n:,} |"
+        for row in scores
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Return a text, which may be untrusted, without characters that structure Markdown or YAML."""
+    kept = "".join(c if c.isprintable() and c not in "|<>`[]#:\"'\\" else " " for c in text)
+    return " ".join(kept.split())[:200]
