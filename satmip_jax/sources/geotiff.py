@@ -165,4 +165,6 @@ class GeoTIFFs(Source):
 def _label(name: str) -> str | None:
     """Return the folder of a file; None at the top, or in a folder of a split."""
     parts = name.split("/")[:-1]
-    return None if not parts or (len(parts) == 1 and parts[0].lower() in _SPLITS) else parts[-1]
+    if not parts or (len(parts) == 1 and parts[0].lower() in _SPLITS):
+        return None
+    return parts[-1] if parts[-1].isprintable() else None

@@ -28,6 +28,7 @@ SOURCES: dict[str, Entry] = {
     "so2sat": Entry(".so2sat:So2Sat", "So2Sat LCZ42: 17 local climate zones"),
     "folder": Entry(".folder:Folder", "Your images, with a table of metadata"),
     "geotiff": Entry(".geotiff:GeoTIFFs", "Your GeoTIFFs, with their tags; whole or in tiles"),
+    "stac": Entry(".stac:STAC", "STAC items and catalogues on disk"),
     "synthetic": Entry(".synthetic.dataset:Synthetic", "Synthetic scenes, without a download"),
 }
 

@@ -194,7 +194,9 @@ def draw_split(shares: Shares, seed: int, identity: str) -> str:
         >>> draw_split((("train", 0.5), ("val", 0.5)), seed=0, identity="a.png")
         'train'
     """
-    digest = hashlib.blake2b(f"{seed}:{identity}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        f"{seed}:{identity}".encode("utf-8", "replace"), digest_size=8
+    ).digest()
     at = int.from_bytes(digest, "big") / 2**64
     for name, share in shares:
         at -= share
