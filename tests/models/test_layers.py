@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from satmip_jax.models.attention import attend, resolve_attention
 from satmip_jax.models.encoder import Encoder
-from satmip_jax.models.layers import Dense, LayerNorm, gelu
+from satmip_jax.models.layers import Dense, LayerNorm, gelu, layer_norm, linear
 
 KEY = jax.random.key(0)
 
@@ -182,3 +182,47 @@ def test_dense_has_the_gradients_of_flaxs_dense(shape, dtype):
         np.testing.assert_allclose(
             np.asarray(a, np.float32), np.asarray(b, np.float32), **tolerance
         )
+
+
+def naive_layer_norm(x, scale, bias):
+    mean = x.mean(-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) / jnp.sqrt(variance + 1e-6) * scale.reshape(1, 1, -1) + bias.reshape(1, 1, -1)
+
+
+@pytest.mark.parametrize("mean", [0.0, 50.0])
+def test_layer_norm_has_the_gradients_of_the_formula(mean):
+    keys = jax.random.split(KEY, 4)
+    x = mean + jax.random.normal(keys[0], (3, 4, 16))
+    scale, bias = 1 + jax.random.normal(keys[1], (16,)), jax.random.normal(keys[2], (16,))
+    grad = jax.random.normal(keys[3], x.shape)
+
+    def run(function):
+        out, back = jax.vjp(function, x, scale, bias)
+        return out, *back(grad)
+
+    ours = run(lambda *arrays: layer_norm(*arrays, 1e-6, jnp.float32))
+    for got, expected in zip(ours, run(naive_layer_norm), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_linear_has_the_gradients_of_one_product(parts, has_bias):
+    keys = jax.random.split(KEY, 4)
+    x, kernel = jax.random.normal(keys[0], (5, 4)), jax.random.normal(keys[1], (4, 6))
+    bias = jax.random.normal(keys[2], (6,))
+    grad = jax.random.normal(keys[3], (5, 6))
+
+    def ours(x, kernel, bias):
+        return jnp.concatenate(linear(x, kernel, bias if has_bias else None, parts), axis=1)
+
+    def plain(x, kernel, bias):
+        return x @ kernel + (bias[None] if has_bias else 0.0)
+
+    def run(function):
+        out, back = jax.vjp(function, x, kernel, bias)
+        return out, *back(grad)
+
+    for got, expected in zip(run(ours), run(plain), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
