@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32
-from tqdm import tqdm
 
 from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.features import CPU_BATCH, CPU_BATCHES, encode_images, encode_metadata
 from satmip_jax.evaluation.fusion import fuse, standardize
 from satmip_jax.evaluation.model import Model
+from satmip_jax.inference.batches import padded, unit_rows, with_bar
 from satmip_jax.inference.image_input import ImageRows, InputProblem, as_list, read_rows
 from satmip_jax.inference.metadata_input import as_rows, encode_records, parse_rows
 from satmip_jax.metadata.fields import Field, select_fields
@@ -208,7 +208,9 @@ class EmbeddingModel:
         record = self._embed_metadata(rows, shown, sizes, progress)
         usable = np.isfinite(image).all(axis=1) & np.isfinite(record).all(axis=1)
         if bank is None:
-            image, record = (_unit(x) * np.float32(np.sqrt(x.shape[1])) for x in (image, record))
+            image, record = (
+                unit_rows(x) * np.float32(np.sqrt(x.shape[1])) for x in (image, record)
+            )
         else:
             image, record = (
                 standardize(known, x)[1] for known, x in zip(bank, (image, record), strict=True)
@@ -257,7 +259,8 @@ class EmbeddingModel:
             metadata = self._embed_metadata(as_rows(metadata), shown, None, progress)
         self._report("images and records", len(images) + len(metadata))
         ours, theirs = (
-            _unit(self._project(head, x)) for head, x in zip(heads, (images, metadata), strict=True)
+            unit_rows(self._project(head, x))
+            for head, x in zip(heads, (images, metadata), strict=True)
         )
         return np.asarray(ours @ theirs.T, np.float32)
 
@@ -283,7 +286,7 @@ class EmbeddingModel:
         parts: list[np.ndarray] = []
         sizes: list[Size] = []
         batches = map_in_order(encode, map_in_order(read, starts, cores()), self._threads)
-        for features, rows in _with_bar(batches, len(items), "images", progress, self.batch_size):
+        for features, rows in with_bar(batches, len(items), "images", progress, self.batch_size):
             for problem in rows.problems:
                 features[problem.index - len(sizes)] = np.nan
             parts.append(features)
@@ -314,7 +317,7 @@ class EmbeddingModel:
         batches = map_in_order(encode, starts, self._threads)
         parts = []
         for start, (features, usable) in zip(
-            starts, _with_bar(batches, len(rows), "records", progress, self.batch_size), strict=True
+            starts, with_bar(batches, len(rows), "records", progress, self.batch_size), strict=True
         ):
             features[~usable] = np.nan
             parts.append(features)
@@ -330,8 +333,8 @@ class EmbeddingModel:
     def _encode(self, function: Callable[[Any, Any], jax.Array], inputs: Any) -> np.ndarray:
         """Encode the rows of one batch, padded to its size."""
         count = len(jax.tree.leaves(inputs)[0])
-        padded = jax.tree.map(lambda x: _padded(x, self.batch_size), inputs)
-        features = function(self.model.params, to_devices(padded, self.model.mesh))
+        batch = jax.tree.map(lambda x: padded(x, self.batch_size), inputs)
+        features = function(self.model.params, to_devices(batch, self.model.mesh))
         return np.array(jax.device_get(features)[:count])  # a copy: rows are set to NaN
 
     def _image_shape(self) -> np.ndarray:
@@ -344,8 +347,8 @@ class EmbeddingModel:
         """Return all rows; for no inputs, none of the right width."""
         if parts:
             return np.concatenate(parts)
-        padded = jax.tree.map(lambda x: _padded(x, self.batch_size), example)
-        width = jax.eval_shape(function, self.model.params, padded).shape[1]
+        batch = jax.tree.map(lambda x: padded(x, self.batch_size), example)
+        width = jax.eval_shape(function, self.model.params, batch).shape[1]
         return np.zeros((0, width), np.float32)
 
     def _project(self, head: str, features: np.ndarray) -> np.ndarray:
@@ -393,27 +396,3 @@ def _are_features(inputs: Any) -> bool:
         and inputs.ndim == 2
         and np.issubdtype(inputs.dtype, np.floating)
     )
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Return rows of length 1; a row of zeros stays."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
-
-
-def _padded(x: Any, size: int) -> np.ndarray:
-    """Repeat the first row of an array until there are `size` rows."""
-    x = np.asarray(x)
-    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
-
-
-def _with_bar(
-    batches: Iterable[Any], total: int, unit: str, progress: bool, size: int
-) -> Iterator[Any]:
-    """Yield the batches with a progress bar over their rows."""
-    with tqdm(
-        total=total, desc="embedding", unit=f" {unit}", leave=False, disable=not progress
-    ) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(min(size, total - bar.n))

@@ -117,7 +117,7 @@ def test_bad_images_are_named_and_stop_nothing(model, tmp_path, caplog):
     ):
         assert reason in problem.reason
     assert "11 of 22 images cannot be used" in caplog.text
-    model.embed_images([good])
+    model.embed_images([good], progress=False)
     assert not model.problems
 
 
