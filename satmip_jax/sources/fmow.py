@@ -87,7 +87,7 @@ _NAMED_SPLITS = ("train", "val")  # paths contain the class
 _HIDDEN_SPLITS = ("test", "seq")
 
 # Fields that are one value of the JSON record: our name -> fMoW's.
-_FIELDS = {
+FIELD_NAMES = {
     "gsd": "gsd",
     "multispectral_gsd": "multi_resolution_dbl",
     "timestamp": "timestamp",
@@ -330,7 +330,7 @@ def _box(entry: dict[str, Any]) -> Box:
 
 def _fields(record: dict[str, Any]) -> dict[str, object]:
     """Return fields by our names; `Metadata.parse` checks the values."""
-    raw: dict[str, object] = {ours: record.get(theirs) for ours, theirs in _FIELDS.items()}
+    raw: dict[str, object] = {ours: record.get(theirs) for ours, theirs in FIELD_NAMES.items()}
     pixel = record.get("mean_pixel_width"), record.get("mean_pixel_height")
     raw["pixel_size"] = None if pixel == (None, None) else pixel
     footprint = record.get("raw_location")

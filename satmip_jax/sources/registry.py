@@ -26,6 +26,7 @@ SOURCES: dict[str, Entry] = {
     "ucmerced": Entry(".ucmerced:UCMerced", "UC Merced Land Use: aerial images in 21 classes"),
     "fgsc23": Entry(".fgsc23:FGSC23", "FGSC-23: ships in 23 classes"),
     "so2sat": Entry(".so2sat:So2Sat", "So2Sat LCZ42: 17 local climate zones"),
+    "wilds-fmow": Entry(".wilds_fmow:WildsFMoW", "fMoW-WILDS: fMoW at 224 px, splits by time"),
     "folder": Entry(".folder:Folder", "Your images, with a table of metadata"),
     "geotiff": Entry(".geotiff:GeoTIFFs", "Your GeoTIFFs, with their tags; whole or in tiles"),
     "stac": Entry(".stac:STAC", "STAC items and catalogues on disk"),
