@@ -81,6 +81,7 @@ def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, l
         "images": f"{config.image.size} x {config.image.size} pixels, RGB",
         "training steps": training + planned,
         "training data": f"{_plain(schema.name)} (examples: {examples})",
+        **_data_facts(model),
         "stored as": f"float{'16' if half else '32'}" if format != "stablehlo" else config.dtype,
         "licence of the weights": _plain(licence) or "not stated; it depends on the training data",
         "written by": f"satmip_jax {satmip_jax.__version__}",
@@ -95,6 +96,19 @@ def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, l
         + f"## Scores\n\n{_score_table(scores)}\n\n## Intended use and limits\n{LIMITS}\n"
         + f"## Config\n\n```json\n{_public_config(model)}\n```\n"
     )
+
+
+def _data_facts(model: Model) -> dict[str, str]:
+    """Return licence and homepage of the training data, where their source states them."""
+    stated = {
+        "licence of the data": model.schema.provenance.get("license"),
+        "homepage of the data": model.schema.provenance.get("homepage"),
+    }
+    return {
+        name: _plain(text, keep=":#")
+        for name, text in stated.items()
+        if isinstance(text, str) and text.strip()
+    }
 
 
 def _public_config(model: Model) -> str:
@@ -115,7 +129,13 @@ def _score_table(scores: Sequence[Score]) -> str:
     return "\n".join(lines)
 
 
-def _plain(text: str) -> str:
-    """Return a text, which may be untrusted, without characters that structure Markdown or YAML."""
-    kept = "".join(c if c.isprintable() and c not in "|<>`[]#:\"'\\" else " " for c in text)
+def _plain(text: str, keep: str = "") -> str:
+    """Return a text, which may be untrusted, without characters that structure Markdown or YAML.
+
+    Args:
+        text: for a cell of a table, or a value in the header.
+        keep: characters that are harmless where the text stands.
+    """
+    structural = set("|<>`[]#:\"'\\") - set(keep)
+    kept = "".join(c if c.isprintable() and c not in structural else " " for c in text)
     return " ".join(kept.split())[:200]
