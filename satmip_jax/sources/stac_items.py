@@ -69,6 +69,8 @@ def read_items(archives: Archives, skipped: Counter[str]) -> Iterator[StacItem]:
         archives: Lists the JSON files.
         skipped: Counts files and items that are left out, by reason.
     """
+    import pystac
+
     for container, member, _ in archives.files():
         try:
             content = json.loads(
@@ -92,9 +94,11 @@ def read_items(archives: Archives, skipped: Counter[str]) -> Iterator[StacItem]:
                 skipped["JSON that is no STAC item"] += 1
                 continue
             try:
-                yield StacItem(container, member, _parse(feature))
+                item = _parse(feature, pystac.Item)
             except Exception as error:  # pystac raises many types
                 skipped[f"STAC item that pystac cannot read: {type(error).__name__}"] += 1
+                continue
+            yield StacItem(container, member, item)
     skipped.update(archives.skipped)
 
 
@@ -105,12 +109,10 @@ def _links(content: Mapping[str, Any]) -> Iterator[str]:
             yield str(link.get("href", ""))[:2048]
 
 
-def _parse(feature: dict[str, Any]) -> Any:
-    import pystac
-
+def _parse(feature: dict[str, Any], item_class: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of older versions of STAC
-        item = pystac.Item.from_dict(feature)
+        item = item_class.from_dict(feature)
     if not isinstance(item.id, str) or not isinstance(item.properties, dict):
         raise TypeError("id is no text, or properties are no object")
     f"{item.id}{item.collection_id}".encode()  # fails for text that is not Unicode
