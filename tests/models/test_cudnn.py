@@ -16,6 +16,7 @@ from satmip_jax.config.loading import load_config
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.distributed.target import Target
 from satmip_jax.models.attention import Attention, attend, resolve_attention
+from satmip_jax.models.encoder import Encoder
 from satmip_jax.models.text_transformer import TextTransformer
 from satmip_jax.planning import memory
 from satmip_jax.training.step import build_program
@@ -142,6 +143,22 @@ def test_any_number_of_tokens(calls, tokens, masked, queries, mapped):
         ours,
         run("einsum"),
     )
+
+
+@pytest.mark.parametrize("outputs", [1, None])
+def test_the_token_that_pads_an_encoder_is_seen_by_none(calls, outputs):
+    """The only real token would attend to it with half of its weight."""
+    x = jax.random.normal(KEY, (4, 1, 32), jnp.bfloat16) / 8
+    variables = Encoder(2, 2, 64, attention="einsum", dtype=jnp.bfloat16).init(KEY, x)
+
+    def run(attention):
+        encoder = Encoder(2, 2, 64, attention=attention, dtype=jnp.bfloat16)
+        out = jax.jit(lambda variables, x: encoder.apply(variables, x, outputs=outputs))
+        return np.asarray(out(variables, x), np.float32)
+
+    ours, reference = run("cudnn"), run("einsum")
+    assert GPU or {shape[1] for _, shape in calls} == {2}
+    np.testing.assert_allclose(ours, reference, atol=TOLERANCE * np.abs(reference).max())
 
 
 @pytest.mark.skipif(GPU, reason="lowers for a GPU that is absent")

@@ -19,8 +19,6 @@ from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.stac import STAC
 from tests.sources.geotiff_files import AFFINE, geotiff, picture
 
-pytest.importorskip("pystac", reason="needs pystac, a dependency of the package")
-
 PROPERTIES = {
     "datetime": "2018-06-22T16:55:40Z",
     "gsd": 0.35173947,
