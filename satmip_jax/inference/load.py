@@ -19,7 +19,6 @@ from satmip_jax.distributed.sharding import leaf_name
 from satmip_jax.distributed.target import Target
 from satmip_jax.errors import ConfigError, SatmipError
 from satmip_jax.evaluation.model import Model, evaluation_mesh, load_model
-from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import abstract_params, build_towers
 from satmip_jax.objectives import build_method
@@ -34,13 +33,11 @@ class ModelError(SatmipError, ValueError):
     """A folder from which no model can be loaded; the message says why and what to do."""
 
 
-def load(path: str | PathLike[str], *, batch_size: int | None = None) -> EmbeddingModel:
-    """Load a model, on all devices.
+def read_model(path: str | PathLike[str]) -> Model:
+    """Load encoders and parameters, on all devices.
 
     Args:
         path: workdir of a run, or a folder written by `satmip export --format safetensors`.
-        batch_size: images or records encoded at once, over all devices. By default 32 per device
-            on CPUs, and elsewhere `config.eval.batch_size` of the run.
 
     Raises:
         ModelError: the folder holds no model, or its config is not valid.
@@ -48,16 +45,10 @@ def load(path: str | PathLike[str], *, batch_size: int | None = None) -> Embeddi
         WeightsError: the exported parameters are damaged or do not fit their config.
 
     Example:
-        >>> import satmip_jax as sm
-        >>> model = sm.load(workdir)
-        >>> model
-        EmbeddingModel(satmips mu/8, step 4, images of 32 px, image and metadata features)
+        >>> from satmip_jax.inference.load import read_model
+        >>> read_model(workdir).name
+        'satmips mu/8'
     """
-    return EmbeddingModel(read_model(path), batch_size=batch_size)
-
-
-def read_model(path: str | PathLike[str]) -> Model:
-    """Load encoders and parameters; arguments and errors are those of `load`."""
     folder = Path(path)
     if (folder / run_item.FOLDER).is_dir():
         return load_model(folder)

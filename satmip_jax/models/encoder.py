@@ -64,7 +64,7 @@ class Block(nn.Module):
             x = x.reshape(-1, tokens, x.shape[1])[:, :outputs]
         x = x.reshape(-1, x.shape[-1]) + y.reshape(-1, x.shape[-1])
         y = LayerNorm(self.epsilon, self.dtype, name="norm2")(x)
-        dtype = (self.target or Target("cpu")).gradient_dtype
+        dtype = (self.target or Target.of()).gradient_dtype
         mlp = MLP(self.mlp_dim, self.hidden_init, self.output_init, dtype, self.dtype, name="mlp")
         return x + mlp(y)
 

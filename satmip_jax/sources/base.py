@@ -182,6 +182,23 @@ class Source(abc.ABC):
         return ()
 
 
+class FileSource(Source):
+    """A source with one image file per example.
+
+    `Ref.location` begins with the folder or zip of the file and its path in there; what follows is
+    the example's own.
+    """
+
+    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
+        """Return the image."""
+        container, member, *_ = ref.location
+        return ((str(container), str(member)),)
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return what is known of the example beside its file."""
+        return ref.location[2:]
+
+
 def source_options(source: Callable[..., Source]) -> dict[str, Option]:
     """Return the options of a source by name: arguments of its constructor other than `paths`."""
     return {name: option for name, option in options_of(source).items() if name != "paths"}

@@ -14,13 +14,13 @@ from typing import Any
 
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives, nfc, path_parts
-from satmip_jax.sources.base import Example, Ref, Source
+from satmip_jax.sources.base import Example, FileSource, Ref
 from satmip_jax.sources.splits import SIXTY_TWENTY_TWENTY, Shares, Splits
 
 MAX_IMAGE_BYTES = 16 << 20  # an image of 256x256 pixels takes at most 200 KB
 
 
-class ClassFolders(Source):
+class ClassFolders(FileSource):
     """Images in class folders; the name of the folder is the label, ignoring case and signs.
 
     Args:
@@ -98,15 +98,6 @@ class ClassFolders(Source):
         container, member, label = ref.location
         image = self.archives.read(str(container), str(member), MAX_IMAGE_BYTES)
         return Example(ref.id, image, Metadata.parse(self.facts, problems), str(label))
-
-    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
-        """Return the image."""
-        container, member, *_ = ref.location
-        return ((str(container), str(member)),)
-
-    def row_of(self, ref: Ref) -> tuple[object, ...]:
-        """Return the label."""
-        return ref.location[2:]
 
 
 def normalize_name(name: str) -> str:

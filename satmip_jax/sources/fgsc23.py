@@ -25,7 +25,7 @@ from pathlib import Path
 
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives, path_parts
-from satmip_jax.sources.base import Example, Ref, Source
+from satmip_jax.sources.base import Example, FileSource, Ref
 
 CLASSES = (
     "non-ship",
@@ -57,7 +57,7 @@ MAX_CHIP_BYTES = 16 << 20
 _NUMBERS = {str(number): name for number, name in enumerate(CLASSES)}
 
 
-class FGSC23(Source):
+class FGSC23(FileSource):
     """FGSC-23 from its zip, or its folders train and test.
 
     Args:
@@ -110,12 +110,3 @@ class FGSC23(Source):
         container, member, label = ref.location
         image = self.archives.read(str(container), str(member), MAX_CHIP_BYTES)
         return Example(ref.id, image, Metadata.parse({}, problems), str(label))
-
-    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
-        """Return the image."""
-        container, member, *_ = ref.location
-        return ((str(container), str(member)),)
-
-    def row_of(self, ref: Ref) -> tuple[object, ...]:
-        """Return the label."""
-        return ref.location[2:]

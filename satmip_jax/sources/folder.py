@@ -24,7 +24,7 @@ from satmip_jax.metadata.fields import field
 from satmip_jax.metadata.kinds import BadValueError
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import LINK, Archives, is_macos, leads_out, nfc
-from satmip_jax.sources.base import Example, Ref, Source, SourceError
+from satmip_jax.sources.base import Example, FileSource, Ref, SourceError
 from satmip_jax.sources.cells import CellReader
 from satmip_jax.sources.columns import (
     PLANE,
@@ -45,7 +45,7 @@ _SPLITS = ("train", "val", "test")  # whatever their case
 _IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
-class Folder(Source):
+class Folder(FileSource):
     r"""Images in folders and zips, and a table.
 
     The split of an example in random shares depends on the seed and its id only: it stays the same
@@ -203,15 +203,6 @@ class Folder(Source):
         values = self.conventions.apply(json.loads(str(raw)), problems)
         metadata = Metadata.parse(values, problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
-
-    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
-        """Return the image."""
-        container, member, *_ = ref.location
-        return ((str(container), str(member)),)
-
-    def row_of(self, ref: Ref) -> tuple[object, ...]:
-        """Return the label and the fields as the table has them."""
-        return ref.location[2:]
 
     def _is_in_degrees(self) -> bool:
         """Whether all of x and y may be degrees, if these are the columns of the location."""

@@ -21,14 +21,14 @@ from typing import Literal
 from satmip_jax.data.tiff_tiles import Window
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
+from satmip_jax.sources.base import Example, FileSource, Ref, SourceError, UnreadableExample
 from satmip_jax.sources.splits import draw_split, parse_shares
 from satmip_jax.sources.tiled_images import Tiles, read_image, tiff_data
 
 _SPLITS = ("train", "val", "test")  # whatever their case
 
 
-class GeoTIFFs(Source):
+class GeoTIFFs(FileSource):
     """GeoTIFFs in folders and zips.
 
     Args:
@@ -128,15 +128,6 @@ class GeoTIFFs(Source):
         image, raw = read_image(self.archives, str(container), str(member), window)
         metadata = Metadata.parse(raw, problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
-
-    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
-        """Return the file."""
-        container, member, *_ = ref.location
-        return ((str(container), str(member)),)
-
-    def row_of(self, ref: Ref) -> tuple[object, ...]:
-        """Return the label and the tile."""
-        return ref.location[2:]
 
     def _refs_of(
         self, name: str, container: str, member: str, skipped: Counter[str]

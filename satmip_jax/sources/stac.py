@@ -21,7 +21,7 @@ from pathlib import Path
 from satmip_jax.data.tiff_tiles import Window
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, Ref, Source, SourceError, UnreadableExample
+from satmip_jax.sources.base import Example, FileSource, Ref, SourceError, UnreadableExample
 from satmip_jax.sources.splits import draw_split, parse_shares
 from satmip_jax.sources.stac_items import (
     SUFFIXES,
@@ -38,7 +38,7 @@ MAX_LABEL = 128  # characters
 MAX_CLASSES = 10_000
 
 
-class STAC(Source):
+class STAC(FileSource):
     """STAC items in folders and zips; nothing is fetched from a server.
 
     Args:
@@ -146,15 +146,6 @@ class STAC(Source):
         fields = with_file_fields(json.loads(str(raw)), of_file)
         metadata = Metadata.parse(fields, problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
-
-    def files_of(self, ref: Ref) -> tuple[tuple[str, str | None], ...]:
-        """Return the asset."""
-        container, member, *_ = ref.location
-        return ((str(container), str(member)),)
-
-    def row_of(self, ref: Ref) -> tuple[object, ...]:
-        """Return the label, the fields as the item has them, and the tile."""
-        return ref.location[2:]
 
     def _refs_of(self, name: str, found: StacItem, skipped: Counter[str]) -> Iterator[Ref]:
         asset = choose_asset(found.item, self.asset)
