@@ -20,7 +20,7 @@ from satmip_jax.inference.cli import export
 from satmip_jax.planning.accelerators import ACCELERATORS
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.runtime import console
-from satmip_jax.runtime.commands import InterruptibleGroup, interruption_explained
+from satmip_jax.runtime.commands import InterruptibleGroup, LocalPath, interruption_explained
 from satmip_jax.studies.cli import study
 
 
@@ -51,10 +51,16 @@ def cli(log_level: str) -> None:
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option(
     "--data",
-    type=click.Path(exists=True, file_okay=False),
+    type=LocalPath(exists=True, file_okay=False),
     help="Your data, prepared or as published.  [default: synthetic scenes]",
 )
-@click.option("--out", default="runs/quickstart", show_default=True, help="Folder for the results.")
+@click.option(
+    "--out",
+    type=LocalPath(),
+    default="runs/quickstart",
+    show_default=True,
+    help="Folder for the results.",
+)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def quickstart(data: str | None, out: str, overrides: tuple[str, ...]) -> None:
     """Prepare data, train, evaluate and write a report, in a few minutes on a CPU.
@@ -73,7 +79,7 @@ cli.add_command(prepare)
 
 
 @cli.command("init-config")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=LocalPath(dir_okay=False))
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
 def init_config(file: str, data: str) -> None:
     """Write a commented config for your data: their fields, and sizes that suit them."""
@@ -85,10 +91,17 @@ def init_config(file: str, data: str) -> None:
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option(
-    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
+    "--config",
+    type=LocalPath(),
+    required=True,
+    metavar="FILE[:ARG]",
+    help="Config, such as configs/fmow.py:s16.",
 )
 @click.option(
-    "--workdir", required=True, help="Folder for checkpoints and metrics; an existing run resumes."
+    "--workdir",
+    type=LocalPath(),
+    required=True,
+    help="Folder for checkpoints and metrics; an existing run resumes.",
 )
 @click.option("--coordinator", metavar="HOST:PORT", help="Several hosts: address of process 0.")
 @click.option(
@@ -138,7 +151,11 @@ def train(
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.option(
-    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
+    "--config",
+    type=LocalPath(),
+    required=True,
+    metavar="FILE[:ARG]",
+    help="Config, such as configs/fmow.py:s16.",
 )
 @click.option(
     "--devices",
@@ -153,7 +170,13 @@ def train(
     type=float,
     help="Memory per device, GiB.  [default: as reported by the device]",
 )
-@click.option("--workdir", default=".", show_default=True, help="Folder for the checkpoints.")
+@click.option(
+    "--workdir",
+    type=LocalPath(),
+    default=".",
+    show_default=True,
+    help="Folder for the checkpoints.",
+)
 @click.option(
     "--accelerator",
     type=click.Choice(list(ACCELERATORS)),
@@ -168,13 +191,13 @@ def train(
     "json_file",
     is_flag=False,
     flag_value="-",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=LocalPath(dir_okay=False, allow_dash=True),
     help="With --accelerator: write the result as JSON to this file, or instead of the report to "
     "stdout.",
 )
 @click.option(
     "--save-program",
-    type=click.Path(dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="With --accelerator: write the compiled program to this file, as text.",
 )
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
@@ -224,7 +247,10 @@ def doctor(
 
 @cli.command()
 @click.option(
-    "--workdir", required=True, help="Run to evaluate; scores are added to its evaluation.json."
+    "--workdir",
+    type=LocalPath(),
+    required=True,
+    help="Run to evaluate; scores are added to its evaluation.json.",
 )
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
 @click.option("--split", default="val", show_default=True, help="Split to classify.")
@@ -303,8 +329,10 @@ cli.add_command(bench)
 
 
 @cli.command()
-@click.argument("folders", nargs=-1, required=True, metavar="RUN_OR_STUDY...")
-@click.option("--out", default="report.html", show_default=True, help="HTML file to write.")
+@click.argument("folders", type=LocalPath(), nargs=-1, required=True, metavar="RUN_OR_STUDY...")
+@click.option(
+    "--out", type=LocalPath(), default="report.html", show_default=True, help="HTML file to write."
+)
 @click.option(
     "--data", help="Prepared data to show images of.  [default: the training data of each run]"
 )

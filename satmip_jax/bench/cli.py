@@ -15,6 +15,7 @@ from satmip_jax.bench.options import (
     rounds_option,
     write,
 )
+from satmip_jax.runtime.commands import LocalPath
 
 
 @click.group()
@@ -68,7 +69,7 @@ def bench_loss(
 @bench.command("pipeline")
 @click.option(
     "--data",
-    type=click.Path(exists=True, file_okay=False),
+    type=LocalPath(exists=True, file_okay=False),
     help="Prepared data to load.  [default: synthetic images]",
 )
 @click.option("--split", default="train", show_default=True, help="Split of --data.")
@@ -335,7 +336,7 @@ def bench_step(
     show_default=True,
     help="Kernels to list; the others are summed.",
 )
-@click.option("--trace", type=click.Path(file_okay=False), help="Folder to keep the trace in.")
+@click.option("--trace", type=LocalPath(file_okay=False), help="Folder to keep the trace in.")
 @out_option
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def bench_kernels(
@@ -365,7 +366,7 @@ def bench_kernels(
 @rounds_option(3)
 @devices_option
 @click.option(
-    "--plot", type=click.Path(dir_okay=False), help="Figure to write, such as scaling.png or .svg."
+    "--plot", type=LocalPath(dir_okay=False), help="Figure to write, such as scaling.png or .svg."
 )
 @out_option
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)

@@ -25,6 +25,7 @@ from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.evaluate import evaluate
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.runtime.commands import LocalPath
 from satmip_jax.training.loop import train
 from satmip_jax.training.metrics_log import read_rows
 
@@ -190,7 +191,7 @@ def keep_small_model(out: Path, done: set[str]) -> Path | None:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--out", type=LocalPath(path_type=Path, file_okay=False), required=True)
 @click.option("--data", multiple=True, metavar="SPLIT=DIR", help="Prepared folders, by split.")
 @click.option("--seconds", type=float, required=True, help="Time for all runs.")
 @click.option("--tiny", is_flag=True, help="Tiny sizes, one split and seed.")

@@ -25,6 +25,7 @@ import click
 from satmip_jax.bench import gpu_tables
 from satmip_jax.bench.gpu_plan import SECONDS, Part, plan
 from satmip_jax.errors import INTERRUPTED, SatmipError
+from satmip_jax.runtime.commands import LocalPath
 from satmip_jax.runtime.environment import package_versions, processor
 from satmip_jax.runtime.files import write_atomically
 
@@ -194,12 +195,12 @@ def device() -> dict[str, str]:
 @click.option("--tiny", is_flag=True, help="Tiny sizes, to try it on a CPU.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="EuroSAT: a folder with its archives and CSV, or with prepared folders.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=LocalPath(path_type=Path, file_okay=False),
     help="Folder of the report.  [default: runs/gpu_report, with --tiny runs/gpu_report_tiny]",
 )
 def main(minutes: float, tiny: bool, data: Path | None, out: Path | None) -> None:

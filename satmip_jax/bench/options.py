@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from satmip_jax.runtime.commands import LocalPath
+
 if TYPE_CHECKING:
     from satmip_jax.bench.timing import Measurement
 
 out_option = click.option(
-    "--out", type=click.Path(dir_okay=False), help="File to append the results to, as JSON Lines."
+    "--out", type=LocalPath(dir_okay=False), help="File to append the results to, as JSON Lines."
 )
 devices_option = click.option(
     "--devices",

@@ -31,6 +31,7 @@ from satmip_jax.config.conversion import to_json
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.schema import Schema
+from satmip_jax.runtime.paths import local_path
 
 PyTree = Any
 
@@ -71,7 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, keep: int = 2, read_only: bool = False) -> None:
-        self.folder = Path(workdir).resolve() / run_item.FOLDER
+        self.folder = local_path(workdir, "workdir").resolve() / run_item.FOLDER
         self.keep, self.read_only = keep, read_only
         self.scores: dict[int, float] = {}
         self.restored: int | None = None  # step of the last state that was restored
@@ -288,6 +289,7 @@ class Checkpoints:
         Example:
             >>> from satmip_jax.checkpoints.manager import Checkpoints
             >>> from satmip_jax.metadata.schema import Schema
+        from satmip_jax.runtime.paths import local_path
             >>> state = {"step": jnp.int32(7), "params": {"kernel": jnp.ones((2, 3))}}
             >>> with Checkpoints("run") as checkpoints:
             ...     checkpoints.save(7, state, config, Schema.load(shards / "schema.json"))

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from satmip_jax.config.validation import validate
 from satmip_jax.errors import ConfigError
 from satmip_jax.objectives import METHODS
+from satmip_jax.runtime.paths import local_path
 
 SWITCHES = ("text", "runlocal")  # other names in the argument of a config
 
@@ -143,7 +144,7 @@ def find_config(path: str) -> Path | None:
         path: a file; or, anywhere, the name of one that comes with the package: "eurosat",
             "eurosat.py" or "configs/eurosat.py".
     """
-    file = Path(path)
+    file = local_path(path, "--config")
     shipped = config_folder() / f"{file.stem}.py"
     if not shipped.is_file() or str(file.parent) not in (".", "configs"):
         return file if file.is_file() else None

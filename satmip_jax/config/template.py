@@ -9,11 +9,11 @@ from typing import Any
 
 from satmip_jax.config.fields import known_fields
 from satmip_jax.config.loading import config_folder, load_config
-from satmip_jax.data.remote_cache import is_remote
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.paths import is_remote
 
 TEMPLATE = "own.py"
 IN_MEMORY_BYTES = 2 << 30  # decoded images that a device surely holds

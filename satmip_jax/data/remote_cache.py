@@ -12,11 +12,6 @@ from etils import epath
 from satmip_jax.runtime.files import atomic_path
 
 
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a URL, such as gs://bucket/eurosat."""
-    return "://" in os.fspath(path)
-
-
 def mirror(
     remote: epath.Path, names: Iterable[str], version: bytes, cache: Path | None = None
 ) -> epath.Path:

@@ -24,10 +24,11 @@ from typing import Any, SupportsIndex
 
 from etils import epath
 
-from satmip_jax.data.remote_cache import is_remote, mirror
+from satmip_jax.data.remote_cache import mirror
 from satmip_jax.data.shard_format import SCHEMA_FILE, ShardError, decode, decode_id, shard_file
 from satmip_jax.data.shard_index import IndexDamagedError, RecordTooLargeError, ShardIndex
 from satmip_jax.metadata.schema import Schema, SchemaError
+from satmip_jax.runtime.paths import is_remote
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _SHARD = re.compile(r"\d{5}-of-\d{5}")

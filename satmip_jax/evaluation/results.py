@@ -16,6 +16,7 @@ from rich.table import Table
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import FileContentError, read_json, write_atomically
+from satmip_jax.runtime.paths import local_path
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Sc
         >>> read_scores("runs/a/evaluation.json") == [row]
         True
     """
-    path = Path(path)
+    path = local_path(path, "scores")
     saved, new = read_scores(path) if path.exists() else [], list(rows)
     merged = {row.identity: row for row in _without_stale(path, saved, new)}
     merged |= {row.identity: row for row in new}

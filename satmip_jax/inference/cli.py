@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from satmip_jax.runtime.commands import LocalPath
+
 
 @click.command()
-@click.argument("model")
+@click.argument("model", type=LocalPath())
 @click.option(
     "--format",
     type=click.Choice(["safetensors", "timm", "stablehlo"]),
@@ -14,7 +16,7 @@ import click
     show_default=True,
     help="The whole model, the image encoder for timm, or the image encoder as a program.",
 )
-@click.option("--out", required=True, help="New or empty folder for the files.")
+@click.option("--out", type=LocalPath(), required=True, help="New or empty folder for the files.")
 @click.option("--half", is_flag=True, help="Store float16, in half the space.")
 @click.option(
     "--licence", default="", help="Licence of the weights for the card, such as apache-2.0."

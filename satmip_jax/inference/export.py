@@ -29,6 +29,7 @@ from satmip_jax.models import build_towers
 from satmip_jax.models.timm_weights import timm_config, to_timm
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.paths import local_path
 
 FORMATS = ("safetensors", "timm", "stablehlo")
 STABLEHLO_FILE = "image_encoder.stablehlo"
@@ -77,7 +78,7 @@ def export(
         raise ExportError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
     if half and format == "stablehlo":
         raise ExportError("a StableHLO program computes in the dtype of the run: omit --half")
-    folder = Path(out)
+    folder = local_path(out, "--out")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and is not an empty folder: choose another for --out")
     model = read_model(path)

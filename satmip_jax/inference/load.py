@@ -23,6 +23,7 @@ from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import abstract_params, build_towers
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import FileContentError, read_json_object
+from satmip_jax.runtime.paths import local_path
 
 FORMAT = 1  # of an exported folder
 WEIGHTS_FILE = "model.safetensors"
@@ -49,7 +50,7 @@ def read_model(path: str | PathLike[str]) -> Model:
         >>> read_model(workdir).name
         'satmips mu/8'
     """
-    folder = Path(path)
+    folder = local_path(path, "model")
     if (folder / run_item.FOLDER).is_dir():
         return load_model(folder)
     if (folder / WEIGHTS_FILE).is_file():

@@ -29,6 +29,7 @@ from satmip_jax.planning.diagnosis import Diagnosis
 from satmip_jax.planning.flops import step_flops
 from satmip_jax.planning.forecast import forecast
 from satmip_jax.planning.topology import topology_devices
+from satmip_jax.runtime.paths import local_path
 from satmip_jax.training.step import Program, build_program
 
 MAX_VIRTUAL_DEVICES = 2048  # limit of XLA's numbering of the CPU devices of one process
@@ -88,7 +89,7 @@ def diagnose(
         _add_forecast(diagnosis, program, accelerator, topology)
     else:
         _add_device_memory(diagnosis, program, device_memory)
-    _add_disk(diagnosis, program, Path(disk))
+    _add_disk(diagnosis, program, local_path(disk, "--workdir"))
     _add_host_memory(diagnosis, program, examples, hosts)
     diagnosis.notes += state_sharding(program.abstract, program.mesh)[1]
     return diagnosis

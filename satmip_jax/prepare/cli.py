@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from satmip_jax.runtime.commands import RegistryGroup, flag, interruption_explained
+from satmip_jax.runtime.commands import LocalPath, RegistryGroup, flag, interruption_explained
 from satmip_jax.runtime.options import Option, argument_help
 from satmip_jax.sources.base import TFDS, Source, source_options
 from satmip_jax.sources.registry import SOURCES, source_class
@@ -132,10 +132,10 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
             ["--source", "paths"],
             multiple=True,
             required=not cls.generates,
-            type=click.Path(),
+            type=LocalPath(),
             help=f"{paths}{tfds}{'' if cls.generates else ' May be repeated.'}",
         ),
-        click.Option(["--out"], required=True, type=click.Path(), help="Folder for the shards."),
+        click.Option(["--out"], required=True, type=LocalPath(), help="Folder for the shards."),
         click.Option(
             ["--name"],
             help=f"Name of the data set in file names and scores.  [default: {cls.name}]",
@@ -165,7 +165,7 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
         ),
         click.Option(
             ["--statistics-from"],
-            type=click.Path(),
+            type=LocalPath(),
             help="Prepared folder whose statistics to use.  [default: compute those of train]",
         ),
         click.Option(

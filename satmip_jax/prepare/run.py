@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 import satmip_jax
 from satmip_jax.data import images
-from satmip_jax.data.remote_cache import is_remote
 from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.data.shard_writer import finish
 from satmip_jax.metadata.plausibility import PlausibilityCheck
@@ -41,6 +40,7 @@ from satmip_jax.prepare.shard_job import (
     write_json,
 )
 from satmip_jax.runtime import process_pool
+from satmip_jax.runtime.paths import is_remote
 from satmip_jax.sources.base import Source
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]

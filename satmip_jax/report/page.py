@@ -10,7 +10,6 @@ import jinja2
 
 import satmip_jax
 from satmip_jax.checkpoints.manager import CheckpointError
-from satmip_jax.data.remote_cache import is_remote
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.report import classes, neighbours, retrieval
 from satmip_jax.report import run as runs
@@ -23,6 +22,7 @@ from satmip_jax.report.section import Part, Section
 from satmip_jax.report.study import STUDY_FILE, read_study
 from satmip_jax.report.training import compared_training, training
 from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.paths import is_remote, local_path
 
 
 def write_report(
@@ -46,7 +46,8 @@ def write_report(
         >>> write_report([workdir], "report.html").name
         'report.html'
     """
-    paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
+    target = local_path(out, "--out")
+    paths = list(dict.fromkeys(local_path(folder, "run or study").resolve() for folder in folders))
     if not paths:
         raise ReportError("nothing to report on: name the folder of a run or a study")
     read = [_read(path, name) for path, name in zip(paths, short_names(paths), strict=True)]
@@ -58,7 +59,7 @@ def write_report(
         sections.append(section)
     mixed = len(read) > 1 and len(trained) < len(read)
     title = f"{len(read)} runs and studies" if mixed else sections[0].title
-    return _write(Path(out), title, sections)
+    return _write(target, title, sections)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from satmip_jax.errors import InterruptedCommandError
 from satmip_jax.runtime.options import Option
+from satmip_jax.runtime.paths import is_remote
 
 
 @contextmanager
@@ -26,6 +28,21 @@ def interruption_explained(message: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise InterruptedCommandError(message) from None
+
+
+class LocalPath(click.Path):
+    """A path of a local file or folder; a URL is refused before the command starts."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the value as `click.Path` does, unless it is a URL."""
+        if is_remote(value):
+            self.fail(f"{os.fspath(value)} is a URL: give a path on a local disk", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class InterruptibleGroup(click.Group):
@@ -81,7 +98,7 @@ def flag(option: Option) -> click.Option:
     if option.choices:
         kind = click.Choice(option.choices)
     elif Path in option.types:
-        kind = click.Path()
+        kind = LocalPath()
     else:
         kind = next((kind for kind in (bool, int, float) if kind in option.types), str)
     shown = "" if option.default in (None, "") else f"  [default: {option.default}]"

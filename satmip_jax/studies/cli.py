@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from satmip_jax.runtime.commands import RegistryGroup, flag, interruption_explained
+from satmip_jax.runtime.commands import LocalPath, RegistryGroup, flag, interruption_explained
 from satmip_jax.studies.registry import STUDIES, open_study
 
 
@@ -38,7 +38,12 @@ def _command(name: str) -> click.Command:
             metavar="FILE[:ARG]",
             help="Config of all variants, such as configs/eurosat.py:satmips,cpu.",
         ),
-        click.Option(["--out"], required=True, help="Folder for the runs, the table and the plot."),
+        click.Option(
+            ["--out"],
+            type=LocalPath(),
+            required=True,
+            help="Folder for the runs, the table and the plot.",
+        ),
         click.Option(
             ["--seeds"],
             type=click.IntRange(1),

@@ -14,6 +14,7 @@ from rich.table import Table
 from satmip_jax.config.validation import validate
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.multihost import is_main_process
+from satmip_jax.runtime.paths import local_path
 from satmip_jax.studies import table
 from satmip_jax.studies.base import MethodConfigs, StudyError
 from satmip_jax.studies.registry import open_study
@@ -55,6 +56,7 @@ def run_study(
         >>> from satmip_jax.studies.runner import run_study
         >>> run_study("fields", config, "studies/fields")  # doctest: +SKIP
     """
+    folder = local_path(out, "--out")
     console = console or Console(quiet=not is_main_process())
     study = open_study(name)
     validate(config)
@@ -70,7 +72,7 @@ def run_study(
     else:
         data = check_eval_data(config, eval_data or [config.data.dir])
     tracker = StudyTracker(
-        Path(out),
+        folder,
         study,
         plan,
         configs,

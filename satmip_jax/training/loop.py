@@ -25,6 +25,7 @@ from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.evaluation.model import Model
 from satmip_jax.runtime import compilation_cache
+from satmip_jax.runtime.paths import local_path
 from satmip_jax.training.metrics_log import MetricsLog, read_knn_scores
 from satmip_jax.training.monitor import MetricsMonitor
 from satmip_jax.training.profiling import FOLDER, StepProfiler, check_steps
@@ -88,7 +89,7 @@ def train(
         >>> sorted(path.name for path in Path("run").iterdir())
         ['checkpoints', 'config.json', 'environment.jsonl', 'metrics.jsonl', 'schema.json', ...]
     """
-    workdir = Path(workdir)
+    workdir = local_path(workdir, "--workdir")
     validate(config)
     compilation_cache.enable()
     mesh = make_mesh(fsdp=config.parallel.fsdp)
