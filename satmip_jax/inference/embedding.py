@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -18,10 +18,10 @@ from satmip_jax.evaluation.fusion import fuse, standardize
 from satmip_jax.evaluation.model import Model
 from satmip_jax.inference.batches import padded, unit_rows, with_bar
 from satmip_jax.inference.image_input import ImageRows, InputProblem, as_list, read_rows
+from satmip_jax.inference.joint_space import JointSpace
 from satmip_jax.inference.metadata_input import as_rows, encode_records, parse_rows
 from satmip_jax.metadata.fields import Field, select_fields
 from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.objectives import build_method
 from satmip_jax.runtime.process_pool import cores
 from satmip_jax.runtime.threads import map_in_order
 
@@ -235,7 +235,7 @@ class EmbeddingModel:
             From -1 to 1; NaN in the row of an image or the column of a record that cannot be used.
 
         Raises:
-            EmbeddingError: the method of the model does not embed both in one space.
+            JointSpaceError: the method of the model does not embed both in one space.
 
         Example:
             >>> import satmip_jax as sm
@@ -246,23 +246,24 @@ class EmbeddingModel:
             (2, 3)
         """
         self._reset()
-        heads = build_method(self.model.config).joint_heads
-        if heads is None:
-            raise EmbeddingError(
-                f"{self.model.name} does not embed images and metadata in one space: use a model "
-                "that was trained by satmip or satmips"
-            )
+        space = self.joint_space
         shown = select_fields(fields)
         if not _are_features(images):
             images, _ = self._embed_images(as_list(images), progress)
         if not _are_features(metadata):
             metadata = self._embed_metadata(as_rows(metadata), shown, None, progress)
         self._report("images and records", len(images) + len(metadata))
-        ours, theirs = (
-            unit_rows(self._project(head, x))
-            for head, x in zip(heads, (images, metadata), strict=True)
-        )
+        ours, theirs = space.images(images), space.metadata(metadata)
         return np.asarray(ours @ theirs.T, np.float32)
+
+    @cached_property
+    def joint_space(self) -> JointSpace:
+        """The space that images and metadata share.
+
+        Raises:
+            JointSpaceError: the method of the model does not embed both in one space.
+        """
+        return JointSpace(self.model)
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -350,20 +351,6 @@ class EmbeddingModel:
         batch = jax.tree.map(lambda x: padded(x, self.batch_size), example)
         width = jax.eval_shape(function, self.model.params, batch).shape[1]
         return np.zeros((0, width), np.float32)
-
-    def _project(self, head: str, features: np.ndarray) -> np.ndarray:
-        """Return the projection of features by a head, a few rows at a time."""
-        towers = self.model.towers
-
-        def project(params: Any, rows: Any) -> Any:
-            projected: Any = towers.apply({"params": params}, head, rows, method="head")
-            return projected
-
-        run = self._jit(project)
-        rows = np.asarray(features, np.float32)
-        starts = range(0, len(rows), self.batch_size)
-        parts = [self._encode(run, rows[start : start + self.batch_size]) for start in starts]
-        return self._joined(parts, run, jnp.zeros((1, rows.shape[1]), jnp.float32))
 
     # --- problems ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from satmip_jax.evaluation.features import extract
 from satmip_jax.evaluation.fusion import fuse, standardize
 from satmip_jax.evaluation.model import load_model
 from satmip_jax.inference.embedding import EmbeddingError, EmbeddingModel
+from satmip_jax.inference.joint_space import JointSpaceError
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.objectives.simclr import SimCLR
 from satmip_jax.training.loop import train
@@ -200,7 +201,7 @@ def test_requests_that_cannot_be_answered(model, monkeypatch):
     assert model.embed_metadata([]).shape == (0, 16)
     assert SimCLR.joint_heads is None
     monkeypatch.setattr("satmip_jax.objectives.satmips.SatMIPS.joint_heads", None)
-    with pytest.raises(EmbeddingError, match="satmips mu/8 does not embed images and metadata in"):
+    with pytest.raises(JointSpaceError, match="satmips mu/8 does not embed images and metadata in"):
         model.similarity(pixels, [{"gsd": 1}])
 
 
