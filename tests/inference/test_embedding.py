@@ -202,7 +202,7 @@ def test_requests_that_cannot_be_answered(model, monkeypatch):
     assert SimCLR.joint_heads is None
     monkeypatch.setattr("satmip_jax.objectives.satmips.SatMIPS.joint_heads", None)
     with pytest.raises(JointSpaceError, match="satmips mu/8 does not embed images and metadata in"):
-        model.similarity(pixels, [{"gsd": 1}])
+        EmbeddingModel(model.model).similarity(pixels, [{"gsd": 1}])
 
 
 def test_the_package_imports_nothing_heavy():
