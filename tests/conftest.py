@@ -187,3 +187,24 @@ def tiny_run(tiny_config, tmp_path_factory) -> Path:
     with explicit_transfers():
         train(tiny_config("satmips", "--config.eval.every=4"), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+    """A Google Cloud Storage with one bucket on the loopback interface; see `tests.buckets`."""
+    pytest.importorskip("gcp_storage_emulator")
+    from tests.buckets import Store
+
+    store = Store()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment().items():
+            patch.setenv(name, value)
+        pytest.importorskip("gcsfs")  # it reads the variables when it is imported
+        yield store
+    store.close()
+
+
+@pytest.fixture
+def bucket(bucket_server, request):
+    """The URL of a folder of the bucket that is this test's own."""
+    return bucket_server.folder(request.node.name)

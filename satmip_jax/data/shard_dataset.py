@@ -22,13 +22,12 @@ import re
 from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
-from etils import epath
-
 from satmip_jax.data.remote_cache import mirror
 from satmip_jax.data.shard_format import SCHEMA_FILE, ShardError, decode, decode_id, shard_file
 from satmip_jax.data.shard_index import IndexDamagedError, RecordTooLargeError, ShardIndex
 from satmip_jax.metadata.schema import Schema, SchemaError
-from satmip_jax.runtime.paths import is_remote
+from satmip_jax.runtime.paths import AnyPath, as_path, is_remote
+from satmip_jax.runtime.stores import check_access
 
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _SHARD = re.compile(r"\d{5}-of-\d{5}")
@@ -41,7 +40,7 @@ class ShardDataset:
 
     Args:
         data_dir: folder written by `satmip prepare`. ArrayRecord needs local files: a remote folder
-            (gs://, s3://) is copied once to a local cache, see `remote_cache.mirror`.
+            (gs://, s3://) is copied once to a local cache, see `remote_cache`.
         split: name of the split.
 
     Attributes:
@@ -62,10 +61,12 @@ class ShardDataset:
 
     def __init__(self, data_dir: str | os.PathLike[str], split: str) -> None:
         _import_readers()
-        self.data_dir = epath.Path(data_dir)
+        self.data_dir = as_path(data_dir)
+        check_access(self.data_dir)
         self.split = split
         self.schema = _load_schema(self.data_dir, split)
-        folder, names = self.data_dir, _shard_names(self.data_dir, self.schema.name, split)
+        names = _shard_names(self.data_dir, self.schema.name, split)
+        folder = self.data_dir
         if is_remote(folder):
             folder = mirror(folder, names, version=(folder / SCHEMA_FILE).read_bytes())
         self._files = [os.fspath(folder / name) for name in names]
@@ -184,7 +185,7 @@ def _import_readers() -> None:
     from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
 
 
-def _load_schema(data_dir: epath.Path, split: str) -> Schema:
+def _load_schema(data_dir: AnyPath, split: str) -> Schema:
     if not (data_dir / SCHEMA_FILE).exists():
         raise ShardError(
             f"no prepared data in {data_dir}: there is no {SCHEMA_FILE}; "
@@ -199,7 +200,7 @@ def _load_schema(data_dir: epath.Path, split: str) -> Schema:
     return schema
 
 
-def _shard_names(folder: epath.Path, name: str, split: str) -> list[str]:
+def _shard_names(folder: AnyPath, name: str, split: str) -> list[str]:
     """Return the file names of a split's shards, in order; raise `ShardError` if any is missing."""
     prefix = f"{name}-{split}.array_record-"
     names = sorted(

@@ -189,10 +189,8 @@ class Schema:
             SchemaError: The file is not a valid schema; the message names the file, the key and the
                 value.
         """
-        from etils import epath  # for remote file systems
-
         try:
-            data = read_json(epath.Path(path), max_bytes=MAX_SCHEMA_BYTES, allow_nan=False)
+            data = read_json(path, max_bytes=MAX_SCHEMA_BYTES, allow_nan=False)
         except FileContentError as error:
             raise SchemaError(str(error)) from error
         return cls.from_json(data, path)

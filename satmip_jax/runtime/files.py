@@ -1,7 +1,7 @@
-"""Atomic writes, and JSON files read with a bound on their size.
+"""Atomic writes, and JSON files read with a bound on their size, on disks and in buckets.
 
 A reader of a file written here sees the old content or the new one, never a part: the bytes go to
-a temporary file in the same folder, which is then renamed.
+a temporary file in the same folder, which is then renamed. An object in a bucket appears at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.runtime import stores
+from satmip_jax.runtime.paths import as_path, file_size, is_remote
 
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_DEPTH = 100  # what walks a value recursively stays far from Python's limit
@@ -28,10 +31,11 @@ class FileContentError(SatmipError, ValueError):
 def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path, and rename it to `path` when the block ends without an error.
 
-    The temporary file is removed when the block raises. The folder must exist.
+    The temporary file is removed when the block raises. The folder must exist. For a path in a
+    bucket, the temporary file is in a folder for such files, and is uploaded.
 
     Args:
-        path: the final path, on a local or mounted file system.
+        path: the final path, on a local or mounted file system, or in a bucket.
         durable: wait until the bytes have reached the disk before the rename, so that a crash of
             the machine cannot leave an empty or partial file under the final name.
 
@@ -45,6 +49,13 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
         >>> np.load("features.npy").shape
         (4, 2)
     """
+    if is_remote(path):
+        with TemporaryDirectory(prefix="satmip-") as folder:
+            remote = as_path(path)
+            local = Path(folder) / remote.name
+            yield local
+            stores.put_file(local, remote)
+        return
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -76,8 +87,12 @@ def write_atomically(
         >>> read_json("scores.json")
         {'accuracy': 0.5}
     """
+    content = data.encode() if isinstance(data, str) else data
+    if is_remote(path):
+        stores.put(as_path(path), content)
+        return
     with atomic_path(path, durable=durable) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(content)
 
 
 def replace_durably(temporary: Path, path: Path) -> None:
@@ -91,19 +106,19 @@ def read_bounded(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """Return the bytes of a file, unless it is larger than `max_bytes`.
 
     Args:
-        path: a local path, or an `etils.epath.Path` of any file system.
+        path: a local path, or one in a bucket.
         max_bytes: largest size to read.
 
     Raises:
         OSError: the file is missing (FileNotFoundError) or cannot be read.
         FileContentError: the file is larger than `max_bytes`.
     """
-    source: Any = path if hasattr(path, "open") else Path(path)
-    stat = source.stat()
-    size = stat.length if hasattr(stat, "length") else stat.st_size  # epath: length
+    source: Any = as_path(path)
     data = b""
+    with stores.store_errors(source):
+        size = file_size(source)
     if size <= max_bytes:
-        with source.open("rb") as file:
+        with stores.store_errors(source), source.open("rb") as file:
             data = file.read(max_bytes + 1)  # it may have grown
     if max(size, len(data)) > max_bytes:
         raise FileContentError(f"{path} has {size:,} bytes, more than the limit of {max_bytes:,}")
@@ -116,7 +131,7 @@ def read_json(
     """Return the value in a JSON file of at most `max_bytes`.
 
     Args:
-        path: a local path, or an `etils.epath.Path` of any file system.
+        path: a local path, or one in a bucket.
         max_bytes: largest size to read.
         allow_nan: accept NaN and Infinity, which Python writes but JSON does not know.
 
