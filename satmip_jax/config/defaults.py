@@ -43,6 +43,9 @@ def default_config() -> ConfigDict:
                 "encoder": "S/16",  # or WIDTHxDEPTHxHEADS/PATCH, "256x8x4/16"; see models.vit
                 "size": 224,  # side of a view, pixels
                 "pool": "cls",  # or "mean"
+                "pre_norm": False,  # a norm before the first block, as in CLIP
+                "activation": "gelu",  # or "quick_gelu", of OpenAI's CLIP
+                "init": "",  # set by `satmip train --init`: family and digest of the weights
                 "remat": False,  # recompute blocks in the backward pass, to save memory
             },
             "metadata": {

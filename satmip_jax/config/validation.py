@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.fields import select_fields
-from satmip_jax.models import METADATA_ENCODERS, parse_vit
+from satmip_jax.models import ACTIVATIONS, METADATA_ENCODERS, parse_vit
 from satmip_jax.objectives import EXCHANGES, METHODS, method_options
 
 # Strings with a fixed set of values.
@@ -17,6 +17,7 @@ _CHOICES: dict[str, Collection[str]] = {
     "method.name": METHODS,
     "metadata.encoder": METADATA_ENCODERS,
     "image.pool": ("cls", "mean"),
+    "image.activation": tuple(ACTIVATIONS),
     "parallel.exchange": EXCHANGES,
     "parallel.gradient_dtype": ("float32", "bfloat16"),
     "dtype": ("float32", "bfloat16"),

@@ -32,6 +32,7 @@ class Block(nn.Module):
     qkv_init: Initializer = XAVIER_QKV
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
+    activation: str = "gelu"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -65,8 +66,15 @@ class Block(nn.Module):
         x = x.reshape(-1, x.shape[-1]) + y.reshape(-1, x.shape[-1])
         y = LayerNorm(self.epsilon, self.dtype, name="norm2")(x)
         dtype = (self.target or Target.of()).gradient_dtype
-        mlp = MLP(self.mlp_dim, self.hidden_init, self.output_init, dtype, self.dtype, name="mlp")
-        return x + mlp(y)
+        return x + MLP(
+            self.mlp_dim,
+            self.hidden_init,
+            self.output_init,
+            self.activation,
+            dtype,
+            self.dtype,
+            name="mlp",
+        )(y)
 
 
 class Encoder(nn.Module):
@@ -85,6 +93,7 @@ class Encoder(nn.Module):
         qkv_init: initializer of the projections to queries, keys and values.
         hidden_init: initializer of the first layer of the MLPs.
         output_init: initializer of the layers that write to the residual stream.
+        activation: of the MLPs, a key of `layers.ACTIVATIONS`.
         dtype: of the computation; parameters are float32.
     """
 
@@ -98,6 +107,7 @@ class Encoder(nn.Module):
     qkv_init: Initializer = XAVIER_QKV
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
+    activation: str = "gelu"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -141,6 +151,7 @@ class Encoder(nn.Module):
             self.qkv_init,
             self.hidden_init,
             self.output_init,
+            self.activation,
             self.dtype,
             parent=None,
         )

@@ -53,6 +53,16 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return (0.5 * y * (1 + jax.lax.erf(y * np.float32(0.5**0.5)))).astype(x.dtype)
 
 
+@recomputed
+def quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return OpenAI CLIP's approximation of the GELU, x sigmoid(1.702 x), computed in float32."""
+    y = x.astype(jnp.float32)
+    return (y * jax.nn.sigmoid(1.702 * y)).astype(x.dtype)
+
+
+ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def linear(
     x: Float[Array, "rows inputs"],
@@ -250,12 +260,13 @@ class LayerNorm(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layer, GELU, linear layer.
+    """Linear layer, activation, linear layer.
 
     Attributes:
         hidden: width between the layers.
         hidden_init: initializer of the first layer.
         output_init: initializer of the second layer.
+        activation: a key of `ACTIVATIONS`.
         gradient_dtype: see `Dense`.
         dtype: of the computation; parameters are float32.
     """
@@ -263,6 +274,7 @@ class MLP(nn.Module):
     hidden: int
     hidden_init: Initializer = XAVIER
     output_init: Initializer = XAVIER
+    activation: str = "gelu"
     gradient_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike = jnp.float32
 
@@ -271,4 +283,5 @@ class MLP(nn.Module):
         """Apply the layers to the last axis."""
         layer = functools.partial(Dense, gradient_dtype=self.gradient_dtype, dtype=self.dtype)
         y = layer(self.hidden, kernel_init=self.hidden_init, name="fc1")(x)
-        return layer(x.shape[-1], kernel_init=self.output_init, name="fc2")(gelu(y))
+        y = ACTIVATIONS[self.activation](y)
+        return layer(x.shape[-1], kernel_init=self.output_init, name="fc2")(y)

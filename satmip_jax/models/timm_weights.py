@@ -44,9 +44,16 @@ def to_timm(params: Mapping[str, Any], model: ViT) -> dict[str, np.ndarray]:
     kernel = np.asarray(params["patch_embed"]["kernel"]).reshape(patch, patch, 3, model.width)
     state = {
         "patch_embed.proj.weight": kernel.transpose(3, 2, 0, 1),  # (y, x, c, o) -> (o, c, y, x)
-        "patch_embed.proj.bias": np.asarray(params["patch_embed"]["bias"]),
-        "pos_embed": np.asarray(params["position"])[None],
     }
+    bias, position = np.asarray(params["patch_embed"]["bias"]), np.asarray(params["position"])
+    if model.pre_norm:  # then timm's patch embedding has no bias: each patch's position takes it
+        position = position.copy()
+        position[int(model.pool == "cls") :] += bias
+        for ours, theirs in (("scale", "weight"), ("bias", "bias")):
+            state[f"norm_pre.{theirs}"] = np.asarray(params["pre_norm"][ours])
+    else:
+        state["patch_embed.proj.bias"] = bias
+    state["pos_embed"] = position[None]
     if model.pool == "cls":
         state["cls_token"] = np.asarray(params["cls"])[None, None]
     for index in range(model.depth):
@@ -83,6 +90,8 @@ def timm_arguments(model: ViT, image_size: int) -> dict[str, Any]:
         "class_token": model.pool == "cls",
         "global_pool": "token" if model.pool == "cls" else "avg",
         "num_classes": 0,
+        **({"pre_norm": True} if model.pre_norm else {}),
+        **({"act_layer": model.activation} if model.activation != "gelu" else {}),
     }
 
 
@@ -98,9 +107,11 @@ def timm_config(
         std: of each channel, divided by.
     """
     arguments = timm_arguments(model, image_size)
-    name = ARCHITECTURES.get(model.width, "vit_tiny")
+    name = f"{ARCHITECTURES.get(model.width, 'vit_tiny')}_patch16_224"
+    if model.pre_norm:
+        name = "vit_base_patch16_clip_224"  # whose norms have our epsilon
     return {
-        "architecture": f"{name}_patch16_224",
+        "architecture": name,
         "num_classes": arguments.pop("num_classes"),
         "num_features": model.width,
         "global_pool": arguments["global_pool"],

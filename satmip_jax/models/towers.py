@@ -262,7 +262,13 @@ def build_towers(
     inputs = {name: head.input for name, head in heads.items()}
     return Towers(
         image_encoder=vit(
-            image.encoder, pool=image.pool, remat=image.remat, target=target, dtype=dtype
+            image.encoder,
+            pool=image.pool,
+            pre_norm=image.pre_norm,
+            activation=image.activation,
+            remat=image.remat,
+            target=target,
+            dtype=dtype,
         ),
         metadata_encoder=METADATA_ENCODERS[config.metadata.encoder](
             config.metadata, schema, dtype, target

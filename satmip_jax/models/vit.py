@@ -1,7 +1,7 @@
 """Vision Transformer: images -> pooled representations.
 
 Equal to timm's VisionTransformer on the same weights: pre-norm blocks, exact GELU, learned
-position embeddings, epsilon 1e-6.
+position embeddings, epsilon 1e-6; with `pre_norm` and epsilon 1e-5 to its variants for CLIP.
 
 Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; timm, big_vision.
 """
@@ -50,6 +50,8 @@ class ViT(nn.Module):
         pool: "cls": the class token after the final norm (timm's default). "mean": no class
             token; the mean over the patches, then the final norm (timm's
             `class_token=False, global_pool="avg"`, which norms after pooling).
+        pre_norm: normalize the tokens before the first block, as CLIP does.
+        activation: of the MLPs: "gelu", or "quick_gelu" of OpenAI's CLIP.
         remat: see `layers.Encoder`.
         attention: see `attention.attend`.
         target: device that it is compiled for; None for JAX's default device.
@@ -62,6 +64,8 @@ class ViT(nn.Module):
     mlp_dim: int
     patch_size: int
     pool: Literal["cls", "mean"] = "cls"
+    pre_norm: bool = False
+    activation: str = "gelu"
     remat: bool = False
     attention: Implementation = "auto"
     target: Target | None = None
@@ -106,6 +110,9 @@ class ViT(nn.Module):
             x = jnp.concatenate([cls, x.astype(jnp.float32)], axis=1)
         # In float32, so that the gradients of class token and positions are summed in float32.
         x = x.astype(jnp.float32) + self._positions(x.shape[1], images.shape)[None]
+        epsilon = 1e-5 if self.pre_norm else 1e-6
+        if self.pre_norm:
+            x = LayerNorm(epsilon, name="pre_norm")(x)
         x = Encoder(
             self.depth,
             self.heads,
@@ -113,11 +120,13 @@ class ViT(nn.Module):
             remat=self.remat,
             attention=self.attention,
             target=self.target,
+            epsilon=epsilon,
+            activation=self.activation,
             dtype=self.dtype,
             name="encoder",
         )(x, outputs=1 if self.pool == "cls" else None)
         pooled = x[:, 0] if self.pool == "cls" else jnp.mean(x.astype(jnp.float32), axis=1)
-        return LayerNorm(name="norm")(pooled)
+        return LayerNorm(epsilon, name="norm")(pooled)
 
     def _check(self, images: Array) -> None:
         """Raise a ValueError for images that do not divide into patches."""
