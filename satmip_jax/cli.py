@@ -103,6 +103,11 @@ def init_config(file: str, data: str) -> None:
     required=True,
     help="Folder for checkpoints and metrics; an existing run resumes.",
 )
+@click.option(
+    "--extend",
+    is_flag=True,
+    help="Train a finished run for longer, to the length that --config.optimizer.images gives.",
+)
 @click.option("--coordinator", metavar="HOST:PORT", help="Several hosts: address of process 0.")
 @click.option(
     "--processes", "count", type=click.IntRange(1), help="Several hosts: number of processes."
@@ -126,6 +131,7 @@ def init_config(file: str, data: str) -> None:
 def train(
     config: str,
     workdir: str,
+    extend: bool,
     coordinator: str | None,
     count: int | None,
     process: int | None,
@@ -146,7 +152,7 @@ def train(
     from satmip_jax.training.profiling import parse_steps
 
     steps = parse_steps(profile) if profile else range(0)
-    train(load_config(config, overrides), workdir, profile_steps=steps)
+    train(load_config(config, overrides), workdir, extend=extend, profile_steps=steps)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -117,10 +117,8 @@ def test_from_nothing_to_scores(tmp_path):
         *("--train", 40, "--val", 24),
     )
     assert "32" in printed
-    satmip(
-        *("train", "--config", "configs/eurosat.py:satmips,cpu", "--workdir", run),
-        *(*TINY, f"--config.data.dir={shards}"),
-    )
+    train = ("train", "--config", "configs/eurosat.py:satmips,cpu", "--workdir", run, *TINY)
+    satmip(*train, f"--config.data.dir={shards}")
     quick = ("--workdir", run, "--data", shards, "--protocols", "knn5,linear", "--block", 0)
     printed = satmip("evaluate", *quick, "--features", "image,both")
     rows = json.loads((run / "evaluation.json").read_text())
@@ -128,6 +126,8 @@ def test_from_nothing_to_scores(tmp_path):
     keys = {"dataset", "split", "model", "features", "protocol", "metric", "value", "n"}
     keys |= {"low", "high", "data", "step", "planned", "majority", "note"}
     assert all(row.keys() == keys for row in rows)
+    satmip(*train, f"--config.data.dir={shards}", "--config.optimizer.images=80", "--extend")
+    assert (run / "checkpoints" / "5").is_dir()
     satmip("evaluate", *quick, "--baseline", "colour")
     assert len(json.loads((run / "evaluation.json").read_text())) == len(rows) + 4
     printed = satmip(

@@ -49,6 +49,8 @@ def _of_type(default: Any, value: Any, key: str) -> Any:
         TypeError: it has another type.
     """
     if isinstance(default, tuple) and isinstance(value, list):  # JSON has no tuples
+        if not default and all(type(entry) is int for entry in value):
+            return tuple(value)
         if len(value) == len(default):
             return tuple(map(_of_type, default, value, [key] * len(value)))
     elif type(value) is type(default) or (type(value) is int and type(default) is float):

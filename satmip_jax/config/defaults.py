@@ -76,6 +76,7 @@ def default_config() -> ConfigDict:
                 "batch_size": 4096,  # images, over all devices
                 "images": 0,  # length of training, in images seen; 0: use epochs
                 "epochs": 100.0,  # length of training if images is 0
+                "extended_from": (),  # steps at which `satmip train --extend` went on
                 "warmup_epochs": 1.0,  # limited to a tenth of the training
                 "weight_decay": 0.1,
                 "b1": 0.9,

@@ -99,6 +99,10 @@ def _check_training_length(config: ConfigDict) -> None:
         optimizer.images > 0 or optimizer.epochs > 0,
         "training has no length: set config.optimizer.epochs or config.optimizer.images",
     )
+    _require(
+        all(type(step) is int for step in optimizer.extended_from),
+        f"config.optimizer.extended_from is {optimizer.extended_from}; it must be a tuple of steps",
+    )
 
 
 def _check_encoders(config: ConfigDict) -> None:

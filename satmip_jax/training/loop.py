@@ -26,6 +26,7 @@ from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.evaluation.model import Model
 from satmip_jax.runtime import compilation_cache
 from satmip_jax.runtime.paths import local_path
+from satmip_jax.training.extension import extend_run
 from satmip_jax.training.metrics_log import MetricsLog, read_knn_scores
 from satmip_jax.training.monitor import MetricsMonitor
 from satmip_jax.training.profiling import FOLDER, StepProfiler, check_steps
@@ -49,7 +50,11 @@ class Interrupted(SatmipError):
 
 
 def train(
-    config: ConfigDict, workdir: str | Path, *, profile_steps: range = range(0)
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    extend: bool = False,
+    profile_steps: range = range(0),
 ) -> TrainState:
     """Train as `config` says; called again with the same arguments it resumes by itself.
 
@@ -63,6 +68,7 @@ def train(
     Args:
         config: see `config.defaults`; validated first.
         workdir: folder of the run, made if it does not exist; shared by all hosts.
+        extend: train the finished run in `workdir` for longer, to the length in `config`.
         profile_steps: steps, from 0, of which the main process writes a trace of the JAX profiler
             to `profile/`.
 
@@ -71,7 +77,7 @@ def train(
 
     Raises:
         ConfigError: the config cannot work, or the workdir belongs to a run with another one, or
-            on other data.
+            on other data, or cannot be extended.
         WorkdirError: another process is training in the workdir, or it cannot be written.
         CheckpointError: no checkpoint is intact, or they are of another model.
         NotFiniteError: the loss became NaN or infinite.
@@ -97,6 +103,8 @@ def train(
     with lock_workdir(workdir):
         dataset = open_train_split(config)
         check_batch_size(config.optimizer.batch_size, mesh.size, examples=len(dataset))
+        if extend:
+            config = extend_run(workdir, config, dataset)
         claim_workdir(workdir, config, dataset)
         schema = run_schema(config, dataset, workdir)
         program = build_program(config, schema, len(dataset), mesh)
@@ -144,6 +152,7 @@ class Trainer:
             and self.start not in self.checkpoints.scores
         )
         if self.start >= self.program.steps and not score_is_missing:
+            log.info(f"{self.workdir} is finished, at step {self.start}; --extend trains it longer")
             return self.state
         with MetricsLog(
             self.workdir,

@@ -8,7 +8,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from satmip_jax.config.training_length import total_steps
+from satmip_jax.config.training_length import segments
 from satmip_jax.models import parameter_roles
 
 
@@ -25,6 +25,36 @@ def decays(params: Any) -> Any:
     return jax.tree.map(lambda role: role == "matrix", parameter_roles(params))
 
 
+def make_schedule(config: ConfigDict, examples: int) -> optax.Schedule:
+    """Return the learning rate, step -> rate: linear warm-up to the peak, then a cosine to 0.
+
+    An extension warms up to the same peak again, and decays over the steps that it adds.
+
+    Args:
+        config: of the run.
+        examples: images in the train split, which give the length of an epoch.
+
+    Raises:
+        ConfigError: see `training_length.segments`.
+
+    Source:
+        Ibrahim et al. 2024, "Simple and scalable strategies to continually pre-train large language
+        models", for the extensions.
+    """
+    optimizer, parts = config.optimizer, segments(config, examples)
+
+    def schedule(steps: int) -> optax.Schedule:
+        # NOTE[DIFF] SLIP warms up for one epoch; a short run for at most a tenth of its length.
+        warmup = int(min(optimizer.warmup_epochs * examples / optimizer.batch_size, steps / 10))
+        return optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else optimizer.learning_rate, optimizer.learning_rate, warmup, steps
+        )
+
+    schedules = [schedule(end - start) for start, end in parts]
+    starts = [start for start, _ in parts[1:]]
+    return optax.join_schedules(schedules, starts) if starts else schedules[0]
+
+
 def make_optimizer(
     config: ConfigDict, examples: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -34,12 +64,7 @@ def make_optimizer(
         config: of the run.
         examples: images in the train split, which give the length of an epoch.
     """
-    optimizer, steps = config.optimizer, total_steps(config, examples)
-    # NOTE[DIFF] SLIP warms up for one epoch; a short run for at most a tenth of its length.
-    warmup = int(min(optimizer.warmup_epochs * examples / optimizer.batch_size, steps / 10))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else optimizer.learning_rate, optimizer.learning_rate, warmup, steps
-    )
+    optimizer, schedule = config.optimizer, make_schedule(config, examples)
     adamw = optax.adamw(
         schedule,
         b1=optimizer.b1,

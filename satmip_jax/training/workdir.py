@@ -151,7 +151,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> str:
     path = workdir / CONFIG_FILE
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        stored, problem = _read_config(path)
+        stored, problem = read_config(path)
         if saved_steps(workdir) or (workdir / "evaluation.json").is_file():
             if refusal := _resume(workdir, stored, problem, config, dataset):
                 return refusal
@@ -164,7 +164,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> str:
     return ""
 
 
-def _read_config(path: Path) -> tuple[ConfigDict | None, str]:
+def read_config(path: Path) -> tuple[ConfigDict | None, str]:
     """Return the config in a file, or None and what is wrong with it."""
     try:
         return from_json(read_bounded(path, MAX_JSON_BYTES).decode()), ""
@@ -201,6 +201,9 @@ def _resume(
     reference = stored
     if stored is None or _changes(stored, config, len(dataset)):
         saved = [saved for _, saved, _ in readable_runs(workdir)]
+        newest = stored if stored is not None else next(iter(saved), None)
+        # checkpoints from before an extension do not speak for the run
+        saved = [other for other in saved if _extensions(other) == _extensions(newest)]
         if stored is None and not saved:
             return (
                 f"{problem}, and no checkpoint tells the config of the run. Put config.json back, "
@@ -217,6 +220,7 @@ def _resume(
         return (
             f"{workdir} belongs to a run with another config:\n  "
             + "\n  ".join(listed(changed))
+            + ("\nIt was extended: add --extend." if "optimizer.extended_from" in changed else "")
             + "\nUse another --workdir, or the config of that run to resume it."
         )
     other = _other_data(workdir, dataset)
@@ -242,6 +246,10 @@ def _changes(old: ConfigDict, new: ConfigDict, examples: int) -> dict[str, tuple
     ) == total_steps(new, examples):
         return {}
     return changed
+
+
+def _extensions(config: ConfigDict | None) -> tuple[int, ...]:
+    return () if config is None else tuple(config.optimizer.extended_from)
 
 
 def _other_data(workdir: Path, dataset: ShardDataset) -> bool | None:
