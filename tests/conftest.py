@@ -208,3 +208,27 @@ def bucket_server():
 def bucket(bucket_server, request):
     """The URL of a folder of the bucket that is this test's own."""
     return bucket_server.folder(request.node.name)
+
+
+@pytest.fixture(scope="session")
+def tiny_embeddings(tiny_run, tiny_shards_dir, tmp_path_factory) -> Path:
+    """The file of embeddings of the tiny run's val split, beside its images."""
+    from satmip_jax.data.shard_dataset import ShardDataset
+    from satmip_jax.evaluation.features import extract
+    from satmip_jax.evaluation.model import load_model
+    from satmip_jax.inference.embedding_writer import Row, to_table, write_table
+
+    folder, dataset = tmp_path_factory.mktemp("embedded"), ShardDataset(tiny_shards_dir, "val")
+    model = load_model(tiny_run)
+    features, rows = extract(model, dataset), []
+    for number in features.indices:
+        record, path = dataset[int(number)], folder / f"scene-{number}.jpg"
+        path.write_bytes(record["image"])
+        label = dataset.schema.classes[record["label"]]
+        values = record["metadata"].values
+        rows.append(Row(f"scene-{number}", str(path), label=label, values=values))
+    info = {"version": "1", "model": model.name, "step": model.step, "parameters": ""}
+    info |= {"image_size": 32, "fields": ["location"], "rendering": {}, "inputs": {}}
+    table = to_table(rows, features.by_kind["image"], features.by_kind["metadata"])
+    write_table(folder / "embeddings.parquet", [table], info)
+    return folder / "embeddings.parquet"

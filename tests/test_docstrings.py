@@ -1,8 +1,9 @@
 """Every `>>>` example of the package runs.
 
 Examples import what they use. At hand are `np`, `jax`, `jnp` and `Path`; `shards`, a folder of
-prepared synthetic scenes with the splits train and val; `config`, of a tiny SatMIPS on it; and
-`workdir`, a finished run of it. The working folder is a new, empty one.
+prepared synthetic scenes with the splits train and val; `config`, of a tiny SatMIPS on it;
+`workdir`, a finished run of it; and `embeddings_file`, its embeddings of the split val. The working
+folder is a new, empty one.
 """
 
 import doctest
@@ -19,7 +20,12 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "satmip_jax"
 SLOW = ("satmip_jax.checkpoints.manager", "satmip_jax.losses.contrastive")
-FIXTURES = {"shards": "tiny_shards_dir", "config": "tiny_config", "workdir": "tiny_run"}
+FIXTURES = {
+    "shards": "tiny_shards_dir",
+    "config": "tiny_config",
+    "workdir": "tiny_run",
+    "embeddings_file": "tiny_embeddings",
+}
 
 
 def modules() -> list[Any]:

@@ -147,6 +147,30 @@ class EmbeddingTable:
                 yield start, np.asarray(part, np.float32)
                 start += len(array)
 
+    def vectors(self, column: str, indices: Iterable[int]) -> Float32[np.ndarray, "k _"]:
+        """Return some vectors of a column, in the order given; the file is read up to the last.
+
+        Args:
+            column: "image" or "metadata".
+            indices: numbers of rows from 0.
+        """
+        wanted = np.asarray([int(index) for index in indices], np.int64)
+        found: np.ndarray | None = None
+        for start, part in self.batches(column):
+            here = (wanted >= start) & (wanted < start + len(part))
+            found = np.zeros((len(wanted), part.shape[1]), np.float32) if found is None else found
+            found[here] = part[wanted[here] - start]
+            if start + len(part) > wanted.max(initial=-1):
+                return found
+        raise IndexError(f"no row {wanted.max(initial=-1)} of {self.count:,} in {self.path}")
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column other than the vectors, such as "id" or the name of a field."""
+        if name in VECTORS or name not in self._file.schema_arrow.names:
+            raise EmbeddingTableError(f"{self.path}: no column {name!r} other than the vectors")
+        with _damage_explained(self.path):
+            return self._file.read(columns=[name]).column(0)
+
     def rows(self, indices: Iterable[int]) -> list[dict[str, Any]]:
         """Return some rows as dictionaries of all columns but the vectors, in the order given.
 

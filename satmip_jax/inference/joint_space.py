@@ -89,3 +89,8 @@ class JointSpace:
             return np.concatenate(parts)
         width = jax.eval_shape(run, jnp.zeros((self._batch, features.shape[1]), jnp.float32))
         return np.zeros((0, width.shape[1]), np.float32)
+
+
+def has_joint_space(model: Model) -> bool:
+    """Whether the method of a model embeds images and metadata in one space."""
+    return build_method(model.config).joint_heads is not None
