@@ -33,7 +33,6 @@ def load(path: str | PathLike[str], *, batch_size: int | None = None) -> Embeddi
         >>> model.embed_images(np.zeros((5, 64, 64, 3), np.uint8)).shape
         (5, 32)
     """
-    from satmip_jax.inference.embedding import EmbeddingModel
-    from satmip_jax.inference.load import read_model
+    from satmip_jax.inference import embedding
 
-    return EmbeddingModel(read_model(path), batch_size=batch_size)
+    return embedding.load(path, batch_size=batch_size)

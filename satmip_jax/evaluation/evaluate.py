@@ -14,7 +14,8 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import KINDS, Features, extract
-from satmip_jax.evaluation.model import Model, load_model
+from satmip_jax.evaluation.loading import load_model
+from satmip_jax.evaluation.model import Model
 from satmip_jax.evaluation.protocols import BLOCK, EvaluationError, check_protocols, score
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.fields import select_fields
@@ -61,7 +62,8 @@ def evaluate(
         EvaluationError: the data have no labels, features or protocols are unknown, the method has
             none of the features, or one split has two roles.
         FieldError: unknown fields.
-        CheckpointError: there is no checkpoint, or it does not fit.
+        ModelError: there is no model.
+        CheckpointError: no checkpoint is intact and fits the config.
 
     Example:
         >>> from satmip_jax.evaluation.evaluate import evaluate

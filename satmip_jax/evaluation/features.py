@@ -91,7 +91,7 @@ def extract(
     Example:
         >>> from satmip_jax.data.shard_dataset import ShardDataset
         >>> from satmip_jax.evaluation.features import extract
-        >>> from satmip_jax.evaluation.model import load_model
+        >>> from satmip_jax.evaluation.loading import load_model
         >>> features = extract(load_model(workdir), ShardDataset(shards, "val"), limit=10)
         >>> features.by_kind["image"].shape[0], features.labels.shape
         (10, (10,))

@@ -21,10 +21,16 @@ from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.distributed.target import Target
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.features import encode_images
+from satmip_jax.evaluation.loading import (
+    CONFIG_FILE,
+    FORMAT,
+    WEIGHTS_FILE,
+    load_model,
+    model_folder,
+)
 from satmip_jax.evaluation.model import Model
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
 from satmip_jax.inference.card import CARD_FILE, write_card
-from satmip_jax.inference.load import CONFIG_FILE, FORMAT, WEIGHTS_FILE, read_model
 from satmip_jax.models import build_towers
 from satmip_jax.models.timm_weights import timm_config, to_timm
 from satmip_jax.objectives import build_method
@@ -52,7 +58,7 @@ def export(
     """Write a model, or its image encoder, to a folder with a model card.
 
     Args:
-        path: workdir of a run, or an exported folder.
+        path: workdir of a run, an exported folder, or the name of a shipped model.
         out: new or empty folder.
         format: "safetensors": the whole model, for `satmip_jax.load`. "timm": the image encoder,
             for timm and PyTorch. "stablehlo": the image encoder as a program for any number of
@@ -81,8 +87,8 @@ def export(
     folder = local_path(out, "--out")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and is not an empty folder: choose another for --out")
-    model = read_model(path)
-    scores = _scores_of(model, Path(path) / SCORES_FILE)
+    model = load_model(path)
+    scores = _scores_of(model, model_folder(path) / SCORES_FILE)
     folder.mkdir(parents=True, exist_ok=True)
     if format == "safetensors":
         _write_whole(model, folder, half)

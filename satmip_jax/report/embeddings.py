@@ -18,7 +18,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation import fusion
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.knn import knn_predict
-from satmip_jax.evaluation.model import load_model
+from satmip_jax.evaluation.loading import load_model
 from satmip_jax.losses.contrastive import normalize
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
@@ -108,7 +108,8 @@ def encode(run: Run, data: str) -> EncodedData:
 
     Raises:
         ShardError: there are no such data or splits.
-        CheckpointError: there is no checkpoint, or one that does not fit the config.
+        ModelError: there is no checkpoint.
+        CheckpointError: there is none that is intact and fits the config.
     """
     splits = [
         (ShardDataset(data, split), limit)

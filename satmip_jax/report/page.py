@@ -11,6 +11,7 @@ import jinja2
 import satmip_jax
 from satmip_jax.checkpoints.manager import CheckpointError
 from satmip_jax.data.shard_format import ShardError
+from satmip_jax.evaluation.loading import ModelError
 from satmip_jax.report import classes, neighbours, retrieval
 from satmip_jax.report import run as runs
 from satmip_jax.report.data import data_report
@@ -145,7 +146,7 @@ def _encode(run: Run, folder: str, notes: list[str], *, explicit: bool) -> Encod
     else:
         try:
             return encode(run, folder)
-        except CheckpointError as error:
+        except (CheckpointError, ModelError) as error:
             reason = str(error)
         except ShardError as error:
             if explicit:

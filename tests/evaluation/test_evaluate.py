@@ -18,7 +18,7 @@ from satmip_jax.evaluation.baselines import BASELINES
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.fusion import WEIGHTS
-from satmip_jax.evaluation.model import load_model
+from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.protocols import EvaluationError, score
 from satmip_jax.evaluation.results import write_scores
 from satmip_jax.report.scores import scores

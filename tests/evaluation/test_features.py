@@ -15,7 +15,8 @@ from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import baselines
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import extract
-from satmip_jax.evaluation.model import Model, load_model
+from satmip_jax.evaluation.loading import load_model
+from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.training.step import build_program

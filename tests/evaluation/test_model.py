@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from satmip_jax.checkpoints.integrity import named_leaves
-from satmip_jax.checkpoints.manager import CheckpointError
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import model as model_module
 from satmip_jax.evaluation.features import extract
-from satmip_jax.evaluation.model import evaluation_mesh, load_model
+from satmip_jax.evaluation.loading import ModelError, load_model
+from satmip_jax.evaluation.model import evaluation_mesh
 from satmip_jax.training.loop import train
 from satmip_jax.training.step import build_program
 from tests.conftest import load_state
@@ -38,7 +38,7 @@ def test_random_params_are_those_that_training_starts_from(tiny_run, tiny_shards
 
 
 def test_a_run_without_checkpoints(tmp_path):
-    with pytest.raises(CheckpointError, match="has no checkpoints: train first"):
+    with pytest.raises(ModelError, match="is no model: .* train first"):
         load_model(tmp_path)
 
 

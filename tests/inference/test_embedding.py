@@ -13,7 +13,7 @@ import satmip_jax as sm
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation.features import extract
 from satmip_jax.evaluation.fusion import fuse, standardize
-from satmip_jax.evaluation.model import load_model
+from satmip_jax.evaluation.loading import load_model
 from satmip_jax.inference.embedding import EmbeddingError, EmbeddingModel
 from satmip_jax.inference.joint_space import JointSpaceError
 from satmip_jax.metadata.record import Metadata

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 import satmip_jax as sm
 from satmip_jax.checkpoints.safetensors_file import WeightsError
 from satmip_jax.cli import cli
+from satmip_jax.evaluation.loading import ModelError
 from satmip_jax.evaluation.results import Score, write_scores
 from satmip_jax.inference.export import ExportError, export
-from satmip_jax.inference.load import ModelError
 from satmip_jax.training.loop import train
 from tests.models.test_vit import import_timm
 
@@ -107,7 +107,7 @@ def test_the_command(exported, tmp_path):
     assert f"{out}/model.safetensors " in run.output
     with pytest.raises(ExportError, match="not an empty folder"):
         export(exported, out)
-    with pytest.raises(ModelError, match=r"has neither checkpoints/ .* or model.safetensors"):
+    with pytest.raises(ModelError, match=r"is no model: .*train first.* nor a folder with model.safetensors"):
         sm.load(tmp_path)
 
 

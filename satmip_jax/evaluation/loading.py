@@ -1,26 +1,31 @@
-"""Loading of a trained model from the workdir of its run, or from a folder that was exported."""
+"""Loading of a trained model: the workdir of its run, an exported folder, or a shipped model."""
 
 from __future__ import annotations
 
 import json
+import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
+from satmip_jax import pretrained
 from satmip_jax.checkpoints import run_item
 from satmip_jax.checkpoints.integrity import named_leaves
+from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.checkpoints.safetensors_file import read_tensors
 from satmip_jax.config.conversion import from_json
+from satmip_jax.config.training_length import total_steps
 from satmip_jax.config.validation import validate
 from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.distributed.sharding import leaf_name
 from satmip_jax.distributed.target import Target
 from satmip_jax.errors import ConfigError, SatmipError
-from satmip_jax.evaluation.model import Model, evaluation_mesh, load_model
+from satmip_jax.evaluation.model import Model, evaluation_mesh
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.models import abstract_params, build_towers
+from satmip_jax.models import Towers, abstract_params, build_towers, init_params
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import FileContentError, read_json_object
 from satmip_jax.runtime.paths import local_path
@@ -34,35 +39,76 @@ class ModelError(SatmipError, ValueError):
     """A folder from which no model can be loaded; the message says why and what to do."""
 
 
-def read_model(path: str | PathLike[str]) -> Model:
+def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
     """Load encoders and parameters, on all devices.
 
+    Parameters are sharded as in training where `config.parallel.fsdp` divides the number of devices
+    here, and replicated otherwise.
+
     Args:
-        path: workdir of a run, or a folder written by `satmip export --format safetensors`.
+        path: workdir of a run, a folder written by `satmip export --format safetensors`, or the
+            name of a model in `pretrained.MODELS`; a folder of that name comes first.
+        init: "trained" for the parameters of the newest intact checkpoint or of the export,
+            "random" for those that training started from.
 
     Raises:
-        ModelError: the folder holds no model, or its config is not valid.
+        ModelError: there is no model, or its config is not valid.
         CheckpointError: no checkpoint of the run is intact and fits its config.
         WeightsError: the exported parameters are damaged or do not fit their config.
 
     Example:
-        >>> from satmip_jax.inference.load import read_model
-        >>> read_model(workdir).name
+        >>> from satmip_jax.evaluation.loading import load_model
+        >>> load_model(workdir).name
         'satmips mu/8'
     """
-    folder = local_path(path, "model")
+    folder = model_folder(path)
     if (folder / run_item.FOLDER).is_dir():
-        return load_model(folder)
-    if (folder / WEIGHTS_FILE).is_file():
-        return _read_export(folder)
-    state = "has neither" if folder.is_dir() else "is no folder: expected one with"
+        return _load_run(folder, init)
+    return _load_export(folder, init)
+
+
+def model_folder(path: str | PathLike[str]) -> Path:
+    """Return the folder of a model, see `load_model`.
+
+    Raises:
+        ModelError: there is no model.
+    """
+    folder = local_path(path, "model")
+    if any((folder / name).exists() for name in (run_item.FOLDER, WEIGHTS_FILE)):
+        return folder
+    if os.fspath(path) in pretrained.MODELS:
+        return pretrained.folder(os.fspath(path))
+    shipped = f", nor a model of this package: {', '.join(pretrained.MODELS)}"
     raise ModelError(
-        f"{folder} {state} {run_item.FOLDER}/ (the workdir of `satmip train`) or {WEIGHTS_FILE} "
-        "(written by `satmip export --format safetensors`)"
+        f"{folder} is no model: neither the workdir of a run with {run_item.FOLDER}/ (train first: "
+        f"`satmip train --workdir {folder}`), nor a folder with {WEIGHTS_FILE} (written by `satmip "
+        f"export --format safetensors`){shipped if pretrained.MODELS else ''}"
     )
 
 
-def _read_export(folder: Path) -> Model:
+def _load_run(folder: Path, init: str) -> Model:
+    """Load the model of a run; of its checkpoint only the parameters are read."""
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        config, schema = checkpoints.run()
+        mesh = evaluation_mesh(config)
+        towers = build_towers(config, schema, build_method(config), Target.of(mesh))
+        abstract = abstract_params(config, towers, schema, mesh)
+        if init == "random":
+            params = _initial_params(config, towers, schema, abstract)
+        else:
+            params = checkpoints.restore_params(abstract)
+        step = checkpoints.restored
+    examples = schema.splits.get(config.data.train_split)
+    planned = total_steps(config, examples) if examples else None
+    return Model(config, schema, towers, params, mesh, step, planned)
+
+
+def _initial_params(config: ConfigDict, towers: Towers, schema: Schema, abstract: Any) -> Any:
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return jax.jit(lambda: init_params(config, towers, schema), out_shardings=shardings)()
+
+
+def _load_export(folder: Path, init: str) -> Model:
     """Load an exported folder, which may be untrusted: it is checked before anything is allocated.
 
     The sizes that its config asks for count only once the file of parameters is known to have them.
@@ -91,6 +137,9 @@ def _read_export(folder: Path) -> Model:
         raise ModelError(f"{config_file}: {error}") from error
     shapes = {name: leaf.shape for name, leaf in named_leaves(abstract).items()}
     tensors = read_tensors(folder / WEIGHTS_FILE, shapes)
+    if init == "random":
+        params = _initial_params(config, towers, schema, abstract)
+        return Model(config, schema, towers, params, mesh)
 
     def place(path: Any, leaf: Any) -> jax.Array:
         return jax.device_put(tensors.pop(leaf_name(path)), leaf.sharding)

@@ -1,0 +1,20 @@
+"""Models that come with this package, as folders written by `satmip export`.
+
+A new one is its folder here and one line in `MODELS`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# name -> where it comes from, for `satmip models`
+MODELS: dict[str, str] = {}
+
+
+def folder(name: str) -> Path:
+    """Return the folder of a shipped model.
+
+    Args:
+        name: A key of `MODELS`.
+    """
+    return Path(__file__).parent / name
