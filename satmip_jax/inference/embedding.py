@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
 from satmip_jax.errors import SatmipError
-from satmip_jax.evaluation.features import CPU_BATCH, CPU_BATCHES, encode_images, encode_metadata
 from satmip_jax.evaluation.fusion import fuse, standardize
+from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
-from satmip_jax.inference.batches import padded, unit_rows, with_bar
-from satmip_jax.inference.image_input import ImageRows, InputProblem, as_list, read_rows
+from satmip_jax.inference.batches import unit_rows
+from satmip_jax.inference.encoders import BatchEncoder
+from satmip_jax.inference.image_input import InputProblem, Size, as_list
 from satmip_jax.inference.joint_space import JointSpace
-from satmip_jax.inference.metadata_input import as_rows, encode_records, parse_rows
+from satmip_jax.inference.metadata_input import as_rows
 from satmip_jax.metadata.fields import Field, select_fields
-from satmip_jax.metadata.record import Metadata, Problems
-from satmip_jax.runtime.process_pool import cores
-from satmip_jax.runtime.threads import map_in_order
+from satmip_jax.metadata.record import Problems
 
 log = logging.getLogger(__name__)
 
 MAX_LISTED = 5  # problems in a message
-
-Size = tuple[int, int]  # width and height, pixels
+GALLERIES = 4  # whose embeddings of locations are kept
 
 
 class EmbeddingError(SatmipError, ValueError):
@@ -46,32 +43,29 @@ class EmbeddingModel:
     Args:
         model: encoders and parameters.
         batch_size: see `satmip_jax.load`.
+        image_size: see `satmip_jax.load`.
 
     Attributes:
         model: encoders, parameters, config and schema.
-        batch_size: inputs encoded at once, over all devices.
+        encoder: runs the encoders of the model in batches.
         problems: the inputs of the last call that cannot be used.
         field_problems: counts of the metadata values of the last call that cannot be used, by field
             and reason.
     """
 
-    def __init__(self, model: Model, *, batch_size: int | None = None) -> None:
+    def __init__(
+        self, model: Model, *, batch_size: int | None = None, image_size: int | None = None
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise EmbeddingError(f"batch_size is {batch_size}: expected at least 1")
-        devices = model.mesh.size
-        on_cpu = model.mesh.devices.flat[0].platform == "cpu"
-        if batch_size is None:
-            batch_size = CPU_BATCH * devices if on_cpu else model.config.eval.batch_size
+        try:
+            self.encoder = BatchEncoder(model, batch_size=batch_size, image_size=image_size)
+        except ValueError as error:
+            raise EmbeddingError(str(error)) from error
         self.model = model
-        self.batch_size = -(-batch_size // devices) * devices
         self.problems: list[InputProblem] = []
         self.field_problems = Problems()
-        self._threads = CPU_BATCHES if on_cpu and devices == 1 else 1
-        stored = model.schema.image_size
-        self._encode_image = self._jit(lambda params, images: encode_images(model, params, images))
-        self._encode_metadata = self._jit(
-            lambda params, metadata: encode_metadata(model, params, metadata, stored)
-        )
+        self._galleries: dict[bytes, np.ndarray] = {}
 
     def __repr__(self) -> str:
         kinds = "image and metadata features" if self.has_metadata else "image features"
@@ -81,7 +75,12 @@ class EmbeddingModel:
     @property
     def image_size(self) -> int:
         """Side of the images as the model sees them, pixels; any image is resized to it."""
-        return int(self.model.config.image.size)
+        return self.encoder.image_size
+
+    @property
+    def batch_size(self) -> int:
+        """Number of inputs encoded at once, over all devices."""
+        return self.encoder.batch_size
 
     @property
     def has_metadata(self) -> bool:
@@ -160,6 +159,51 @@ class EmbeddingModel:
         features = self._embed_metadata(rows, select_fields(fields), image_sizes, progress)
         self._report("records", len(rows))
         return features
+
+    def embed_locations(
+        self, longitudes: Any, latitudes: Any, *, progress: bool = True
+    ) -> Float32[np.ndarray, "n m"]:
+        """Embed places by the metadata encoder, with all other fields missing.
+
+        The results of the last few calls are kept: the same places again take no time, so a gallery
+        of places is encoded once.
+
+        Args:
+            longitudes: degrees, one or an array of any shape.
+            latitudes: degrees, of a shape that broadcasts with `longitudes`.
+            progress: show a progress bar.
+
+        Returns:
+            One row of features per place, in C order; read-only. NaN for places that are not on
+            Earth.
+
+        Raises:
+            EmbeddingError: the model does not take in locations.
+
+        Example:
+            >>> import satmip_jax as sm
+            >>> model = sm.load(workdir)
+            >>> model.embed_locations([12.5, 2.3], [41.9, 48.9]).shape
+            (2, 16)
+        """
+        self._reset()
+        if "location" not in self.fields:
+            raise EmbeddingError(
+                f"{self.model.name} takes in no locations ({', '.join(self.fields) or 'no fields'})"
+            )
+        places = np.stack(
+            [x.ravel() for x in np.broadcast_arrays(longitudes, latitudes)], axis=1
+        ).astype(np.float64)
+        key = places.tobytes()
+        if key not in self._galleries:
+            rows = [{"location": place} for place in places.tolist()]
+            features = self._embed_metadata(rows, select_fields("location"), None, progress)
+            self._report("places", len(rows))
+            features.setflags(write=False)
+            self._galleries[key] = features
+            while len(self._galleries) > GALLERIES:
+                del self._galleries[next(iter(self._galleries))]
+        return self._galleries[key]
 
     def embed(
         self,
@@ -267,33 +311,10 @@ class EmbeddingModel:
 
     # --- batches ----------------------------------------------------------------------------------
 
-    def _jit(self, function: Callable[[Any, Any], jax.Array]) -> Callable[[Any, Any], jax.Array]:
-        shardings = jax.tree.map(lambda x: x.sharding, self.model.params)
-        mesh = self.model.mesh
-        inputs = (shardings, batch_sharding(mesh))
-        return jax.jit(function, in_shardings=inputs, out_shardings=replicated(mesh))
-
     def _embed_images(self, items: list[Any], progress: bool) -> tuple[np.ndarray, list[Size]]:
-        size = self.model.schema.image_size
-
-        def read(start: int) -> ImageRows:
-            return read_rows(items[start : start + self.batch_size], start, size)
-
-        def encode(rows: ImageRows) -> tuple[np.ndarray, ImageRows]:
-            features = self._encode(self._encode_image, rows.pixels)
-            return features, rows
-
-        starts = range(0, len(items), self.batch_size)
-        parts: list[np.ndarray] = []
-        sizes: list[Size] = []
-        batches = map_in_order(encode, map_in_order(read, starts, cores()), self._threads)
-        for features, rows in with_bar(batches, len(items), "images", progress, self.batch_size):
-            for problem in rows.problems:
-                features[problem.index - len(sizes)] = np.nan
-            parts.append(features)
-            sizes.extend(rows.sizes)
-            self.problems.extend(rows.problems)
-        return self._joined(parts, self._encode_image, self._image_shape()), sizes
+        features, sizes, problems = self.encoder.images(items, progress=progress)
+        self.problems.extend(problems)
+        return features, sizes
 
     def _embed_metadata(
         self,
@@ -305,52 +326,11 @@ class EmbeddingModel:
         self._require_metadata()
         if sizes is not None and len(sizes) != len(rows):
             raise EmbeddingError(f"{len(sizes)} image sizes for {len(rows)} records: give one each")
-        records, bad = parse_rows(rows, self.field_problems)
-        named = {problem.index for problem in bad}
-
-        def encode(start: int) -> tuple[np.ndarray, np.ndarray]:
-            part = slice(start, start + self.batch_size)
-            of = None if sizes is None else sizes[part]
-            arrays, usable = encode_records(records[part], of, self.model, shown)
-            return self._encode(self._encode_metadata, arrays), usable
-
-        starts = range(0, len(rows), self.batch_size)
-        batches = map_in_order(encode, starts, self._threads)
-        parts = []
-        for start, (features, usable) in zip(
-            starts, with_bar(batches, len(rows), "records", progress, self.batch_size), strict=True
-        ):
-            features[~usable] = np.nan
-            parts.append(features)
-            bad += [
-                InputProblem(start + int(row), f"record {start + row}", "has no usable field")
-                for row in np.flatnonzero(~usable)
-                if start + int(row) not in named
-            ]
-        self.problems.extend(sorted(bad, key=lambda problem: problem.index))
-        arrays, _ = encode_records([Metadata({})], None, self.model, shown)
-        return self._joined(parts, self._encode_metadata, arrays)
-
-    def _encode(self, function: Callable[[Any, Any], jax.Array], inputs: Any) -> np.ndarray:
-        """Encode the rows of one batch, padded to its size."""
-        count = len(jax.tree.leaves(inputs)[0])
-        batch = jax.tree.map(lambda x: padded(x, self.batch_size), inputs)
-        features = function(self.model.params, to_devices(batch, self.model.mesh))
-        return np.array(jax.device_get(features)[:count])  # a copy: rows are set to NaN
-
-    def _image_shape(self) -> np.ndarray:
-        side = self.model.schema.image_size
-        return np.zeros((1, side, side, 3), np.uint8)
-
-    def _joined(
-        self, parts: list[np.ndarray], function: Callable[[Any, Any], jax.Array], example: Any
-    ) -> np.ndarray:
-        """Return all rows; for no inputs, none of the right width."""
-        if parts:
-            return np.concatenate(parts)
-        batch = jax.tree.map(lambda x: padded(x, self.batch_size), example)
-        width = jax.eval_shape(function, self.model.params, batch).shape[1]
-        return np.zeros((0, width), np.float32)
+        features, problems = self.encoder.metadata(
+            rows, fields=shown, sizes=sizes, field_problems=self.field_problems, progress=progress
+        )
+        self.problems.extend(problems)
+        return features
 
     # --- problems ---------------------------------------------------------------------------------
 
@@ -383,3 +363,10 @@ def _are_features(inputs: Any) -> bool:
         and inputs.ndim == 2
         and np.issubdtype(inputs.dtype, np.floating)
     )
+
+
+def load(
+    path: str | PathLike[str], *, batch_size: int | None = None, image_size: int | None = None
+) -> EmbeddingModel:
+    """Load a model; see `satmip_jax.load`."""
+    return EmbeddingModel(load_model(path), batch_size=batch_size, image_size=image_size)

@@ -17,6 +17,8 @@ from satmip_jax.runtime.files import FileContentError, read_bounded
 
 MAX_FILE_BYTES = 1 << 30
 
+Size = tuple[int, int]  # width and height, pixels
+
 
 @dataclass(frozen=True)
 class InputProblem:
@@ -47,7 +49,7 @@ class ImageRows:
     """
 
     pixels: np.ndarray
-    sizes: list[tuple[int, int]]
+    sizes: list[Size]
     problems: list[InputProblem]
 
 
@@ -91,7 +93,7 @@ def read_rows(inputs: Sequence[Any], first: int, size: int) -> ImageRows:
     return ImageRows(pixels, sizes, problems)
 
 
-def read_image(item: Any, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+def read_image(item: Any, size: int) -> tuple[np.ndarray, Size]:
     """Return one image as a square, resized as `satmip prepare` does, and its size before.
 
     Args:

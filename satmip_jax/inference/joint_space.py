@@ -36,9 +36,9 @@ class JointSpace:
         JointSpaceError: the method of the model has no such space.
 
     Example:
+        >>> from satmip_jax.evaluation.loading import load_model
         >>> from satmip_jax.inference.joint_space import JointSpace
-        >>> from satmip_jax.inference.load import read_model
-        >>> space = JointSpace(read_model(workdir))
+        >>> space = JointSpace(load_model(workdir))
         >>> space.images(np.ones((3, 32), np.float32)).shape
         (3, 8)
     """

@@ -208,3 +208,47 @@ def test_requests_that_cannot_be_answered(model, monkeypatch):
 def test_the_package_imports_nothing_heavy():
     code = "import sys, satmip_jax; assert not {'jax', 'numpy', 'flax'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_locations_are_records_of_a_location_alone(model):
+    longitudes, latitudes = np.array([12.5, -70.0, 200.0]), np.array([[41.9], [-33.0]])
+    features = model.embed_locations(longitudes, latitudes)
+    records = [{"location": [x, y]} for y in latitudes.ravel() for x in longitudes]
+    np.testing.assert_array_equal(features, model.embed_metadata(records))
+    assert np.ptp(features, axis=0).min() > 0
+    with pytest.raises(ValueError, match="read-only"):
+        features[0] = 0
+
+
+def test_a_gallery_is_encoded_once(model, monkeypatch):
+    first = model.embed_locations([1.0, 2.0], 3.0)
+    monkeypatch.setattr(model.encoder, "metadata", None)  # not called again
+    np.testing.assert_array_equal(model.embed_locations([1.0, 2.0], [3.0, 3.0]), first)
+    with pytest.raises(TypeError):
+        model.embed_locations([1.0, 2.5], 3.0)
+
+
+def test_places_off_the_earth_are_named(model):
+    features = model.embed_locations([0.0, 0.0], [10.0, 91.0])
+    assert np.isfinite(features[0]).all()
+    assert np.isnan(features[1]).all()
+    assert "has no usable field" in str(model.problems[0])
+
+
+def test_images_at_another_size(workdir, model):
+    side = model.image_size
+    fine = (np.indices((2 * side, 2 * side)).sum(0) % 2 * 255).astype(np.uint8)  # a chequerboard
+    flat = np.full((2 * side, 2 * side), 128, np.uint8)
+    larger = sm.load(workdir, batch_size=8, image_size=2 * side)
+    assert larger.image_size == 2 * side
+    here, there = model.embed_images([fine, flat]), larger.embed_images([fine, flat])
+    assert here.shape == there.shape
+    assert np.abs(there[0] - there[1]).max() > 10 * np.abs(here[0] - here[1]).max()
+
+    same = sm.load(workdir, batch_size=8, image_size=side)
+    np.testing.assert_array_equal(same.embed_images([fine, flat]), here)
+    record = {"gsd": 0.5, "location": [1, 2]}
+    np.testing.assert_array_equal(larger.embed_metadata(record), model.embed_metadata(record))
+    for size in (2 * side + 1, 4):
+        with pytest.raises(EmbeddingError, match=f"image_size is {size}: expected a multiple of"):
+            sm.load(workdir, image_size=size)
