@@ -78,11 +78,14 @@ def model_folder(path: str | PathLike[str]) -> Path:
         return folder
     if os.fspath(path) in pretrained.MODELS:
         return pretrained.folder(os.fspath(path))
-    shipped = f", nor a model of this package: {', '.join(pretrained.MODELS)}"
+    if folder.is_dir():
+        raise ModelError(
+            f"{folder} has no checkpoints (train first: `satmip train --workdir {folder}`), and no "
+            f"{WEIGHTS_FILE} (written by `satmip export --format safetensors`)"
+        )
     raise ModelError(
-        f"{folder} is no model: neither the workdir of a run with {run_item.FOLDER}/ (train first: "
-        f"`satmip train --workdir {folder}`), nor a folder with {WEIGHTS_FILE} (written by `satmip "
-        f"export --format safetensors`){shipped if pretrained.MODELS else ''}"
+        f"no model {os.fspath(path)}: give the workdir of a run, a folder written by `satmip "
+        f"export --format safetensors`, or one of {', '.join(pretrained.MODELS)}"
     )
 
 

@@ -10,10 +10,6 @@ import jinja2
 
 import satmip_jax
 from satmip_jax.checkpoints.manager import CheckpointError
-<<<<<<< HEAD
-=======
-from satmip_jax.data.remote_cache import is_remote
->>>>>>> 683f575 (Models embed locations alone, and images of any multiple of their patches)
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.evaluation.loading import ModelError
 from satmip_jax.report import classes, neighbours, retrieval

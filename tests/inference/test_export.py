@@ -107,7 +107,7 @@ def test_the_command(exported, tmp_path):
     assert f"{out}/model.safetensors " in run.output
     with pytest.raises(ExportError, match="not an empty folder"):
         export(exported, out)
-    with pytest.raises(ModelError, match=r"train first.* nor a folder with model.safetens"):
+    with pytest.raises(ModelError, match=r"no checkpoints .train first.* no model.safetensors"):
         sm.load(tmp_path)
 
 
