@@ -12,6 +12,7 @@ from satmip_jax.data.image_errors import ImageError
 # fMoW holds real images of 16,288 x 16,291 pixels; three bytes a pixel make this 1.2 GB.
 MAX_PIXELS = 400_000_000
 MAX_SIDE = 65_535  # JPEG's own limit
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # of the formats that are read
 
 
 @dataclass(slots=True)  # not frozen, which would take 1 us per decoded image

@@ -131,8 +131,8 @@ def make_plan(
         "limit": limit,
         "splits": sorted(splits) if splits else None,
         "examples": _fingerprint(tasks, source.classes),
-        "rows": _digest(source.row_of(ref) for task in tasks for ref in task.refs),
-        "file_sizes": _digest(_sizes(source, (ref for task in tasks for ref in task.refs))),
+        "rows": digest(source.row_of(ref) for task in tasks for ref in task.refs),
+        "file_sizes": digest(file_sizes(source, (ref for task in tasks for ref in task.refs))),
     }
     return json.loads(json.dumps(plan))
 
@@ -144,15 +144,21 @@ def _fingerprint(tasks: Sequence[Task], classes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _digest(items: Iterable[object]) -> str:
-    digest = hashlib.sha256()
+def digest(items: Iterable[object]) -> str:
+    """Return the SHA-256 of values that are JSON, in hexadecimal."""
+    sha = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps(item).encode())
-    return digest.hexdigest()
+        sha.update(json.dumps(item).encode())
+    return sha.hexdigest()
 
 
-def _sizes(source: Source, refs: Iterable[Ref]) -> Iterator[list[object]]:
-    """Yield the sizes of the files of each example; of a zip's members also the checksums."""
+def file_sizes(source: Source, refs: Iterable[Ref]) -> Iterator[list[object]]:
+    """Yield the sizes of the files of each example; of a zip's members also the checksums.
+
+    Args:
+        source: Knows the files.
+        refs: The examples.
+    """
     zips: dict[str, dict[str, tuple[int, int]] | None] = {}
     for ref in refs:
         sizes: list[object] = []

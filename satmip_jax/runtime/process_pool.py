@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from satmip_jax.errors import SatmipError
 
 Task = TypeVar("Task")
+Result = TypeVar("Result")
 Tick = Callable[[], Any]  # called once per item of progress
 Work = Callable[[Task, Tick], None]
 
@@ -89,6 +91,51 @@ def run(
             raise
 
 
+def map_in_order(
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    workers: int,
+    initializer: Callable[[], Any] = no_setup,
+) -> Iterator[Result]:
+    """Yield the results of the tasks in their order, computed by worker processes.
+
+    At most `workers` + 2 results or tasks are pending, so memory is bounded however many tasks
+    there are.
+
+    Args:
+        work: picklable function.
+        tasks: picklable values, taken in the calling thread.
+        workers: number of processes.
+        initializer: picklable function, called first in every worker process.
+
+    Raises:
+        WorkerDiedError: a worker was killed. An exception of `work` is raised unchanged.
+    """
+    context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())
+    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    pending: deque[Future[Result]] = deque()
+    with ProcessPoolExecutor(workers, context, _start, (work, None, initializer, ignores)) as pool:
+        try:
+            for task in tasks:
+                with _interrupts_held():  # it may start a process
+                    pending.append(pool.submit(_result, task))
+                if len(pending) > workers + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise WorkerDiedError(
+                    "a worker process was killed; did it run out of memory? Use fewer workers"
+                ) from error
+            raise
+
+
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Deliver Ctrl-C at the end of the block; processes that it starts hold it until `_start`."""
@@ -112,7 +159,9 @@ _work: Any
 _ticks: Any
 
 
-def _start(work: Work[Any], ticks: Any, initializer: Callable[[], Any], ignores: bool) -> None:
+def _start(
+    work: Callable[..., Any], ticks: Any, initializer: Callable[[], Any], ignores: bool
+) -> None:
     global _work, _ticks
     _work, _ticks = work, ticks
     initializer()
@@ -138,6 +187,10 @@ def end_with_parent() -> None:
 
 def _call(task: Any) -> None:
     _work(task, _tick)
+
+
+def _result(task: Any) -> Any:
+    return _work(task)
 
 
 def _tick() -> None:

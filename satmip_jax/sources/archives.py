@@ -44,17 +44,17 @@ class File(NamedTuple):
 
 
 class Archives:
-    """Files with certain suffixes in folders, at any depth, and in zips.
+    """Files with certain suffixes: by themselves, in folders at any depth, and in zips.
 
     What macOS adds to folders and zips (`__MACOSX`, `._*`, `.DS_Store`) is left out. A symbolic
     link to a folder is not followed, nor one to a zip outside its folder. Picklable; open archives
     are not pickled.
 
     Args:
-        paths: Zips, and folders to search, including the zips at their top level. Other files are
-            ignored.
-        suffixes: Suffixes of the files to list, in lower case; "" lists all files.
+        paths: Zips, folders to search, including the zips at their top level, and single files.
+        suffixes: Suffixes of the files to list in folders and zips, in lower case; "" lists all.
         follow_links: Whether to list files that are symbolic links out of their folder.
+        single: Suffixes of the single files to list; others are ignored.
 
     Attributes:
         skipped: Reason -> number of links and zips that the last `files` left out.
@@ -73,10 +73,15 @@ class Archives:
     """
 
     def __init__(
-        self, paths: Sequence[Path], suffixes: tuple[str, ...], follow_links: bool = True
+        self,
+        paths: Sequence[Path],
+        suffixes: tuple[str, ...],
+        follow_links: bool = True,
+        single: tuple[str, ...] = (),
     ) -> None:
         self.paths = [Path(path) for path in paths]
         self.suffixes = suffixes
+        self.single = single
         self.follow_links = follow_links
         self.skipped: Counter[str] = Counter()
         self._open: dict[str, zipfile.ZipFile] = {}
@@ -105,6 +110,10 @@ class Archives:
                 raise SourceError(f"{path}: {_how_to_unpack(path)}")
             elif path.suffix.lower() == ".zip":
                 yield from self._in_zip(path)
+            elif path.name.lower().endswith(self.single):
+                # its name is the path as given, without what leads out of a folder
+                parts = [part for part in path.parts if part not in (path.anchor, "..")]
+                yield File(str(path.parent), path.name, nfc("/".join(parts)))
 
     def _in_folder(self, path: Path) -> Iterator[File]:
         for folder, folders, files in os.walk(path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.options import Option, options_of
 
 if TYPE_CHECKING:
+    from satmip_jax.data.tiff_tiles import Window
     from satmip_jax.metadata.record import Metadata, Problems
 
 TFDS = "tfds:"  # prefix of a path that names a data set of TensorFlow Datasets
@@ -27,6 +29,41 @@ class UnreadableExample(SatmipError):
 
 class SourceError(SatmipError, ValueError):
     """A data set cannot be used at all; the message says why and what to do next."""
+
+
+class Skipped(Counter[str]):
+    """Reason -> number of examples that a listing left out, with the names of the first ones.
+
+    Names are not pickled.
+
+    Attributes:
+        named: (name, reason) of those that have a name, at most `MAX_NAMED`.
+
+    Example:
+        >>> from satmip_jax.sources.base import Skipped
+        >>> skipped = Skipped()
+        >>> skipped.add("damaged TIFF", "scenes/a.tif")
+        >>> dict(skipped), skipped.named
+        ({'damaged TIFF': 1}, [('scenes/a.tif', 'damaged TIFF')])
+    """
+
+    MAX_NAMED = 100_000
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        super().__init__(counts)
+        self.named: list[tuple[str, str]] = []
+
+    def copy(self) -> Skipped:
+        """Return an independent copy."""
+        other = Skipped(self)
+        other.named = list(self.named)
+        return other
+
+    def add(self, reason: str, name: str) -> None:
+        """Count one more for this reason."""
+        self[reason] += 1
+        if len(self.named) < self.MAX_NAMED:
+            self.named.append((name, reason))
 
 
 @dataclass(frozen=True)
@@ -55,6 +92,8 @@ class Example:
         metadata: Metadata of the *full* image, before any crop or resize.
         label: Name of its class, one of the source's `classes`; None if it is unlabelled.
         box: Labelled region (x, y, width, height) in pixels; None for the full image.
+        footprint: Outline of the full image on the ground as a GeoJSON geometry, in degrees. It is
+            untrusted, and may exceed 180 degrees of longitude; None if it is unknown.
     """
 
     id: str
@@ -62,6 +101,7 @@ class Example:
     metadata: Metadata
     label: str | None
     box: Box | None = None
+    footprint: Mapping[str, Any] | None = None
 
 
 class Source(abc.ABC):
@@ -197,6 +237,10 @@ class FileSource(Source):
     def row_of(self, ref: Ref) -> tuple[object, ...]:
         """Return what is known of the example beside its file."""
         return ref.location[2:]
+
+    def window_of(self, ref: Ref) -> Window | None:
+        """Return the tile of the file that is the example; None for all of it."""
+        return None
 
 
 def source_options(source: Callable[..., Source]) -> dict[str, Option]:

@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from satmip_jax.data import headers
 from satmip_jax.metadata.conventions import CloudCover, Conventions, Dates, TableScan
 from satmip_jax.metadata.fields import field
 from satmip_jax.metadata.kinds import BadValueError
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import LINK, Archives, is_macos, leads_out, nfc
-from satmip_jax.sources.base import Example, FileSource, Ref, SourceError
+from satmip_jax.sources.base import Example, FileSource, Ref, Skipped, SourceError
 from satmip_jax.sources.cells import CellReader
 from satmip_jax.sources.columns import (
     PLANE,
@@ -42,7 +43,6 @@ MAX_CLASSES = 10_000
 MAX_LABEL = 128  # characters
 
 _SPLITS = ("train", "val", "test")  # whatever their case
-_IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Folder(FileSource):
@@ -52,8 +52,8 @@ class Folder(FileSource):
     when rows are added or moved. `columns` may also be a mapping, for names with commas.
 
     Args:
-        paths: Folders, searched at any depth, and zips, including those at the top of a folder. The
-            table may be one of the paths.
+        paths: Folders, searched at any depth, zips, including those at the top of a folder, and
+            images. The table may be one of the paths.
         metadata: The table: CSV, JSON (lines, an array, or GeoJSON) or Parquet, by its suffix.
             Without it, the only table among the paths or at the top of a folder (of several,
             metadata.*).
@@ -105,7 +105,7 @@ class Folder(FileSource):
         cloud_cover: CloudCover = "auto",
     ) -> None:
         super().__init__(paths)
-        self._archives = Archives(self.paths, ("",), follow_links=False)
+        self._archives = Archives(self.paths, ("",), follow_links=False, single=headers.SUFFIXES)
         self._outside: list[str] = []  # tables that are not read, and why
         self.table = self._find_table(metadata)
         table = Table(self.table)
@@ -150,10 +150,11 @@ class Folder(FileSource):
 
     def refs(self) -> list[Ref]:
         """List every image that has a row, in the order of the ids."""
-        self.skipped: Counter[str] = Counter()
+        self.skipped = Skipped()
+        readable = (".zip", *headers.SUFFIXES)
         for path in self.paths:
-            if not (path.is_dir() or path.suffix.lower() == ".zip" or is_table(path)):
-                raise SourceError(f"{path}: expected a folder, a zip or a table")
+            if not (path.is_dir() or path.suffix.lower() in readable or is_table(path)):
+                raise SourceError(f"{path}: expected a folder, a zip, an image or a table")
         index = ImageIndex(self._archives, MAX_IMAGE_BYTES, self.skipped)
         files = index.files
         used: set[str] = set()
@@ -175,12 +176,12 @@ class Folder(FileSource):
                 split = self._split(row.get("split"), identity)
                 label = self._label(row.get("label"))
             except SkippedRow as reason:
-                self.skipped[str(reason)] += 1
+                self.skipped.add(str(reason), cell_text(row.get("path")) or f"row {count}")
                 continue
             raw = {name: value for name, value in row.items() if name not in SPECIAL}
             scan.add(raw)
             refs[identity] = Ref(identity, split, (*files[key], label, json.dumps(raw)))
-        unlisted = sum(key.lower().endswith(_IMAGES) for key in files.keys() - used)
+        unlisted = sum(key.lower().endswith(headers.SUFFIXES) for key in files.keys() - used)
         if unlisted:
             self.skipped["image without a row"] = unlisted
         if not refs:

@@ -13,7 +13,7 @@ licence      the publisher's
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,14 @@ from typing import Literal
 from satmip_jax.data.tiff_tiles import Window
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, FileSource, Ref, SourceError, UnreadableExample
+from satmip_jax.sources.base import (
+    Example,
+    FileSource,
+    Ref,
+    Skipped,
+    SourceError,
+    UnreadableExample,
+)
 from satmip_jax.sources.splits import draw_split, parse_shares
 from satmip_jax.sources.tiled_images import Tiles, read_image, tiff_data
 
@@ -29,10 +36,11 @@ _SPLITS = ("train", "val", "test")  # whatever their case
 
 
 class GeoTIFFs(FileSource):
-    """GeoTIFFs in folders and zips.
+    """GeoTIFFs: single files, in folders and in zips.
 
     Args:
-        paths: Folders, searched at any depth, and zips, including those at the top of a folder.
+        paths: Files, folders, searched at any depth, and zips, including those at the top of a
+            folder.
         classes: With "folders", the folder of a file is its label.
         tile: Side of the tiles in pixels that each file is cut into; 0 takes files whole. The last
             tiles of a row and column end at the border of the image.
@@ -42,6 +50,10 @@ class GeoTIFFs(FileSource):
         splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of the folders
             train, val and test. Without these folders, all is train.
         seed: Seed of the shares.
+
+    Attributes:
+        suffixes: Of the files, in lower case.
+        what: The files in messages.
 
     Raises:
         SourceError: An option is out of range, or the shares do not add up to 1.
@@ -60,6 +72,8 @@ class GeoTIFFs(FileSource):
     name = "geotiff"
     license = "the publisher's"
     image_size = 224
+    suffixes: tuple[str, ...] = (".tif", ".tiff")
+    what = "GeoTIFFs"
 
     def __init__(
         self,
@@ -72,7 +86,9 @@ class GeoTIFFs(FileSource):
         seed: int = 0,
     ) -> None:
         super().__init__(paths)
-        self.archives = Archives(self.paths, (".tif", ".tiff"), follow_links=False)
+        self.archives = Archives(
+            self.paths, self.suffixes, follow_links=False, single=self.suffixes
+        )
         self.shares = parse_shares(splits)
         self.seed = seed
         self.tiles = Tiles(tile, stride, min_data)
@@ -98,44 +114,49 @@ class GeoTIFFs(FileSource):
         """List every file, or every tile with data, by path; reads sizes and masks for tiles."""
         from tqdm import tqdm
 
-        skipped: Counter[str] = Counter()
-        self.skipped = skipped
+        self.skipped = skipped = Skipped()
         files: dict[str, tuple[str, str]] = {}
         for container, member, name in self.archives.files():
             if name in files:
-                skipped["file of the same path as another"] += 1
+                skipped.add("file of the same path as another", os.path.join(container, member))
             elif self.labels_from == "folders" and not _label(name):
-                skipped["file in no folder of a class"] += 1
+                skipped.add("file in no folder of a class", os.path.join(container, member))
             else:
                 files[name] = container, member
         skipped.update(self.archives.skipped)
         if not files:
-            raise self.archives.nothing_found("GeoTIFFs", "*.tif in folders or zip files")
-        progress = tqdm(sorted(files), desc="listing geotiff", unit=" files", delay=2, leave=False)
+            layout = ", ".join(f"*{suffix}" for suffix in self.suffixes)
+            raise self.archives.nothing_found(self.what, f"{layout} in folders or zip files")
+        progress = tqdm(
+            sorted(files), desc=f"listing {self.name}", unit=" files", delay=2, leave=False
+        )
         refs = [ref for name in progress for ref in self._refs_of(name, *files[name], skipped)]
         if not refs:
             reasons = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common(5))
             raise SourceError(
-                f"none of the {len(files)} GeoTIFFs in {', '.join(map(str, self.paths))} has a "
+                f"none of the {len(files)} {self.what} in {', '.join(map(str, self.paths))} has a "
                 f"tile that can be used: {reasons}"
             )
         return refs
 
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Read one file or tile."""
-        container, member, label, *numbers = ref.location
-        window = Window(*map(int, numbers)) if numbers else None  # type: ignore[arg-type]
-        image, raw = read_image(self.archives, str(container), str(member), window)
-        metadata = Metadata.parse(raw, problems)
-        return Example(ref.id, image, metadata, None if label is None else str(label))
+        container, member, label = ref.location[:3]
+        image = read_image(self.archives, str(container), str(member), self.window_of(ref))
+        metadata = Metadata.parse(image.fields, problems)
+        name = None if label is None else str(label)
+        return Example(ref.id, image.data, metadata, name, footprint=image.footprint)
 
-    def _refs_of(
-        self, name: str, container: str, member: str, skipped: Counter[str]
-    ) -> Iterator[Ref]:
+    def window_of(self, ref: Ref) -> Window | None:
+        """Return the tile."""
+        numbers = ref.location[3:]
+        return Window(*map(int, numbers)) if numbers else None  # type: ignore[arg-type]
+
+    def _refs_of(self, name: str, container: str, member: str, skipped: Skipped) -> Iterator[Ref]:
         """Yield the examples of one file; count one that cannot be cut into tiles."""
         split = self._split(name)
         label = _label(name) if self.labels_from == "folders" else None
-        if not self.tiles.tile:
+        if not self.tiles.tile or not member.lower().endswith((".tif", ".tiff")):
             yield Ref(name, split, (container, member, label))
             return
         try:
@@ -144,7 +165,8 @@ class GeoTIFFs(FileSource):
                 place = f"{window.x},{window.y}"
                 yield Ref(f"{name}#{place}", split, (container, member, label, *window))
         except UnreadableExample as reason:
-            skipped[f"file that cannot be cut into tiles: {reason}"] += 1
+            place = os.path.join(container, member)
+            skipped.add(f"file that cannot be cut into tiles: {reason}", place)
 
     def _split(self, name: str) -> str:
         if self.shares:

@@ -221,6 +221,41 @@ def _place(dataset: Any, window: Window) -> dict[str, object]:
     return raw
 
 
+def read_footprint(dataset: Any, window: Window) -> dict[str, object] | None:
+    """Return the outline of a part of an image as a GeoJSON polygon of its four corners.
+
+    Longitudes do not jump at the 180th meridian: they may exceed 180 degrees.
+
+    Args:
+        dataset: An open `rasterio` data set.
+        window: The part.
+
+    Returns:
+        Longitudes and latitudes of WGS84; None without coordinates, or if the outline goes around a
+        pole.
+    """
+    crs, affine = dataset.crs, dataset.transform
+    if crs is None or affine.is_identity:
+        return None
+    left, top, right, bottom = window.x, window.y, window.x + window.width, window.y + window.height
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+    points = [((left + right) / 2, (top + bottom) / 2), *corners]
+    places = [_transformed(affine, *point) for point in points]
+    try:
+        (longitude, _), *degrees = _to_degrees(crs, places)
+    except UnreadableExample:
+        return None
+    ring = []
+    for (x, _), (east, north) in zip(places[1:], degrees, strict=True):
+        near = longitude + (x - places[0][0] if crs.is_geographic else 0)
+        unwrapped = east + 360 * round((near - east) / 360)
+        ring.append([round(unwrapped, DIGITS), round(north, DIGITS)])
+    around_pole = not crs.is_geographic and max(x for x, _ in ring) - min(x for x, _ in ring) > 180
+    if around_pole or any(abs(x) > 360 or abs(y) > 90 for x, y in ring):
+        return None
+    return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+
+
 def _transformed(affine: Any, x: float, y: float) -> tuple[float, float]:
     return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 

@@ -28,6 +28,7 @@ SOURCES: dict[str, Entry] = {
     "so2sat": Entry(".so2sat:So2Sat", "So2Sat LCZ42: 17 local climate zones"),
     "wilds-fmow": Entry(".wilds_fmow:WildsFMoW", "fMoW-WILDS: fMoW at 224 px, splits by time"),
     "folder": Entry(".folder:Folder", "Your images, with a table of metadata"),
+    "images": Entry(".images:Images", "Your images without a table; GeoTIFFs with their tags"),
     "geotiff": Entry(".geotiff:GeoTIFFs", "Your GeoTIFFs, with their tags; whole or in tiles"),
     "stac": Entry(".stac:STAC", "STAC items and catalogues on disk"),
     "synthetic": Entry(".synthetic.dataset:Synthetic", "Synthetic scenes, without a download"),

@@ -13,7 +13,6 @@ licence      the publisher's
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,14 @@ from pathlib import Path
 from satmip_jax.data.tiff_tiles import Window
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import Example, FileSource, Ref, SourceError, UnreadableExample
+from satmip_jax.sources.base import (
+    Example,
+    FileSource,
+    Ref,
+    Skipped,
+    SourceError,
+    UnreadableExample,
+)
 from satmip_jax.sources.splits import draw_split, parse_shares
 from satmip_jax.sources.stac_items import (
     SUFFIXES,
@@ -36,14 +42,16 @@ from satmip_jax.sources.tiled_images import Tiles, read_image, tiff_data
 
 MAX_LABEL = 128  # characters
 MAX_CLASSES = 10_000
+MAX_GEOMETRY = 64 << 10  # characters of a geometry as JSON; a longer one is left out
 
 
 class STAC(FileSource):
     """STAC items in folders and zips; nothing is fetched from a server.
 
     Args:
-        paths: Folders, searched for JSON files at any depth, and zips. Assets must lie in the same
-            folder or zip as their item.
+        paths: Folders, searched for JSON files at any depth, and zips; or a catalogue, collection
+            or item, whose links are followed within its folder. Assets must lie in the same folder
+            or zip.
         asset: Key or role of the asset to use. By default "visual", else the only image that is
             neither a thumbnail nor an overview.
         label: Property of the items that is their class.
@@ -75,9 +83,6 @@ class STAC(FileSource):
         seed: int = 0,
     ) -> None:
         super().__init__(paths)
-        for path in self.paths:
-            if path.suffix.lower() in SUFFIXES and path.is_file():
-                raise SourceError(f"{path}: give its folder, which also holds the items' assets")
         self._archives = Archives(self.paths, SUFFIXES, follow_links=False)
         self.asset, self.label = asset, label
         self.shares = parse_shares(splits)
@@ -104,9 +109,10 @@ class STAC(FileSource):
                 )
 
     @cached_property
-    def _items(self) -> tuple[list[StacItem], Counter[str]]:
-        skipped: Counter[str] = Counter()
-        return list(read_items(self._archives, skipped)), skipped
+    def _items(self) -> tuple[list[StacItem], Skipped]:
+        skipped = Skipped()
+        roots = [p for p in self.paths if p.suffix.lower() in SUFFIXES and p.is_file()]
+        return list(read_items(self._archives, roots, skipped)), skipped
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_items"}
@@ -114,21 +120,20 @@ class STAC(FileSource):
     def refs(self) -> list[Ref]:
         """List every item with an image, or every tile with data, by id."""
         items, unread = self._items
-        skipped = Counter(unread)
-        self.skipped = skipped
+        self.skipped = skipped = unread.copy()
         found: dict[str, StacItem] = {}
         for entry in items:
             collection = entry.item.collection_id
             name = f"{collection}/{entry.item.id}" if collection else entry.item.id
             if name in found:
-                skipped["item of the same id as another"] += 1
+                skipped.add("item of the same id as another", name)
             found.setdefault(name, entry)
         refs: list[Ref] = []
         for name in sorted(found):
             try:
                 refs.extend(self._refs_of(name, found[name], skipped))
             except UnreadableExample as reason:
-                skipped[str(reason)] += 1
+                skipped.add(str(reason), name)
         if not refs:
             reasons = "; ".join(f"{n} x {reason}" for reason, n in skipped.most_common(5))
             raise SourceError(
@@ -140,20 +145,32 @@ class STAC(FileSource):
 
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Read the asset of one item, or a tile of it."""
-        container, member, label, raw, *numbers = ref.location
-        window = Window(*map(int, numbers)) if numbers else None  # type: ignore[arg-type]
-        image, of_file = read_image(self._archives, str(container), str(member), window)
-        fields = with_file_fields(json.loads(str(raw)), of_file)
-        metadata = Metadata.parse(fields, problems)
-        return Example(ref.id, image, metadata, None if label is None else str(label))
+        container, member, label, raw, geometry = ref.location[:5]
+        image = read_image(self._archives, str(container), str(member), self.window_of(ref))
+        metadata = Metadata.parse(with_file_fields(json.loads(str(raw)), image.fields), problems)
+        footprint = image.footprint or (json.loads(str(geometry)) if geometry else None)
+        name = None if label is None else str(label)
+        return Example(ref.id, image.data, metadata, name, footprint=footprint)
 
-    def _refs_of(self, name: str, found: StacItem, skipped: Counter[str]) -> Iterator[Ref]:
+    def window_of(self, ref: Ref) -> Window | None:
+        """Return the tile."""
+        numbers = ref.location[5:]
+        return Window(*map(int, numbers)) if numbers else None  # type: ignore[arg-type]
+
+    def row_of(self, ref: Ref) -> tuple[object, ...]:
+        """Return label, fields and tile."""
+        return ref.location[2:4] + ref.location[5:]
+
+    def _refs_of(self, name: str, found: StacItem, skipped: Skipped) -> Iterator[Ref]:
         asset = choose_asset(found.item, self.asset)
         member = asset_member(found, asset)
         split = draw_split(self.shares, self.seed, name) if self.shares else "train"
         label = _label(found, self.label) if self.label else None
         raw = json.dumps(item_fields(found.item, asset))
-        location = (found.container, member, label, raw)
+        geometry = json.dumps(found.item.geometry) if found.item.geometry else None
+        if geometry and len(geometry) > MAX_GEOMETRY:
+            geometry = None
+        location = (found.container, member, label, raw, geometry)
         if not self.tiles.tile:
             yield Ref(name, split, location)
             return

@@ -1,8 +1,8 @@
 """Untrusted STAC items, catalogues and item collections on disk; nothing is ever fetched.
 
 pystac only converts the contents of files, of any version of STAC, to its latest one. This module
-alone opens files: those of the given folders and zips, of bounded size. Links to servers, and those
-that lead out of their folder, are counted and not followed.
+alone opens files: those of the given folders and zips, of bounded size. Links are followed from a
+catalogue that is given itself, within its folder; others are counted.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import os
 import posixpath
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from satmip_jax.metadata.record import Absent
 from satmip_jax.sources.archives import Archives
-from satmip_jax.sources.base import UnreadableExample
+from satmip_jax.sources.base import Skipped, UnreadableExample
 
 MAX_JSON_BYTES = 64 << 20
 SUFFIXES = (".json", ".geojson")
@@ -31,6 +31,9 @@ _IMAGES = {
     "image/png": (".png",),
     "image/webp": (".webp",),
 }
+_UNREAD = object()  # the content of a file that could not be read
+_SERVERS = ("http", "https", "s3", "gs")
+_SERVER_LINK = "link of a catalogue to a server, not followed"
 _SMALL = {"thumbnail", "overview"}  # roles
 _ITEM_FIELDS = {
     "timestamp": "datetime",
@@ -60,46 +63,108 @@ class StacItem(NamedTuple):
     item: Any
 
 
-def read_items(archives: Archives, skipped: Counter[str]) -> Iterator[StacItem]:
+def read_items(archives: Archives, roots: Sequence[Path], skipped: Skipped) -> Iterator[StacItem]:
     """Yield the items of all JSON files, by path; count what cannot be read.
 
-    Catalogues and collections name items that lie in the same folders, so they are not needed.
+    Catalogues and collections in a folder or zip name items that lie in it, too, so their links are
+    not needed there.
 
     Args:
         archives: Lists the JSON files.
+        roots: Catalogues, collections and items given by themselves; their links are followed.
         skipped: Counts files and items that are left out, by reason.
     """
-    import pystac
-
     for container, member, _ in archives.files():
-        try:
-            content = json.loads(
-                archives.read(container, member, MAX_JSON_BYTES), parse_constant=lambda _: None
-            )
-        except UnreadableExample as error:
-            skipped[f"JSON file: {error}"] += 1
-            continue
-        except (ValueError, RecursionError):
-            skipped["JSON file that is not JSON"] += 1
-            continue
-        kind = content.get("type") if isinstance(content, dict) else None
-        features = content.get("features") if kind == "FeatureCollection" else [content]
-        if kind in ("Catalog", "Collection"):
+        content = _load(archives, container, member, skipped)
+        if _is_catalogue(content):
             for link in _links(content):
-                if urlsplit(link).scheme in ("http", "https", "s3", "gs"):
-                    skipped["link of a catalogue to a server, not followed"] += 1
+                if urlsplit(link).scheme in _SERVERS:
+                    skipped.add(_SERVER_LINK, os.path.join(container, member))
+        else:
+            yield from _items_of(container, member, content, skipped)
+    skipped.update(archives.skipped)
+    for root in roots:
+        yield from _linked_items(archives, root, skipped)
+
+
+def _linked_items(archives: Archives, root: Path, skipped: Skipped) -> Iterator[StacItem]:
+    """Yield the items that a file leads to within its folder."""
+    container = str(root.parent)
+    waiting, seen = [root.name], {os.path.realpath(root)}
+    while waiting:
+        member = waiting.pop()
+        content = _load(archives, container, member, skipped)
+        if not _is_catalogue(content):
+            yield from _items_of(container, member, content, skipped)
             continue
-        for feature in features if isinstance(features, list) else []:
-            if not isinstance(feature, dict) or "stac_version" not in feature:
-                skipped["JSON that is no STAC item"] += 1
+        found = []
+        for link in _links(content):
+            if urlsplit(link).scheme in _SERVERS:
+                skipped.add(_SERVER_LINK, os.path.join(container, member))
                 continue
             try:
-                item = _parse(feature, pystac.Item)
-            except Exception as error:  # pystac raises many types
-                skipped[f"STAC item that pystac cannot read: {type(error).__name__}"] += 1
+                linked = local_member(container, member, link)
+            except UnreadableExample as reason:
+                skipped.add(f"link of a catalogue: {reason}", os.path.join(container, member))
                 continue
-            yield StacItem(container, member, item)
-    skipped.update(archives.skipped)
+            real = os.path.realpath(os.path.join(container, linked))
+            if real not in seen:
+                seen.add(real)
+                found.append(linked)
+        waiting.extend(reversed(found))
+
+
+def is_stac(content: object) -> bool:
+    """Whether the content of a JSON file is a STAC item, catalogue, collection or item collection.
+
+    Example:
+        >>> from satmip_jax.sources.stac_items import is_stac
+        >>> is_stac({"type": "Catalog", "stac_version": "1.0.0"}), is_stac([{"path": "a.png"}])
+        (True, False)
+    """
+    if not isinstance(content, dict):
+        return False
+    features = content.get("features")
+    first = features[0] if isinstance(features, list) and features else content
+    return isinstance(first, dict) and "stac_version" in first
+
+
+def _load(archives: Archives, container: str, member: str, skipped: Skipped) -> Any:
+    """Return the content of a JSON file; `_UNREAD`, counted, if it cannot be read."""
+    place = os.path.join(container, member)
+    try:
+        data = archives.read(container, member, MAX_JSON_BYTES)
+        return json.loads(data, parse_constant=lambda _: None)
+    except UnreadableExample as error:
+        skipped.add(f"JSON file: {error}", place)
+    except (ValueError, RecursionError):
+        skipped.add("JSON file that is not JSON", place)
+    return _UNREAD
+
+
+def _is_catalogue(content: Any) -> bool:
+    return isinstance(content, dict) and content.get("type") in ("Catalog", "Collection")
+
+
+def _items_of(container: str, member: str, content: Any, skipped: Skipped) -> Iterator[StacItem]:
+    """Yield the item or items in the content of a file."""
+    import pystac
+
+    if content is _UNREAD:
+        return
+    collection = isinstance(content, dict) and content.get("type") == "FeatureCollection"
+    features = content.get("features") if collection else [content]
+    place = os.path.join(container, member)
+    for feature in features if isinstance(features, list) else []:
+        if not isinstance(feature, dict) or "stac_version" not in feature:
+            skipped.add("JSON that is no STAC item", place)
+            continue
+        try:
+            item = _parse(feature, pystac.Item)
+        except Exception as error:  # pystac raises many types
+            skipped.add(f"STAC item that pystac cannot read: {type(error).__name__}", place)
+            continue
+        yield StacItem(container, member, item)
 
 
 def _links(content: Mapping[str, Any]) -> Iterator[str]:
@@ -169,28 +234,43 @@ def asset_member(found: StacItem, asset: Any) -> str:
         UnreadableExample: It is on a server, or outside the folder or zip.
     """
     href = asset.href if isinstance(asset.href, str) else ""
+    return local_member(found.container, found.member, href, "asset")
+
+
+def local_member(container: str, member: str, href: str, what: str = "file") -> str:
+    """Return the path, in the same folder or zip, of what a JSON file refers to.
+
+    Args:
+        container: The folder or zip.
+        member: Path of the JSON file in there.
+        href: The reference, untrusted.
+        what: What it refers to, for messages.
+
+    Raises:
+        UnreadableExample: It is on a server, or outside the folder or zip.
+    """
     try:
         parts = urlsplit(href)
     except ValueError as error:
-        raise UnreadableExample("asset with an unreadable address") from error
+        raise UnreadableExample(f"{what} with an unreadable address") from error
     if parts.scheme not in ("", "file") or (parts.scheme and parts.netloc not in ("", "localhost")):
-        raise UnreadableExample("asset on a server: download it, with a relative address")
+        raise UnreadableExample(f"{what} on a server: download it, with a relative address")
     path = unquote(parts.path) if parts.scheme else href
     if not path or "\0" in path:
-        raise UnreadableExample("asset with an unreadable address")
-    base = os.path.realpath(found.container)
+        raise UnreadableExample(f"{what} with an unreadable address")
+    base = os.path.realpath(container)
     if posixpath.isabs(path):
         path = os.path.relpath(path, base)
     else:
-        path = posixpath.join(posixpath.dirname(found.member.replace(os.sep, "/")), path)
-    member = posixpath.normpath(path.replace(os.sep, "/"))
-    outside = member.startswith("../") or member in ("..", ".") or posixpath.isabs(member)
+        path = posixpath.join(posixpath.dirname(member.replace(os.sep, "/")), path)
+    found = posixpath.normpath(path.replace(os.sep, "/"))
+    outside = found.startswith("../") or found in ("..", ".") or posixpath.isabs(found)
     if os.path.isdir(base) and not outside:
-        target = os.path.realpath(os.path.join(base, member))
+        target = os.path.realpath(os.path.join(base, found))
         outside = not target.startswith(base.rstrip(os.sep) + os.sep)
     if outside:
-        raise UnreadableExample("asset outside the folder or zip of its item")
-    return member
+        raise UnreadableExample(f"{what} outside the folder or zip of its item")
+    return found
 
 
 def item_fields(item: Any, asset: Any) -> dict[str, Any]:

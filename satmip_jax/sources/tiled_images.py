@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from satmip_jax.data import tiff
 from satmip_jax.data.image_errors import ImageError
 from satmip_jax.data.tiff_tiles import MAX_TILE, Window, open_tiff
 from satmip_jax.sources.archives import Archives
 from satmip_jax.sources.base import SourceError, UnreadableExample
-from satmip_jax.sources.geotiff_fields import read_fields
+from satmip_jax.sources.geotiff_fields import read_fields, read_footprint
 
 MAX_IMAGE_BYTES = 1 << 30
 MAX_ZIPPED_BYTES = 256 << 20  # of a GeoTIFF in a zip that is cut into tiles
@@ -70,10 +71,24 @@ class Tiles:
             raise UnreadableExample(f"cannot be read: {error.strerror}") from error
 
 
+class TaggedImage(NamedTuple):
+    """An image or a tile of it, with what a GeoTIFF says about it.
+
+    Attributes:
+        data: The encoded image.
+        fields: Raw values of its fields; {} if it is not a TIFF.
+        footprint: See `Example`.
+    """
+
+    data: bytes
+    fields: dict[str, object]
+    footprint: Mapping[str, Any] | None
+
+
 def read_image(
     archives: Archives, container: str, member: str, window: Window | None
-) -> tuple[bytes, dict[str, object]]:
-    """Return an image or a tile of it, and raw values of its fields; {} if it is not a TIFF.
+) -> TaggedImage:
+    """Return an image or a tile of it, with its fields if it is a TIFF.
 
     Args:
         archives: Where the file is.
@@ -90,22 +105,22 @@ def read_image(
         else tiff_data(archives, container, member)
     )
     if isinstance(data, bytes) and data[:4] not in tiff.MAGIC:
-        return data, {}
+        return TaggedImage(data, {}, None)
     try:
         with open_tiff(data) as image:
             width, height = image.page.width, image.page.height
-            if window is None:
-                fields = read_fields(image.dataset, Window(0, 0, width, height))
-            elif window.x + window.width > width or window.y + window.height > height:
+            part = window or Window(0, 0, width, height)
+            if part.x + part.width > width or part.y + part.height > height:
                 raise UnreadableExample("changed while it was read")
-            else:
-                fields = read_fields(image.dataset, window)
+            fields = read_fields(image.dataset, part)
+            footprint = read_footprint(image.dataset, part)
+            if window is not None:
                 data = image.read_tile(window)
     except ImageError as error:
         raise UnreadableExample(str(error)) from error
     except OSError as error:
         raise UnreadableExample(f"cannot be read: {error.strerror}") from error
-    return bytes(data), fields  # type: ignore[arg-type]
+    return TaggedImage(bytes(data), fields, footprint)  # type: ignore[arg-type]
 
 
 def tiff_data(archives: Archives, container: str, member: str) -> bytes | str:

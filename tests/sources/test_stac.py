@@ -182,6 +182,50 @@ def test_catalogues_collections_zips_and_item_collections(tmp_path):
     assert source.skipped == {"link of a catalogue to a server, not followed": 1}
 
 
+def test_a_catalogue_given_itself_is_followed_within_its_folder(tmp_path):
+    links = [
+        {"rel": "child", "href": "./sub/collection.json"},
+        {"rel": "item", "href": "./gone.json"},
+        {"rel": "item", "href": "../outside.json"},
+        {"rel": "item", "href": "https://x.org/a.json"},
+        {"rel": "self", "href": "./other.json"},
+    ]
+    back = [
+        {"rel": "item", "href": "x/b.json"},
+        {"rel": "item", "href": str(tmp_path / "in" / "sub" / "x" / "b.json")},
+        {"rel": "child", "href": "../catalog.json"},
+    ]
+    head = {"id": "c", "description": "", "stac_version": "1.0.0"}
+    root = tmp_path / "in"
+    write(root, {**head, "type": "Catalog", "links": links}, "catalog.json", image=None)
+    write(
+        root / "sub", {**head, "type": "Collection", "links": back}, "collection.json", image=None
+    )
+    write(root / "sub" / "x", item("b", "../../a.png"), "b.json", image=None)
+    write(root, item("unlinked"), "other.json")
+    write(tmp_path, item("outside"), "outside.json")
+    source = open_source("stac", [root / "catalog.json"])
+    examples, rejected, _ = read_all(pickle.loads(pickle.dumps(source)))
+    assert ([example.id for example in examples], rejected) == (["b"], 0)
+    source.refs()
+    assert source.skipped == {
+        "JSON file: cannot be read: No such file or directory": 1,
+        "link of a catalogue: file outside the folder or zip of its item": 1,
+        "link of a catalogue to a server, not followed": 1,
+    }
+    # a collection's folder is the limit: its items' assets lie outside
+    with pytest.raises(SourceError, match="asset outside the folder"):
+        open_source("stac", [root / "sub" / "collection.json"]).refs()
+
+
+def test_an_item_given_itself_is_read_alone(tmp_path):
+    write(tmp_path, item())
+    write(tmp_path, item("b"), "b.json")
+    examples, _, _ = read_all(open_source("stac", [tmp_path / "b.json"]))
+    assert [example.id for example in examples] == ["b"]
+    assert examples[0].footprint == {"type": "Polygon", "coordinates": [RING]}
+
+
 def test_nothing_is_fetched_and_nothing_outside_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "socket", None)
     (tmp_path / "secret.png").write_bytes(png())
@@ -297,10 +341,7 @@ def test_a_pipe_and_a_long_file_are_counted(tmp_path, monkeypatch):
     }
 
 
-def test_a_file_instead_of_its_folder_is_one_sentence(tmp_path):
-    write(tmp_path, item())
-    with pytest.raises(SourceError, match="give its folder"):
-        open_source("stac", [tmp_path / "a.json"])
+def test_no_items_are_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no JSON files"):
         open_source("stac", [tmp_path / "empty"]).refs()
