@@ -147,6 +147,14 @@ class EmbeddingTable:
                 yield start, np.asarray(part, np.float32)
                 start += len(array)
 
+    @property
+    def row_schema(self) -> pa.Schema:
+        """Types of the columns but the vectors, with the metadata of GeoParquet."""
+        schema = self._file.schema_arrow
+        kept = [f for f in schema if f.name not in VECTORS]
+        geo = {b"geo": text} if (text := (schema.metadata or {}).get(b"geo")) else None
+        return pa.schema(kept, geo)
+
     def vectors(self, column: str, indices: Iterable[int]) -> Float32[np.ndarray, "k _"]:
         """Return some vectors of a column, in the order given; the file is read up to the last.
 

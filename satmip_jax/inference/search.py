@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 import satmip_jax
+from satmip_jax.data.image_errors import ImageError
+from satmip_jax.data.rendering import Rendering
 from satmip_jax.inference import search_record
 from satmip_jax.inference.embedding import EmbeddingModel
-from satmip_jax.inference.embedding_table import EmbeddingTable
+from satmip_jax.inference.embedding_table import EmbeddingTable, EmbeddingTableError
 from satmip_jax.inference.image_input import as_list
 from satmip_jax.inference.joint_space import has_joint_space
 from satmip_jax.inference.ranking import (
@@ -171,6 +173,25 @@ def search(
     ]
     unusable = int(table.count - usable.sum())
     return Results(table, hits, queries, table.rows(rows), sought, lacking, passed, unusable)
+
+
+def rendering_of(table: EmbeddingTable) -> Rendering:
+    """Return the bands and scale by which the images of a file were read.
+
+    Raises:
+        EmbeddingTableError: its description of them is not valid.
+    """
+    stated = table.info["rendering"]
+    bands, scale = stated.get("bands"), stated.get("scale")
+    try:
+        return Rendering(
+            None if bands is None else tuple(int(band) for band in bands),
+            tuple(float(end) for end in scale) if isinstance(scale, list) else scale,  # type: ignore[arg-type]
+        )
+    except (ImageError, TypeError, ValueError, OverflowError):
+        raise EmbeddingTableError(
+            f"{table.path}: rendering of its description is {stated!r:.80}"
+        ) from None
 
 
 def _check_model(table: EmbeddingTable, model: EmbeddingModel) -> None:

@@ -60,7 +60,7 @@ def write_report(
         sections.append(section)
     mixed = len(read) > 1 and len(trained) < len(read)
     title = f"{len(read)} runs and studies" if mixed else sections[0].title
-    return _write(target, title, sections)
+    return write_page(target, title, sections)
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -172,7 +172,14 @@ def _image_parts(encoded: EncodedData) -> list[Part]:
     return parts
 
 
-def _write(out: Path, title: str, sections: Sequence[Section]) -> Path:
+def write_page(out: Path, title: str, sections: Sequence[Section]) -> Path:
+    """Render sections into one self-contained HTML file; return its path.
+
+    Args:
+        out: path of the file; its folder is made if needed.
+        title: of the page.
+        sections: of the page; all text in them is escaped.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("satmip_jax.report"),
         autoescape=True,
