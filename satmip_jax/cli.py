@@ -16,7 +16,7 @@ import satmip_jax
 from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
-from satmip_jax.inference.cli import export, search
+from satmip_jax.inference.cli import embed, export, search
 from satmip_jax.planning.accelerators import ACCELERATORS
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.runtime import console
@@ -329,6 +329,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+cli.add_command(embed)
 cli.add_command(export)
 cli.add_command(search)
 cli.add_command(study)

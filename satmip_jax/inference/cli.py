@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from satmip_jax.runtime.commands import LocalPath, interruption_explained
@@ -113,3 +115,103 @@ def search(
             write_search_page(results, page)
     for path in filter(None, (out, page)):
         click.echo(f"{path} written", err=True)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=LocalPath())
+@click.option("--model", required=True, help="Workdir, or folder of `satmip export`.")
+@click.option(
+    "--out",
+    required=True,
+    type=LocalPath(),
+    help="GeoParquet file to write, such as embeddings.parquet.",
+)
+@click.option(
+    "--source",
+    type=click.Choice(["images", "geotiff", "folder", "stac"]),
+    help="Read all inputs as this source of `satmip prepare`.  [default: as detected]",
+)
+@click.option("--metadata", type=LocalPath(), help="Table of metadata: CSV, JSON or Parquet.")
+@click.option(
+    "--columns",
+    help="Columns of the table, such as path=file,location=lon+lat; see `satmip prepare folder`.",
+)
+@click.option(
+    "--dates",
+    type=click.Choice(["auto", "day-first", "month-first"]),
+    help="Order of dates such as 06/07/2017 in the table.  [default: auto]",
+)
+@click.option(
+    "--cloud-cover",
+    type=click.Choice(["auto", "percent", "fraction"]),
+    help="Unit of the cloud cover in the table.  [default: auto]",
+)
+@click.option(
+    "--classes",
+    type=click.Choice(["none", "folders"]),
+    help="With folders, the folder of an image is its label.  [default: none]",
+)
+@click.option("--tile", type=int, help="Cut TIFFs into tiles of this side, pixels.")
+@click.option("--stride", type=int, help="Distance between tiles.  [default: their side]")
+@click.option(
+    "--min-data",
+    type=float,
+    help="Minimum share of pixels with data in a tile, 0 to 1; tiles without any are left out.",
+)
+@click.option("--asset", help="Key or role of the asset of STAC items.  [default: visual]")
+@click.option("--label", help="Property of STAC items that is their label.")
+@click.option("--bands", metavar="R,G,B", help="Bands shown as red, green and blue, such as 4,3,2.")
+@click.option(
+    "--scale",
+    metavar="LOW,HIGH|percentile",
+    help="Scale values that are not 8-bit: LOW and HIGH become 0 and 255; percentile takes the 2nd "
+    "and 98th percentile of each image.  [default: leave such images out]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    help="Images encoded at once.  [default: 32 per CPU device, else that of the evaluation]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that read images; 0 reads in threads.  [default: 0 on CPUs, else one per core]",
+)
+def embed(
+    inputs: tuple[str, ...],
+    model: str,
+    out: str,
+    source: str | None,
+    bands: str | None,
+    scale: str | None,
+    batch_size: int | None,
+    workers: int | None,
+    **options: Any,
+) -> None:
+    """Embed images and their metadata to one GeoParquet file.
+
+    INPUTS are images, folders, zips, tables with paths, GeoTIFFs and STAC catalogues or items, in
+    any mixture. Inputs that cannot be used are named and left out. The same command resumes an
+    interrupted run.
+    """
+    import satmip_jax
+    from satmip_jax.inference.embed import embed_files
+    from satmip_jax.runtime import compilation_cache
+
+    compilation_cache.enable()
+    with interruption_explained(
+        f"interrupted. Finished parts in {out}.parts are kept: the same command resumes"
+    ):
+        report = embed_files(
+            satmip_jax.load(model, batch_size=batch_size),
+            inputs,
+            out,
+            options={name: value for name, value in options.items() if value is not None},
+            source=source,
+            bands=bands,
+            scale=scale,
+            workers=workers,
+            announce=click.echo,
+        )
+    for line in report.lines():
+        click.echo(line)

@@ -63,7 +63,7 @@ class Row:
 
     id: str
     path: str
-    window: tuple[int, int, int, int] | None = None
+    window: Sequence[int] | None = None
     label: str | None = None
     geometry: bytes | None = None
     values: Mapping[str, Value] = field(default_factory=dict)

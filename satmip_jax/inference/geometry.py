@@ -28,7 +28,8 @@ def geojson_wkb(geometry: object) -> bytes | None:
     """Return an untrusted GeoJSON geometry; None if it is no valid point or polygon.
 
     Args:
-        geometry: An object of GeoJSON: Point, Polygon or MultiPolygon, in degrees.
+        geometry: An object of GeoJSON: Point, Polygon or MultiPolygon, in degrees. An outline whose
+            longitudes exceed 180 degrees is divided at the 180th meridian.
 
     Example:
         >>> from satmip_jax.inference.geometry import geojson_wkb
@@ -43,7 +44,7 @@ def geojson_wkb(geometry: object) -> bytes | None:
         if kind == "Point":
             return point_wkb(*_position(coordinates))
         if kind == "Polygon":
-            polygons = [_polygon(coordinates)]
+            polygons = [_polygon(rings) for rings in _divided(coordinates)]
         elif kind == "MultiPolygon":
             polygons = [_polygon(part) for part in _listed(coordinates)]
         else:
@@ -52,35 +53,9 @@ def geojson_wkb(geometry: object) -> bytes | None:
         return None
     if sum(map(len, polygons)) > 16 * MAX_POINTS:
         return None
-    if kind == "Polygon":
+    if kind == "Polygon" and len(polygons) == 1:
         return polygons[0]
     return struct.pack("<BII", 1, _MULTI_POLYGON, len(polygons)) + b"".join(polygons)
-
-
-def polygon_wkb(ring: Sequence[tuple[float, float]]) -> bytes:
-    """Return a polygon, or two if its outline crosses the 180th meridian.
-
-    Args:
-        ring: Corners of a convex outline: longitude and latitude in degrees, longitudes in
-            [-180, 180). Not closed.
-
-    Example:
-        >>> from satmip_jax.inference.geometry import polygon_wkb, wkb_type
-        >>> wkb_type(polygon_wkb([(179, 0), (-179, 0), (-179, 1), (179, 1)]))
-        'MultiPolygon'
-    """
-    longitudes = [longitude for longitude, _ in ring]
-    if max(longitudes) - min(longitudes) <= 180:
-        parts = [list(ring)]
-    else:
-        eastwards = [(x + 360 if x < 0 else x, y) for x, y in ring]
-        west = _clipped(eastwards, keep_west=True)
-        east = [(x - 360, y) for x, y in _clipped(eastwards, keep_west=False)]
-        parts = [part for part in (west, east) if len(part) >= 3]
-    closed = [[[*part, part[0]]] for part in parts]
-    if len(closed) == 1:
-        return _polygon(closed[0])
-    return struct.pack("<BII", 1, _MULTI_POLYGON, len(closed)) + b"".join(map(_polygon, closed))
 
 
 def wkb_type(wkb: bytes) -> str:
@@ -102,15 +77,34 @@ def wkb_point(wkb: bytes | None) -> tuple[float, float] | None:
     return longitude, latitude
 
 
-def _clipped(ring: list[tuple[float, float]], *, keep_west: bool) -> list[tuple[float, float]]:
-    """Return the part of a convex outline on one side of longitude 180."""
+def _divided(rings: object) -> list[object]:
+    """Return the outlines, within -180 to 180 degrees, of a polygon that may exceed them."""
+    outer = [_position(point) for point in _listed(_listed(rings)[0])]
+    longitudes = [longitude for longitude, _ in outer]
+    if min(longitudes) >= -180 and max(longitudes) <= 180:
+        return [rings]
+    if len(_listed(rings)) > 1:
+        raise ValueError("an outline with holes that exceeds 180 degrees")
+    parts = []
+    for turn in (-360, 0, 360):
+        moved = [(x + turn, y) for x, y in outer[:-1]]
+        part = _clipped(_clipped(moved, -180.0, 1), 180.0, -1)
+        if len(part) >= 3:
+            parts.append([[*part, part[0]]])
+    return list(parts)
+
+
+def _clipped(
+    ring: list[tuple[float, float]], meridian: float, side: int
+) -> list[tuple[float, float]]:
+    """Return the part of a convex outline east (side 1) or west (-1) of a meridian."""
     part: list[tuple[float, float]] = []
-    for (x, y), (next_x, next_y) in zip(ring, [*ring[1:], ring[0]], strict=True):
-        if x <= 180 if keep_west else x >= 180:
+    for (x, y), (next_x, next_y) in zip(ring, [*ring[1:], *ring[:1]], strict=True):
+        if side * (x - meridian) >= 0:
             part.append((x, y))
-        if (x - 180) * (next_x - 180) < 0:
-            part.append((180.0, y + (next_y - y) * (180 - x) / (next_x - x)))
-    return part
+        if (x - meridian) * (next_x - meridian) < 0:
+            part.append((meridian, y + (next_y - y) * (meridian - x) / (next_x - x)))
+    return part if len(set(part)) >= 3 else []
 
 
 def _polygon(rings: object) -> bytes:

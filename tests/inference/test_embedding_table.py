@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from satmip_jax.inference import embedding_table as reader
 from satmip_jax.inference import embedding_writer as writer
 from satmip_jax.inference.embedding_table import EmbeddingTable, EmbeddingTableError
 from satmip_jax.inference.embedding_writer import Row, to_table, write_table
-from satmip_jax.inference.geometry import geojson_wkb, point_wkb, polygon_wkb
+from satmip_jax.inference.geometry import geojson_wkb, point_wkb
 from satmip_jax.metadata.record import Metadata
 
 RNG = np.random.default_rng(3)
@@ -113,18 +114,21 @@ def test_the_file_is_geoparquet_of_the_spec(written):
     assert pq.read_table(path)["geometry"].to_pylist() == [row.geometry for row in rows]
 
 
-def test_an_outline_across_the_180th_meridian_becomes_two():
-    ring = [(179.0, -10.0), (-179.0, -10.0), (-179.0, 10.0), (179.0, 10.0)]
-    west = [[179, -10], [180, -10], [180, 10], [179, 10], [179, -10]]
-    east = [[-179, -10], [-179, 10], [-180, 10], [-180, -10], [-179, -10]]
-    found = polygon_wkb(ring)
-    count = int.from_bytes(found[5:9], "little")
-    assert found[1] == 6
-    assert count == 2
-    expected = {len(geojson_wkb({"type": "Polygon", "coordinates": [x]})) for x in (west, east)}
-    assert len(found) == 9 + 2 * expected.pop()
-    values = np.frombuffer(found[9 + 13 : 9 + 13 + 80], "<f8").reshape(5, 2)
-    assert sorted(map(tuple, values.tolist())) == sorted(map(tuple, west))
+@pytest.mark.parametrize("turn", [-360, 0])
+def test_an_outline_across_the_180th_meridian_becomes_two(turn):
+    ring = [[179 + turn, -10], [181 + turn, -10], [181 + turn, 10], [179 + turn, 10]]
+    found = shapely.from_wkb(geojson_wkb({"type": "Polygon", "coordinates": [[*ring, ring[0]]]}))
+    expected = shapely.union(shapely.box(179, -10, 180, 10), shapely.box(-180, -10, -179, 10))
+    assert found.geom_type == "MultiPolygon"
+    assert found.is_valid
+    assert found.equals(expected)
+
+
+def test_geometries_are_those_of_another_library():
+    polygon = shapely.Polygon([(0, 0), (9, 0), (9, 9), (0, 0)], [[(5, 1), (6, 1), (6, 2), (5, 1)]])
+    for shape in (shapely.Point(-180, 90), polygon, shapely.MultiPolygon([polygon, polygon])):
+        assert geojson_wkb(json.loads(shapely.to_geojson(shape))) == shapely.to_wkb(shape)
+    assert point_wkb(12.5, 41.9) == shapely.to_wkb(shapely.Point(12.5, 41.9))
 
 
 @pytest.mark.parametrize(
