@@ -215,7 +215,7 @@ def tiny_embeddings(tiny_run, tiny_shards_dir, tmp_path_factory) -> Path:
     """The file of embeddings of the tiny run's val split, beside its images."""
     from satmip_jax.data.shard_dataset import ShardDataset
     from satmip_jax.evaluation.features import extract
-    from satmip_jax.evaluation.model import load_model
+    from satmip_jax.evaluation.loading import load_model
     from satmip_jax.inference.embedding_writer import Row, to_table, write_table
 
     folder, dataset = tmp_path_factory.mktemp("embedded"), ShardDataset(tiny_shards_dir, "val")

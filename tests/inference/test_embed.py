@@ -187,7 +187,7 @@ def test_a_changed_input_is_refused(model, folder, tmp_path, monkeypatch, change
         table.write_text(table.read_text().replace("3.5,-3", "3.5,-4"))
     else:
         paths, options = [folder], {"tile": 32}
-    with pytest.raises(EmbedError, match="was started with other (inputs|options)"):
+    with pytest.raises(EmbedError, match=r"was started with other (inputs|options)"):
         embed(model, paths, out, options=options)
 
 
