@@ -16,7 +16,13 @@ from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import KINDS, Features, extract
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
-from satmip_jax.evaluation.protocols import BLOCK, EvaluationError, check_protocols, score
+from satmip_jax.evaluation.protocols import (
+    BLOCK,
+    PROTOCOLS,
+    EvaluationError,
+    check_protocols,
+    score,
+)
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.fields import select_fields
 
@@ -43,7 +49,8 @@ def evaluate(
         workdir: folder of the run.
         data: folder written by `satmip prepare`.
         split: examples to classify.
-        bank: split of the labelled examples that classify them.
+        bank: split of the labelled examples that classify them. It may be `split` itself for
+            protocols that retrieve: no example is then among its own neighbours.
         tune: split on which weights and strengths are chosen, and which then joins the bank; a
             fifth of the bank by default.
         features: of "image", "metadata" and "both". Those that the method lacks are left out, and
@@ -190,10 +197,12 @@ def _open_queries(
     queries = ShardDataset(data, split)
     roles = [split, bank, *([] if tune is None else [tune])]
     available = ", ".join(queries.schema.splits)
-    if len(set(roles)) < len(roles):
+    leaves_out = all(PROTOCOLS[name].retrieve for name in check_protocols(protocols))
+    if len(set(roles)) < len(roles) and not (leaves_out and tune is None):
         raise EvaluationError(
             f"split, bank and tune are {', '.join(roles)}: they must differ, or examples would be "
-            f"classified by themselves; available splits: {available}"
+            "classified by themselves (split and bank may be the same for protocols that "
+            f"retrieve); available splits: {available}"
         )
     if unknown := [name for name in roles if name not in queries.schema.splits]:
         raise EvaluationError(f"{data} has no split {', '.join(unknown)}: choose from {available}")
@@ -227,7 +236,7 @@ def _score_splits(
         labelled = labelled.join(tuned_on)
     rows = score(
         labelled,
-        encode(queries.split),
+        labelled if queries.split == bank else encode(queries.split),
         kinds=kinds,
         dataset=queries,
         tune=held_out,

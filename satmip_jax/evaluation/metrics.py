@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Int, Int64
+from jaxtyping import Float, Int, Int64
 from numpy.typing import NDArray
 
 Classes = Int[ArrayLike, " n"] | Sequence[int]  # from 0; the same n for truth and prediction
@@ -152,6 +152,34 @@ def bootstrap(
         total = (occurrences > 0) @ weight
         scores.append(f1 @ weight / np.where(total > 0, total, 1))
     low, high = np.quantile(np.concatenate(scores), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: Float[ArrayLike, " n"],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Return the interval of a mean over bootstrap samples of the examples, see `bootstrap`.
+
+    Args:
+        values: one per example, of few different ones.
+        samples: see `bootstrap`.
+        seed: see `bootstrap`.
+        confidence: see `bootstrap`.
+
+    Example:
+        >>> from satmip_jax.evaluation.metrics import mean_interval
+        >>> np.round(mean_interval(np.repeat([0.0, 1.0], 50)), 2).tolist()
+        [0.4, 0.6]
+    """
+    levels, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
+    n = counts.sum()
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=samples)
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(drawn @ levels / n, ends)
     return float(low), float(high)
 
 

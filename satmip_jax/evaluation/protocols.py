@@ -24,7 +24,14 @@ from satmip_jax.evaluation import fusion, spatial_blocks
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.knn import FeaturesError, knn_classify
 from satmip_jax.evaluation.linear_probe import held_out_rows, linear_classify
-from satmip_jax.evaluation.metrics import accuracy, bootstrap, challenge_f1, macro_f1
+from satmip_jax.evaluation.metrics import (
+    accuracy,
+    bootstrap,
+    challenge_f1,
+    macro_f1,
+    mean_interval,
+)
+from satmip_jax.evaluation.precision import precisions, retrieve_classes
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.threads import map_in_order
@@ -41,18 +48,23 @@ MAX_NAMES = 10  # classes named in a note
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to classify features.
+    """One way to score features.
 
     Attributes:
         classify: `(bank, queries, labels, held_out, num_classes)` -> int (m,), the class of each
             query. Bank (n, d) and queries (m, d) are float32, standardized by the bank. Labels are
             int32 (n,), -1 for rows that may not be used. What has to be chosen (a strength, say) is
-            chosen on the rows of `held_out`, bool (n,).
+            chosen on the rows of `held_out`, bool (n,). None if it retrieves.
+        retrieve: `(bank, queries, labels, own)` -> int (m, k), see `precision.retrieve_classes`;
+            the score is the precision.
         main: whether its scores are in the final table and plot of a study; results.csv has all.
     """
 
-    classify: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+    classify: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray] | None
     main: bool = True
+    retrieve: (
+        Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], np.ndarray] | None
+    ) = None
 
 
 # k = 5 with a majority vote is the practice of the SatMIP authors, the weighted vote is DINO's.
@@ -62,6 +74,16 @@ PROTOCOLS: dict[str, Protocol] = {
         partial(knn_classify, k=20, vote="weighted", temperature=0.07), main=False
     ),
     "linear": Protocol(linear_classify),
+    "precision10": Protocol(None, main=False, retrieve=partial(retrieve_classes, k=10)),
+}
+
+
+# metrics of the protocols that retrieve: (truth, classes of the retrieved rows) -> as `Metric`
+RETRIEVAL: dict[str, Metric] = {
+    "precision": (
+        lambda truth, retrieved: float(precisions(truth, retrieved).mean()),
+        lambda truth, retrieved: mean_interval(precisions(truth, retrieved)),
+    )
 }
 
 
@@ -99,11 +121,13 @@ def score(
 ) -> list[Score]:
     """Score every kind of features by every protocol, with 95 % bootstrap intervals.
 
-    The metrics are accuracy, macro F1, and the weighted F1 scores that belong to the data set.
+    The metrics are accuracy, macro F1, and the weighted F1 scores that belong to the data set; of
+    protocols that retrieve, the precision, also by class.
 
     Args:
         bank: labelled examples.
-        queries: examples to classify; those without a label are not scored.
+        queries: examples to classify; those without a label are not scored. If they are the bank
+            itself, protocols that retrieve leave out the query; the others cannot be used.
         kinds: of "image", "metadata" and "both" (see `fusion`).
         dataset: split of the queries; its name is in the rows.
         model: name of the model in the rows.
@@ -168,7 +192,9 @@ def score(
         answers = [next(answers_of_folds) for _ in folds]
         for kind, protocol in answers[0]:
             predicted = np.concatenate([answer[kind, protocol] for answer in answers])
-            for metric, (function, interval) in metrics.items():
+            retrieves = PROTOCOLS[protocol].retrieve is not None
+            constant = majority[:, None] if retrieves else majority
+            for metric, (function, interval) in (RETRIEVAL if retrieves else metrics).items():
                 low, high = interval(truth, predicted)
                 rows.append(
                     Score(
@@ -185,11 +211,23 @@ def score(
                         data=data,
                         step=step,
                         planned=planned,
-                        majority=float(function(truth, majority)),
+                        majority=float(function(truth, constant)),
                         note=note,
+                        by_class=_by_class(truth, predicted, dataset) if retrieves else None,
                     )
                 )
     return rows
+
+
+def _by_class(
+    truth: np.ndarray, retrieved: np.ndarray, dataset: ShardDataset
+) -> tuple[tuple[str, float], ...]:
+    """Return the precision of the queries of each class that occurs."""
+    values = precisions(truth, retrieved)
+    return tuple(
+        (dataset.schema.classes[label], float(values[truth == label].mean()))
+        for label in np.unique(truth)
+    )
 
 
 def _hold_out(labels: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
@@ -276,10 +314,16 @@ def _classify(
             fusion.fuse(image, metadata, weight),
             fusion.fuse(image_query, metadata_query, weight),
         )
+    own = np.arange(len(queries.labels)) if queries is bank else None
+
+    def answer(kind: str, protocol: Protocol) -> np.ndarray:
+        if protocol.retrieve is not None:
+            return protocol.retrieve(*pairs[kind], labels, own)
+        assert protocol.classify is not None
+        return protocol.classify(*pairs[kind], labels, held_out, num_classes)
+
     return {
-        (kind, protocol): PROTOCOLS[protocol].classify(*pairs[kind], labels, held_out, num_classes)[
-            query_rows
-        ]
+        (kind, name): answer(kind, PROTOCOLS[name])[query_rows]
         for kind in kinds
-        for protocol in protocols
+        for name in protocols
     }

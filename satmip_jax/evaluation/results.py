@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether a metric is stored as a fraction and shown as a percentage: accuracy and every F1."""
-    return metric == "accuracy" or metric.endswith("_f1")
+    """Whether a metric is stored as a fraction and shown as a percentage.
+
+    These are accuracy, precision and every F1.
+    """
+    return metric in ("accuracy", "precision") or metric.endswith("_f1")
 
 
 class ResultsError(SatmipError, ValueError):
@@ -52,6 +56,7 @@ class Score:
         planned: number of steps of the complete training, or None.
         majority: the same metric if every answer is the most frequent class of the bank, or None.
         note: what a reader of the score has to know, or None.
+        by_class: the same metric of the examples of each class, as (name, value); or None.
 
     Raises:
         ResultsError: a field has a wrong type, a value is not finite or not a fraction (81.2 for
@@ -78,11 +83,14 @@ class Score:
     planned: int | None = None
     majority: float | None = None
     note: str | None = None
+    by_class: tuple[tuple[str, float], ...] | None = None
 
     def __post_init__(self) -> None:
         kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("n", "step", "planned"), (int,))
         kinds |= dict.fromkeys(_NUMBERS, (int, float))
-        for name in (field.name for field in fields(self)):
+        if self.by_class is not None:
+            self._check_classes(self.by_class)
+        for name in (field.name for field in fields(self) if field.name != "by_class"):
             value, expected = getattr(self, name), kinds.get(name, (str,))
             if name in _OPTIONAL and value is None:
                 continue
@@ -102,6 +110,15 @@ class Score:
             raise ResultsError(f"n is {self.n}: expected a number of examples")
         if self.step is not None and self.step < 0:
             raise ResultsError(f"step is {self.step}: expected a number of steps")
+
+    def _check_classes(self, by_class: object) -> None:
+        """Raise `ResultsError` for anything but names of classes with fractions."""
+        pairs = by_class if isinstance(by_class, tuple) else (None,)
+        for pair in pairs:
+            if not isinstance(pair, tuple) or [type(part) for part in pair] != [str, float]:
+                raise ResultsError(f"by_class has {pair!r:.80}: expected (name, value)")
+            if not 0 <= pair[1] <= 1:
+                raise ResultsError(f"by_class has {pair[1]}: expected a fraction, 0 to 1")
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -129,7 +146,7 @@ class Score:
 
 
 _NUMBERS = ("value", "low", "high", "majority")
-_OPTIONAL = {"low", "high", "data", "step", "planned", "majority", "note"}
+_OPTIONAL = {"low", "high", "data", "step", "planned", "majority", "note", "by_class"}
 
 
 def read_scores(path: str | os.PathLike[str]) -> list[Score]:
@@ -155,10 +172,20 @@ def read_scores(path: str | os.PathLike[str]) -> list[Score]:
                 f"{path}, row {i} is not a row of {', '.join(sorted(names - _OPTIONAL))}"
             )
         try:
-            rows.append(Score(**entry))
+            rows.append(Score(**entry | {"by_class": _pairs(entry.get("by_class"))}))
         except ResultsError as error:
             raise ResultsError(f"{path}, row {i}: {error}") from None
     return rows
+
+
+def _pairs(entry: object) -> Any:
+    """Return lists of a JSON file as tuples; anything else as it is, for `Score` to refuse."""
+    if not isinstance(entry, list):
+        return entry
+    return tuple(
+        tuple(float(x) if type(x) is int else x for x in pair) if isinstance(pair, list) else pair
+        for pair in entry
+    )
 
 
 def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Score]:
@@ -268,8 +295,29 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
         table.add_row(*(escape(names_of[name]) for name in shown), str(first.n), *cells)
     console = console or Console()
     console.print(table)
+    _print_classes([row for row in rows if row.by_class], console)
     for note in dict.fromkeys(row.note for row in rows if row.note):
         console.print(note, markup=False, highlight=False)
+
+
+def _print_classes(rows: Sequence[Score], console: Console) -> None:
+    """Print a table with a line per class and a column per score, if there are any."""
+    if not rows:
+        return
+    table = Table(title="by class, %", title_justify="left")
+    table.add_column("class", overflow="fold")
+    several = len({row.source for row in rows}) > 1
+    for row in rows:
+        names = [row.source] * several + [row.features, row.protocol]
+        table.add_column(escape("\n".join(names)), justify="right")
+    cells = [dict(row.by_class or ()) for row in rows]
+    for name in dict.fromkeys(name for of_row in cells for name in of_row):
+        values = [
+            format_score(row.metric, of_row.get(name))
+            for row, of_row in zip(rows, cells, strict=True)
+        ]
+        table.add_row(escape(name), *values)
+    console.print(table)
 
 
 def _names(row: Score, several: bool) -> tuple[str, ...]:

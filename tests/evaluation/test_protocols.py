@@ -54,7 +54,8 @@ def test_a_new_protocol_is_scored_by_the_command(tiny_run, tiny_shards_dir, tmp_
 @pytest.mark.usefixtures("toy")
 def test_a_new_protocol_is_among_all(tiny_shards_dir):
     rows = evaluate_baseline("colour", tiny_shards_dir, block=0)
-    assert {row.protocol for row in rows} == {"knn5", "knn20-weighted", "linear", "mean"}
+    expected = {"knn5", "knn20-weighted", "linear", "precision10", "mean"}
+    assert {row.protocol for row in rows} == expected
 
 
 @pytest.mark.parametrize("main", [True, False])
