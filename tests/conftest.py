@@ -216,6 +216,8 @@ def tiny_embeddings(tiny_run, tiny_shards_dir, tmp_path_factory) -> Path:
     from satmip_jax.data.shard_dataset import ShardDataset
     from satmip_jax.evaluation.features import extract
     from satmip_jax.evaluation.loading import load_model
+    from satmip_jax.inference.embed import describe_model
+    from satmip_jax.inference.embedding import EmbeddingModel
     from satmip_jax.inference.embedding_writer import Row, to_table, write_table
 
     folder, dataset = tmp_path_factory.mktemp("embedded"), ShardDataset(tiny_shards_dir, "val")
@@ -227,8 +229,7 @@ def tiny_embeddings(tiny_run, tiny_shards_dir, tmp_path_factory) -> Path:
         label = dataset.schema.classes[record["label"]]
         values = record["metadata"].values
         rows.append(Row(f"scene-{number}", str(path), label=label, values=values))
-    info = {"version": "1", "model": model.name, "step": model.step, "parameters": ""}
-    info |= {"image_size": 32, "fields": ["location"], "rendering": {}, "inputs": {}}
+    info = {"version": "1", **describe_model(EmbeddingModel(model)), "rendering": {}, "inputs": {}}
     table = to_table(rows, features.by_kind["image"], features.by_kind["metadata"])
     write_table(folder / "embeddings.parquet", [table], info)
     return folder / "embeddings.parquet"

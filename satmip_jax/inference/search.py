@@ -6,18 +6,21 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 import satmip_jax
+from satmip_jax.data import images as images_of_files
 from satmip_jax.data.image_errors import ImageError
 from satmip_jax.data.rendering import Rendering
 from satmip_jax.inference import search_record
+from satmip_jax.inference.embed import describe_model
 from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.inference.embedding_table import EmbeddingTable, EmbeddingTableError
-from satmip_jax.inference.image_input import as_list
+from satmip_jax.inference.image_input import MAX_FILE_BYTES, as_list
 from satmip_jax.inference.joint_space import has_joint_space
 from satmip_jax.inference.ranking import (
     Standardization,
@@ -28,6 +31,7 @@ from satmip_jax.inference.ranking import (
 )
 from satmip_jax.inference.row_filter import passing_rows
 from satmip_jax.inference.search_query import LABEL, QueryError, Term, parse
+from satmip_jax.runtime.files import FileContentError, read_bounded
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +133,7 @@ def search(
     if count < 1:
         raise QueryError(f"{count} rows to find: expected 1 or more")
     if isinstance(model, str | os.PathLike):
-        model = satmip_jax.load(model)
+        model = satmip_jax.load(model, image_size=table.info["image_size"])
     if model is not None:
         _check_model(table, model)
     if queries and model is None:
@@ -196,12 +200,13 @@ def rendering_of(table: EmbeddingTable) -> Rendering:
 
 def _check_model(table: EmbeddingTable, model: EmbeddingModel) -> None:
     """Raise `QueryError` unless the vectors of the file are of the model."""
-    info, ours = table.info, model.model
-    if (info["model"], info["step"]) != (ours.name, ours.step):
-        raise QueryError(
-            f"{table.path} was made by {info['model']} at step {info['step']}, and the model is "
-            f"{ours.name} at step {ours.step}: their features are not comparable"
-        )
+    info, ours = table.info, describe_model(model)
+    for key in ("model", "step", "image_size", "parameters"):
+        if info[key] != ours[key]:
+            raise QueryError(
+                f"{table.path} was made by another model, whose features are not comparable: "
+                f"{key.replace('_', ' ')} {info[key]!r:.80} instead of {ours[key]!r:.80}"
+            )
 
 
 def _nothing_to_rank_by(
@@ -246,13 +251,14 @@ def _directions(
     """Return the mean direction of images and rows, and the statistics that standardize."""
     features = np.zeros((0, table.image_width), np.float32)
     if queries and model is not None:
-        features = model.embed_images(queries, progress=progress)
+        readable = _readable(queries, rendering_of(table), model.encoder.stored_size)
+        features = model.embed_images(readable, progress=progress)
         if model.problems:
             raise QueryError(f"the query image {model.problems[0]}")
         if features.shape[1] != table.image_width:
-            raise QueryError(
-                f"{table.path} has vectors of {table.image_width} numbers, and the model's have "
-                f"{features.shape[1]}: its features are not comparable"
+            raise EmbeddingTableError(
+                f"{table.path} has vectors of {table.image_width} numbers, and its model's have "
+                f"{features.shape[1]}: write it again by `satmip embed`"
             )
     stored = table.vectors("image", rows)
     if not np.isfinite(stored).all():
@@ -260,6 +266,28 @@ def _directions(
     standardization = Standardization.of(table, progress=progress)
     directions = standardization.directions(np.concatenate([features, stored]))
     return mean_direction(directions), standardization
+
+
+def _readable(queries: Sequence[Any], rendering: Rendering, size: int) -> list[Any]:
+    """Return images for `embed_images`; files that need a rendering are read by that of the file.
+
+    Args:
+        queries: paths, arrays or PIL images.
+        rendering: bands and scale.
+        size: side of the squares that images are read as, pixels.
+    """
+    if rendering == Rendering():
+        return list(queries)
+    readable: list[Any] = []
+    for image in queries:
+        if isinstance(image, str | os.PathLike):
+            try:
+                data = read_bounded(Path(image), MAX_FILE_BYTES)
+                image, _ = images_of_files.read_resized(data, size, rendering=rendering)
+            except (ImageError, FileContentError, OSError) as error:
+                raise QueryError(f"the query image {os.fspath(image)}: {error}") from error
+        readable.append(image)
+    return readable
 
 
 def _record_direction(
