@@ -104,6 +104,12 @@ def init_config(file: str, data: str) -> None:
     help="Folder for checkpoints and metrics; an existing run resumes.",
 )
 @click.option(
+    "--init",
+    metavar="FILE_OR_MODEL",
+    help="Begin with the weights of an image encoder: a safetensors file of timm, DINO, DINOv2, "
+    "MAE or CLIP, its folder, or a model of this package.",
+)
+@click.option(
     "--extend",
     is_flag=True,
     help="Train a finished run for longer, to the length that --config.optimizer.images gives.",
@@ -131,6 +137,7 @@ def init_config(file: str, data: str) -> None:
 def train(
     config: str,
     workdir: str,
+    init: str | None,
     extend: bool,
     coordinator: str | None,
     count: int | None,
@@ -152,7 +159,8 @@ def train(
     from satmip_jax.training.profiling import parse_steps
 
     steps = parse_steps(profile) if profile else range(0)
-    train(load_config(config, overrides), workdir, extend=extend, profile_steps=steps)
+    loaded = load_config(config, overrides)
+    train(loaded, workdir, init=init, extend=extend, profile_steps=steps)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -293,7 +301,7 @@ def doctor(
     type=click.Choice(["trained", "random"]),
     default="trained",
     show_default=True,
-    help="Encoders after training, or as they were initialized.",
+    help="Encoders after training, or drawn from the seed of the run.",
 )
 @click.option(
     "--baseline",

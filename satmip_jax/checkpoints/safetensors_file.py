@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import save_file
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import atomic_path
 
-FLOATS = ("F32", "F16")  # dtypes that are read
+FLOATS = ("F32", "F16", "BF16")  # dtypes that are read
 MAX_LISTED = 10  # tensors in a message
 
 
@@ -78,16 +79,64 @@ def read_tensors(path: str | Path, expected: Mapping[str, Sequence[int]]) -> dic
             values that are not finite.
     """
     path = Path(path)
+    with _opened(path) as file:
+        _compare(path, expected, _header(file))
+        return _read(path, file, expected)
+
+
+def read_header(path: str | Path) -> dict[str, tuple[str, list[int]]]:
+    """Return dtype and shape of every tensor in a safetensors file; no tensor is read.
+
+    Args:
+        path: the file, which may be untrusted.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is no intact safetensors file.
+    """
+    with _opened(Path(path)) as file:
+        return _header(file)
+
+
+def read_part(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read some parameters from a safetensors file, whose shapes `read_header` has shown to fit.
+
+    Args:
+        path: the file.
+        names: of the tensors.
+
+    Returns:
+        Name -> float32 array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: a tensor is missing, of no float dtype, or has values that are not finite.
+    """
+    path, names = Path(path), list(names)
+    with _opened(path) as file:
+        stored = _header(file)
+        for name in names:
+            if name not in stored or stored[name][0] not in FLOATS:
+                found = stored[name][0] if name in stored else "missing"
+                raise WeightsError(f"{path}: {name} is {found}, expected {' or '.join(FLOATS)}")
+        return _read(path, file, names)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
-            _compare(path, expected, _header(file))
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in expected}
+            yield file
     except SafetensorError as error:
         raise WeightsError(
             f"{path} is not an intact safetensors file: {error}; copy or export it again"
         ) from error
+
+
+def _read(path: Path, file: Any, names: Iterable[str]) -> dict[str, np.ndarray]:
+    tensors = {name: file.get_tensor(name).astype(np.float32) for name in names}
     broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if broken:
         raise WeightsError(

@@ -92,7 +92,7 @@ def evaluate(
         if recorded:
             lacking = f"{model.config.method.name} has no metadata encoder"
         raise EvaluationError(f"{lacking}: evaluate --features image")
-    return _score_splits(
+    rows = _score_splits(
         lambda part: extract(model, ShardDataset(data, part), fields=shown),
         queries,
         bank,
@@ -105,6 +105,10 @@ def evaluate(
         step=model.step,
         planned=model.planned,
     )
+    if not model.config.image.init:
+        return rows
+    began = f"the image encoder of {model.name} began with {model.config.image.init}"
+    return [replace(row, note="; ".join(filter(None, [row.note, began]))) for row in rows]
 
 
 def evaluate_baseline(

@@ -49,7 +49,8 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
         path: workdir of a run, a folder written by `satmip export --format safetensors`, or the
             name of a model in `pretrained.MODELS`; a folder of that name comes first.
         init: "trained" for the parameters of the newest intact checkpoint or of the export,
-            "random" for those that training started from.
+            "random" for those drawn from the run's seed, from which training started if it began
+            without `--init`.
 
     Raises:
         ModelError: there is no model, or its config is not valid.
@@ -87,6 +88,20 @@ def model_folder(path: str | PathLike[str]) -> Path:
         f"no model {os.fspath(path)}: give the workdir of a run, a folder written by `satmip "
         f"export --format safetensors`, or one of {', '.join(pretrained.MODELS)}"
     )
+
+
+def holds_model(path: str | PathLike[str]) -> bool:
+    """Return whether a path is that of a model which `load_model` loads, as far as names tell.
+
+    Example:
+        >>> from satmip_jax.evaluation.loading import holds_model
+        >>> holds_model(workdir), holds_model("dinov2.safetensors")
+        (True, False)
+    """
+    folder = local_path(path, "model")
+    if folder.exists():
+        return (folder / run_item.FOLDER).is_dir() or (folder / SCHEMA_FILE).is_file()
+    return os.fspath(path) in pretrained.MODELS
 
 
 def _load_run(folder: Path, init: str) -> Model:

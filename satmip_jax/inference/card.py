@@ -80,6 +80,7 @@ def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, l
         "image encoder": config.image.encoder,
         "images": f"{config.image.size} x {config.image.size} pixels, RGB",
         "training steps": training + planned,
+        **({"training began with": _plain(config.image.init)} if config.image.init else {}),
         "training data": f"{_plain(schema.name)} (examples: {examples})",
         **_data_facts(model),
         "stored as": f"float{'16' if half else '32'}" if format != "stablehlo" else config.dtype,

@@ -21,7 +21,7 @@ from satmip_jax.metadata.schema import Schema
 from satmip_jax.models.ft_transformer import FTTransformer
 from satmip_jax.models.heads import Head, build_head
 from satmip_jax.models.text_transformer import TextTransformer
-from satmip_jax.models.vit import vit
+from satmip_jax.models.vit import ViT, vit
 
 MetadataArrays = Mapping[str, Shaped[Array, "batch ..."]]  # see `tabular.encode`, and "caption"
 
@@ -236,6 +236,25 @@ class TowersSpec(Protocol):
         ...
 
 
+def build_image_encoder(config: ConfigDict, target: Target | None = None) -> ViT:
+    """Build the image encoder of a config.
+
+    Args:
+        config: selects the encoder and its dtype.
+        target: device that it is compiled for; None for JAX's default device.
+    """
+    image = config.image
+    return vit(
+        image.encoder,
+        pool=image.pool,
+        pre_norm=image.pre_norm,
+        activation=image.activation,
+        remat=image.remat,
+        target=target,
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
 def build_towers(
     config: ConfigDict, schema: Schema, method: TowersSpec, target: Target | None = None
 ) -> Towers:
@@ -258,18 +277,10 @@ def build_towers(
         >>> sorted(build_towers(config, schema, build_method(config)).heads)
         ['image', 'image_ssl', 'metadata']
     """
-    dtype, image, heads = jnp.dtype(config.dtype), config.image, method.heads(schema)
+    dtype, heads = jnp.dtype(config.dtype), method.heads(schema)
     inputs = {name: head.input for name, head in heads.items()}
     return Towers(
-        image_encoder=vit(
-            image.encoder,
-            pool=image.pool,
-            pre_norm=image.pre_norm,
-            activation=image.activation,
-            remat=image.remat,
-            target=target,
-            dtype=dtype,
-        ),
+        image_encoder=build_image_encoder(config, target),
         metadata_encoder=METADATA_ENCODERS[config.metadata.encoder](
             config.metadata, schema, dtype, target
         )

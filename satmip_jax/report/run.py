@@ -110,6 +110,10 @@ def facts(run: Run) -> list[tuple[str, str]]:
     config = run.config
     batch = config.optimizer.batch_size
     rows = [("image encoder", f"{config.image.encoder}, {config.image.size} px, {config.dtype}")]
+    if config.image.init:
+        rows.append(("image encoder began with", config.image.init))
+    for step in config.optimizer.extended_from:
+        rows.append(("extended", f"at step {step:,}"))
     negatives: dict[str, int] = {}
     if run.schema:
         method = build_method(config)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from satmip_jax.checkpoints.run_item import readable_runs, saved_steps
-from satmip_jax.config.conversion import from_json, to_json, vary
+from satmip_jax.checkpoints.run_item import saved_steps
+from satmip_jax.config.conversion import to_json, vary
 from satmip_jax.config.training_length import total_steps
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed import multihost
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError
 from satmip_jax.runtime.files import write_atomically
-from satmip_jax.training.workdir import CONFIG_FILE, claim_workdir, read_config
+from satmip_jax.training.workdir import CONFIG_FILE, claim_workdir, stored_config
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,11 @@ def extend_run(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> Conf
         ConfigError: there is no run, it is not finished or not shorter, or has another config or
             other data.
     """
-    stored = _stored(workdir)
+    stored = stored_config(workdir)
+    if stored is None:
+        raise ConfigError(
+            f"{workdir} has no run to extend: train one without --extend, or correct --workdir"
+        )
     extended = stored.optimizer.extended_from
     config = vary(config, {"optimizer.extended_from": extended})
     begun, wanted = total_steps(stored, len(dataset)), total_steps(config, len(dataset))
@@ -66,19 +70,3 @@ def extend_run(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> Conf
         write_atomically(workdir / CONFIG_FILE, to_json(config))
     log.info(f"{workdir} is extended from {begun} to {wanted} steps")
     return config
-
-
-def _stored(workdir: Path) -> ConfigDict:
-    """Return the config of a run, as process 0 reads it."""
-    text = ""
-    if is_main_process() and saved_steps(workdir):
-        config, _ = read_config(workdir / CONFIG_FILE)
-        saved = (config for _, config, _ in readable_runs(workdir))
-        config = next(saved, None) if config is None else config
-        text = to_json(config) if config is not None else ""
-    text = multihost.broadcast_str(text)
-    if not text:
-        raise ConfigError(
-            f"{workdir} has no run to extend: train one without --extend, or correct --workdir"
-        )
-    return from_json(text)

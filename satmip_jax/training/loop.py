@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from satmip_jax.checkpoints.manager import Checkpoints
+from satmip_jax.checkpoints.published_file import PretrainedWeights
 from satmip_jax.config.fields import describe_fields
 from satmip_jax.config.validation import validate
 from satmip_jax.data.bad_records import BadRecordsError
@@ -38,6 +39,7 @@ from satmip_jax.training.setup import (
     run_schema,
 )
 from satmip_jax.training.step import Program, TrainState, build_program
+from satmip_jax.training.warm_start import Source, read_weights, start_from
 from satmip_jax.training.workdir import check_same_options, claim_workdir, lock_workdir
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def train(
     config: ConfigDict,
     workdir: str | Path,
     *,
+    init: Source | None = None,
     extend: bool = False,
     profile_steps: range = range(0),
 ) -> TrainState:
@@ -62,12 +65,14 @@ def train(
 
     Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl`,
     `environment.jsonl` (hardware and versions of each start, see `MetricsLog`), `tensorboard/`,
-    `train.lock` and, if there is reason to, `bad_records.json`, `damaged/` checkpoints and
-    `profile/`.
+    `train.lock` and, if there is reason to, `initialization.json`, `bad_records.json`, `damaged/`
+    checkpoints and `profile/`.
 
     Args:
         config: see `config.defaults`; validated first.
         workdir: folder of the run, made if it does not exist; shared by all hosts.
+        init: weights that the image encoder begins with: a safetensors file of timm, DINO, DINOv2,
+            MAE or CLIP, its folder, or a model of this package. A resumed run does without.
         extend: train the finished run in `workdir` for longer, to the length in `config`.
         profile_steps: steps, from 0, of which the main process writes a trace of the JAX profiler
             to `profile/`.
@@ -78,6 +83,7 @@ def train(
     Raises:
         ConfigError: the config cannot work, or the workdir belongs to a run with another one, or
             on other data, or cannot be extended.
+        WeightsError: the weights cannot be read or do not fit `config.image`.
         WorkdirError: another process is training in the workdir, or it cannot be written.
         CheckpointError: no checkpoint is intact, or they are of another model.
         NotFiniteError: the loss became NaN or infinite.
@@ -103,6 +109,7 @@ def train(
     with lock_workdir(workdir):
         dataset = open_train_split(config)
         check_batch_size(config.optimizer.batch_size, mesh.size, examples=len(dataset))
+        config, weights = read_weights(init, config, workdir)
         if extend:
             config = extend_run(workdir, config, dataset)
         claim_workdir(workdir, config, dataset)
@@ -111,7 +118,8 @@ def train(
         check_steps(profile_steps, program.steps)
         with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
             check_checkpoints(checkpoints)
-            return Trainer(program, dataset, workdir, checkpoints).run(profile_steps)
+            trainer = Trainer(program, dataset, workdir, checkpoints, weights)
+            return trainer.run(profile_steps)
 
 
 class Trainer:
@@ -122,6 +130,7 @@ class Trainer:
         dataset: the train split.
         workdir: folder of the run.
         checkpoints: those of the run.
+        weights: that the image encoder of a new run begins with.
 
     Attributes:
         state: the current state, on the devices.
@@ -129,7 +138,12 @@ class Trainer:
     """
 
     def __init__(
-        self, program: Program, dataset: ShardDataset, workdir: Path, checkpoints: Checkpoints
+        self,
+        program: Program,
+        dataset: ShardDataset,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        weights: PretrainedWeights | None = None,
     ) -> None:
         self.program, self.config = program, program.config
         self.dataset, self.workdir, self.checkpoints = dataset, workdir, checkpoints
@@ -137,6 +151,8 @@ class Trainer:
         self.state: TrainState = (
             checkpoints.restore(program.abstract) if self.resumed else program.init()
         )
+        if weights is not None and not self.resumed:
+            self.state = start_from(weights, program, self.state, workdir)
         self.start = int(jax.device_get(self.state.step))
         self.model = Model(  # one, so that all scores share its compiled encoders
             self.config, program.schema, program.towers, self.state.params, program.mesh

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 SCHEMA_FILE = "schema.json"
+INIT_FILE = "initialization.json"
 LOCK_FILE = "train.lock"
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another process
 
@@ -151,7 +152,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> str:
     path = workdir / CONFIG_FILE
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        stored, problem = read_config(path)
+        stored, problem = _read_config(path)
         if saved_steps(workdir) or (workdir / "evaluation.json").is_file():
             if refusal := _resume(workdir, stored, problem, config, dataset):
                 return refusal
@@ -164,7 +165,19 @@ def _claim(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> str:
     return ""
 
 
-def read_config(path: Path) -> tuple[ConfigDict | None, str]:
+def stored_config(workdir: Path) -> ConfigDict | None:
+    """Return the config of a run with checkpoints, as process 0 reads it; all must call it."""
+    text = ""
+    if is_main_process() and saved_steps(workdir):
+        config, _ = _read_config(workdir / CONFIG_FILE)
+        saved = (config for _, config, _ in readable_runs(workdir))
+        config = next(saved, None) if config is None else config
+        text = to_json(config) if config is not None else ""
+    text = multihost.broadcast_str(text)
+    return from_json(text) if text else None
+
+
+def _read_config(path: Path) -> tuple[ConfigDict | None, str]:
     """Return the config in a file, or None and what is wrong with it."""
     try:
         return from_json(read_bounded(path, MAX_JSON_BYTES).decode()), ""
@@ -178,7 +191,7 @@ def _take(workdir: Path, stored: ConfigDict | None) -> None:
     """Remove what a training left that saved nothing."""
     if stored is not None:
         log.info(f"{workdir} has no checkpoints: its config is replaced")
-    for left in [workdir / SCHEMA_FILE, *workdir.glob("bad_records*.json")]:
+    for left in [workdir / SCHEMA_FILE, workdir / INIT_FILE, *workdir.glob("bad_records*.json")]:
         left.unlink(missing_ok=True)
 
 
