@@ -61,6 +61,11 @@ def export(model: str, format: str, out: str, half: bool, licence: str) -> None:
     show_default=True,
     help="Rows to find.",
 )
+@click.option(
+    "--index",
+    type=LocalPath(dir_okay=False),
+    help="Search approximately by the index in this file, which is built if there is none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option(
     "--out",
@@ -79,6 +84,7 @@ def search(
     ids: tuple[str, ...],
     where: tuple[str, ...],
     count: int,
+    index: str | None,
     as_json: bool,
     out: str | None,
     page: str | None,
@@ -103,6 +109,7 @@ def search(
             ids=ids,
             where=where,
             count=count,
+            index=index,
             progress=True,
         )
         if as_json:

@@ -30,6 +30,7 @@ from satmip_jax.inference.ranking import (
     mean_direction,
 )
 from satmip_jax.inference.row_filter import passing_rows
+from satmip_jax.inference.search_index import SearchIndex
 from satmip_jax.inference.search_query import LABEL, QueryError, Term, parse
 from satmip_jax.runtime.files import FileContentError, read_bounded
 
@@ -90,6 +91,7 @@ def search(
     ids: Sequence[str] = (),
     where: str | Sequence[str] = (),
     count: int = 10,
+    index: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Results:
     """Return the rows of a file of embeddings that are most similar to a query.
@@ -108,6 +110,8 @@ def search(
         ids: query rows, by the column "id".
         where: conditions, see `search_query`.
         count: number of rows to find.
+        index: file of an index, see `search_index`, which is built if there is none. It answers
+            approximately where images or rows rank without filters; other queries are exact.
         progress: show progress bars.
 
     Raises:
@@ -151,9 +155,18 @@ def search(
 
     described = search_record.describe(sought)
     cosines = {}
-    if queries or ids:
-        directions = _directions(table, model, queries, rows, progress)
-        cosines["image"] = image_scores(table, *directions, progress=progress)
+    indexed = table.count
+    if index is not None and (sought or filters):
+        log.warning("with --where the search is exact: the index is of images alone")
+    elif index is not None:
+        found = SearchIndex.open(index, table, progress=progress)
+        direction = _direction(table, model, queries, rows, found.standardization, progress)
+        cosines["image"] = found.scores(direction, count + len(rows), table.count)
+        indexed = found.size
+    if "image" not in cosines and (queries or ids):
+        standardization = Standardization.of(table, progress=progress)
+        direction = _direction(table, model, queries, rows, standardization, progress)
+        cosines["image"] = image_scores(table, direction, standardization, progress=progress)
     if described and model is not None:
         records = search_record.records(described, table, passes)
         direction = _record_direction(model, records, sought)
@@ -163,7 +176,7 @@ def search(
     allowed = passes & usable
     allowed[rows] = False
     scores = _combine(list(cosines.values()), allowed)
-    found = best_rows(scores, allowed, count)
+    best = best_rows(scores, allowed, count)
     hits = [
         Hit(
             rank,
@@ -173,9 +186,11 @@ def search(
             float(cosines["metadata"][row]) if "metadata" in cosines else None,
             values,
         )
-        for rank, (row, values) in enumerate(zip(found, table.rows(found), strict=True), 1)
+        for rank, (row, values) in enumerate(zip(best, table.rows(best), strict=True), 1)
     ]
-    unusable = int(table.count - usable.sum())
+    if index is None or sought or filters:
+        indexed = int(usable.sum())
+    unusable = table.count - indexed
     return Results(table, hits, queries, table.rows(rows), sought, lacking, passed, unusable)
 
 
@@ -241,14 +256,15 @@ def _some(table: EmbeddingTable) -> str:
     return ", ".join(repr(row["id"]) for row in table.rows(range(min(3, table.count))))
 
 
-def _directions(
+def _direction(
     table: EmbeddingTable,
     model: EmbeddingModel | None,
     queries: list[Any],
     rows: Sequence[int],
+    standardization: Standardization,
     progress: bool,
-) -> tuple[np.ndarray, Standardization]:
-    """Return the mean direction of images and rows, and the statistics that standardize."""
+) -> np.ndarray:
+    """Return the mean direction of images and rows."""
     features = np.zeros((0, table.image_width), np.float32)
     if queries and model is not None:
         readable = _readable(queries, rendering_of(table), model.encoder.stored_size)
@@ -263,9 +279,7 @@ def _directions(
     stored = table.vectors("image", rows)
     if not np.isfinite(stored).all():
         raise QueryError(f"the vector of a query row of {table.path} is not finite")
-    standardization = Standardization.of(table, progress=progress)
-    directions = standardization.directions(np.concatenate([features, stored]))
-    return mean_direction(directions), standardization
+    return mean_direction(standardization.directions(np.concatenate([features, stored])))
 
 
 def _readable(queries: Sequence[Any], rendering: Rendering, size: int) -> list[Any]:
