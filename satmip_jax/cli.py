@@ -16,7 +16,7 @@ import satmip_jax
 from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
-from satmip_jax.inference.cli import embed, export, search
+from satmip_jax.inference.cli import calibrate, embed, export, locate, search
 from satmip_jax.planning.accelerators import ACCELERATORS
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.runtime import console
@@ -340,6 +340,8 @@ def _names(text: str) -> list[str]:
 cli.add_command(embed)
 cli.add_command(export)
 cli.add_command(search)
+cli.add_command(calibrate)
+cli.add_command(locate)
 cli.add_command(study)
 cli.add_command(bench)
 

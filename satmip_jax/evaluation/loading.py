@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,8 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
     """
     folder = model_folder(path)
     if (folder / run_item.FOLDER).is_dir():
-        return _load_run(folder, init)
-    return _load_export(folder, init)
+        return replace(_load_run(folder, init), folder=folder)
+    return replace(_load_export(folder, init), folder=folder)
 
 
 def model_folder(path: str | PathLike[str]) -> Path:

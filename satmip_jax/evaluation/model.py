@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ class Model:
         mesh: devices that hold the parameters, and over which batches are sharded.
         step: of the checkpoint that the parameters are from; None for others.
         planned: number of steps of the complete training, if it is known.
+        folder: that the model was loaded from; None for others.
         encoders: compiled encoders by side of the stored images, kept by `features.make_encoder`;
             `replace(model, params=...)` shares them.
     """
@@ -40,6 +42,7 @@ class Model:
     mesh: Mesh
     step: int | None = None
     planned: int | None = None
+    folder: Path | None = None
     encoders: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -222,3 +222,71 @@ def embed(
         )
     for line in report.lines():
         click.echo(line)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=LocalPath())
+@click.option(
+    "--model",
+    type=LocalPath(),
+    required=True,
+    help="Workdir, exported folder or name of a shipped model.",
+)
+@click.option(
+    "--region",
+    metavar="W,S,E,N",
+    help="Search here, degrees.  [default: where the training data lie; all land without a "
+    "calibration]",
+)
+@click.option("--cell", default=0.5, show_default=True, help="Side of the cells, degrees.")
+@click.option(
+    "--prior",
+    type=click.Choice(["train", "uniform"]),
+    help="Density of the training's places, or the same for every km2 of land.  [default: train "
+    "with a calibration, else uniform]",
+)
+@click.option(
+    "--top", type=click.IntRange(1, 100), default=5, show_default=True, help="Number of places."
+)
+@click.option("--map", "map_file", type=LocalPath(dir_okay=False), help="Draw maps to this PNG.")
+@click.option("--geojson", type=LocalPath(dir_okay=False), help="Write places and cells here.")
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value="-",
+    type=LocalPath(dir_okay=False, allow_dash=True),
+    help="Write the result as JSON to this file, or instead of the tables to stdout.",
+)
+def locate(images: tuple[str, ...], model: str, **options: Any) -> None:
+    """Find where, when and by which sensor IMAGES may have been taken.
+
+    Probabilities are calibrated if `satmip calibrate` has run. Images that cannot be used are
+    named; the exit status is 1 if there are any.
+    """
+    from satmip_jax.inference.locate import locate_files
+
+    with interruption_explained("interrupted: no file was written"):
+        raise SystemExit(0 if locate_files(model, images, **options) else 1)
+
+
+@click.command()
+@click.argument("model", type=LocalPath())
+@click.option("--data", required=True, help="Folder written by `satmip prepare`.")
+@click.option("--split", default="val", show_default=True, help="Split to fit and score on.")
+@click.option(
+    "--out",
+    type=LocalPath(dir_okay=False),
+    help="File to write.  [default: locate.json in the folder of MODEL]",
+)
+@click.option("--diagram", type=LocalPath(dir_okay=False), help="Draw reliability to this PNG.")
+def calibrate(model: str, data: str, split: str, out: str | None, diagram: str | None) -> None:
+    """Calibrate the probabilities that `satmip locate` states by MODEL.
+
+    Fits on one half of the split, chosen by cells of one degree, and prints scores of the other
+    half beside those of baselines.
+    """
+    from satmip_jax.inference.locate import calibrate_model
+
+    with interruption_explained("interrupted: nothing was written"):
+        click.echo(f"wrote {calibrate_model(model, data, split, out, diagram)}")

@@ -15,6 +15,7 @@ from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.fusion import fuse, standardize
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
+from satmip_jax.geolocation.locate import ImageLocation, Locator, read_calibration
 from satmip_jax.inference.batches import unit_rows
 from satmip_jax.inference.encoders import BatchEncoder
 from satmip_jax.inference.image_input import InputProblem, Size, as_list
@@ -299,6 +300,31 @@ class EmbeddingModel:
         self._report("images and records", len(images) + len(metadata))
         ours, theirs = space.images(images), space.metadata(metadata)
         return np.asarray(ours @ theirs.T, np.float32)
+
+    def locate(self, images: Any, **options: Any) -> list[ImageLocation | None]:
+        """Return where, when and by which sensor images may have been taken, with probabilities.
+
+        Args:
+            images: see `embed_images`.
+            **options: `region`, `cell`, `prior`, `top` and `progress`, see `Locator.locate` in
+                `satmip_jax.geolocation.locate`.
+
+        Returns:
+            None for an image that cannot be used.
+
+        Example:
+            >>> import satmip_jax as sm
+            >>> model = sm.load(workdir)
+            >>> (found,) = model.locate(np.zeros((64, 64, 3), np.uint8), cell=10.0)
+            >>> len(found.places), found.search.calibrated
+            (5, False)
+        """
+        return self.locator.locate(as_list(images), **options)
+
+    @cached_property
+    def locator(self) -> Locator:
+        """Candidates of places, encoded once, with the calibration in the model's folder."""
+        return Locator(self, read_calibration(self.model))
 
     @cached_property
     def joint_space(self) -> JointSpace:

@@ -30,6 +30,8 @@ from satmip_jax.evaluation.loading import (
 )
 from satmip_jax.evaluation.model import Model
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
+from satmip_jax.geolocation.calibration import FILE as CALIBRATION_FILE
+from satmip_jax.geolocation.locate import read_calibration
 from satmip_jax.inference.card import CARD_FILE, write_card
 from satmip_jax.models import build_towers
 from satmip_jax.models.timm_weights import timm_config, to_timm
@@ -97,6 +99,8 @@ def export(
     else:
         program = image_program(model)
         write_atomically(folder / STABLEHLO_FILE, bytes(program.serialize()))
+    if format == "safetensors" and (calibration := read_calibration(model)):
+        calibration.save(folder / CALIBRATION_FILE)
     if scores:
         write_scores(folder / SCORES_FILE, scores)
     write_atomically(folder / CARD_FILE, write_card(model, format, scores, half, licence))

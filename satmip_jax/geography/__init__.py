@@ -1,0 +1,1 @@
+"""Land, countries and grids of the Earth."""
