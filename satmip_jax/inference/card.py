@@ -8,6 +8,7 @@ import satmip_jax
 from satmip_jax.config.conversion import to_json
 from satmip_jax.evaluation.model import Model
 from satmip_jax.evaluation.results import Score, format_score
+from satmip_jax.geolocation.calibration import Calibration
 from satmip_jax.objectives import build_method
 
 CARD_FILE = "README.md"
@@ -58,7 +59,14 @@ on new places. Do not use it for decisions about persons, or where an error does
 """
 
 
-def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, licence: str) -> str:
+def write_card(
+    model: Model,
+    format: str,
+    scores: Sequence[Score],
+    half: bool,
+    licence: str,
+    calibration: Calibration | None = None,
+) -> str:
     """Return the text of the card.
 
     Args:
@@ -67,6 +75,7 @@ def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, l
         scores: of the exported checkpoint.
         half: whether the parameters are stored in float16.
         licence: identifier of the licence of the weights; "" if it is not stated.
+        calibration: of the exported checkpoint, if it is exported as well.
     """
     schema, config = model.schema, model.config
     header = ["---", f"library_name: {'timm' if format == 'timm' else 'satmip-jax'}"]
@@ -90,6 +99,9 @@ def write_card(model: Model, format: str, scores: Sequence[Score], half: bool, l
     if model.towers.has_metadata:
         fields = schema.select_fields(config.metadata.fields)
         facts["metadata fields"] = ", ".join(field.name for field in fields)
+    if calibration is not None:
+        on = f"{_plain(calibration.data)}, {_plain(calibration.split)}"
+        facts["places"] = f"calibrated for `satmip locate` on {on}"
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     return (
         "\n".join([*header, "---", "", f"# {model.name}", ""])

@@ -99,11 +99,14 @@ def export(
     else:
         program = image_program(model)
         write_atomically(folder / STABLEHLO_FILE, bytes(program.serialize()))
-    if format == "safetensors" and (calibration := read_calibration(model)):
+    calibration = read_calibration(model) if format == "safetensors" else None
+    if calibration:
         calibration.save(folder / CALIBRATION_FILE)
     if scores:
         write_scores(folder / SCORES_FILE, scores)
-    write_atomically(folder / CARD_FILE, write_card(model, format, scores, half, licence))
+    write_atomically(
+        folder / CARD_FILE, write_card(model, format, scores, half, licence, calibration)
+    )
     return sorted(folder.iterdir())
 
 
