@@ -128,6 +128,10 @@ def test_from_nothing_to_scores(tmp_path):
     assert all(row.keys() == keys for row in rows)
     satmip(*train, f"--config.data.dir={shards}", "--config.optimizer.images=80", "--extend")
     assert (run / "checkpoints" / "5").is_dir()
+    further = tmp_path / "further"
+    train = ("train", "--config", "configs/eurosat.py:satmips,cpu", "--workdir", further, *TINY)
+    satmip(*train, f"--config.data.dir={shards}", "--init", run)
+    assert json.loads((further / "initialization.json").read_text())["family"] == "satmip"
     satmip("evaluate", *quick, "--baseline", "colour")
     assert len(json.loads((run / "evaluation.json").read_text())) == len(rows) + 4
     printed = satmip(

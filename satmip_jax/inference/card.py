@@ -46,6 +46,16 @@ program = jax.export.deserialize(open("image_encoder.stablehlo", "rb").read())
 features = program.call(images)  # uint8 (n, side, side, 3)
 ```
 """,
+    "onnx": """
+The image encoder alone, as an ONNX program in float32, with its parameters. It takes uint8 RGB
+images and normalizes them itself.
+
+```python
+import onnxruntime
+session = onnxruntime.InferenceSession("image_encoder.onnx")
+(features,) = session.run(None, {"images": images})  # uint8 (n, side, side, 3)
+```
+""",
 }
 
 LIMITS = """
@@ -92,7 +102,7 @@ def write_card(
         **({"training began with": _plain(config.image.init)} if config.image.init else {}),
         "training data": f"{_plain(schema.name)} (examples: {examples})",
         **_data_facts(model),
-        "stored as": f"float{'16' if half else '32'}" if format != "stablehlo" else config.dtype,
+        "stored as": config.dtype if format == "stablehlo" else f"float{'16' if half else '32'}",
         "licence of the weights": _plain(licence) or "not stated; it depends on the training data",
         "written by": f"satmip_jax {satmip_jax.__version__}",
     }

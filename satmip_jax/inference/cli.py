@@ -13,7 +13,7 @@ from satmip_jax.runtime.commands import LocalPath, interruption_explained
 @click.argument("model", type=LocalPath())
 @click.option(
     "--format",
-    type=click.Choice(["safetensors", "timm", "stablehlo"]),
+    type=click.Choice(["safetensors", "timm", "stablehlo", "onnx"]),
     default="safetensors",
     show_default=True,
     help="The whole model, the image encoder for timm, or the image encoder as a program.",

@@ -1,4 +1,4 @@
-"""Export of a model: the whole as safetensors, the image encoder for timm or as StableHLO."""
+"""Export of a model: the whole as safetensors, the image encoder for timm, as StableHLO or ONNX."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from satmip_jax.evaluation.results import Score, read_scores, write_scores
 from satmip_jax.geolocation.calibration import FILE as CALIBRATION_FILE
 from satmip_jax.geolocation.locate import read_calibration
 from satmip_jax.inference.card import CARD_FILE, write_card
+from satmip_jax.inference.onnx_program import onnx_program
 from satmip_jax.models import build_towers
 from satmip_jax.models.timm_weights import timm_config, to_timm
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import write_atomically
 from satmip_jax.runtime.paths import local_path
 
-FORMATS = ("safetensors", "timm", "stablehlo")
-STABLEHLO_FILE = "image_encoder.stablehlo"
+FORMATS = ("safetensors", "timm", "stablehlo", "onnx")
+STABLEHLO_FILE, ONNX_FILE = "image_encoder.stablehlo", "image_encoder.onnx"
 PLATFORMS = ("cpu", "cuda", "tpu")  # that the StableHLO program runs on
 SCORES_FILE = "evaluation.json"
 
@@ -64,8 +65,8 @@ def export(
         out: new or empty folder.
         format: "safetensors": the whole model, for `satmip_jax.load`. "timm": the image encoder,
             for timm and PyTorch. "stablehlo": the image encoder as a program for any number of
-            images, for `jax.export.deserialize`.
-        half: store float16, in half the space; not for "stablehlo".
+            images, for `jax.export.deserialize`. "onnx": the same for ONNX Runtime, in float32.
+        half: store float16, in half the space; not for "stablehlo" and "onnx".
         licence: identifier of the licence of the weights, such as "apache-2.0", for the card.
 
     Returns:
@@ -73,6 +74,7 @@ def export(
 
     Raises:
         ExportError: unknown format, or the folder is not empty.
+        OnnxError: jax2onnx is not installed.
         ModelError: there is no model in `path`.
         CheckpointError: no checkpoint of the run is intact.
         WeightsError: parameters are not finite, or too large for float16.
@@ -84,18 +86,22 @@ def export(
     """
     if format not in FORMATS:
         raise ExportError(f"no format {format!r}: choose one of {', '.join(FORMATS)}")
-    if half and format == "stablehlo":
-        raise ExportError("a StableHLO program computes in the dtype of the run: omit --half")
+    if half and format in ("stablehlo", "onnx"):
+        dtype = "float32" if format == "onnx" else "the dtype of the run"
+        raise ExportError(f"the program computes in {dtype}: omit --half")
     folder = local_path(out, "--out")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder} exists and is not an empty folder: choose another for --out")
     model = load_model(path)
     scores = _scores_of(model, model_folder(path) / SCORES_FILE)
+    converted = onnx_program(model) if format == "onnx" else b""
     folder.mkdir(parents=True, exist_ok=True)
     if format == "safetensors":
         _write_whole(model, folder, half)
     elif format == "timm":
         _write_timm(model, folder, half)
+    elif format == "onnx":
+        write_atomically(folder / ONNX_FILE, converted)
     else:
         program = image_program(model)
         write_atomically(folder / STABLEHLO_FILE, bytes(program.serialize()))

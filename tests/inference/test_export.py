@@ -178,13 +178,16 @@ def test_stablehlo_takes_any_number_of_images(tiny_run, tmp_path, no_type_checks
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("pool", ["cls", "mean"])
-def test_timm_gives_the_same_features(tiny_config, tmp_path, pool):
+@pytest.mark.parametrize("kind", ["cls", "mean", "clip"])
+def test_timm_gives_the_same_features(tiny_config, tmp_path, kind):
     import_timm()
     import timm
     import torch
 
-    options = (f"--config.image.pool={pool}", "--config.dtype=float32")
+    options = ["--config.image.pool=cls", "--config.dtype=float32"]
+    options += ["--config.image.pool=mean"] if kind == "mean" else []
+    if kind == "clip":
+        options += ["--config.image.pre_norm=True", "--config.image.activation=quick_gelu"]
     train(tiny_config("satmips", *options, "--config.optimizer.images=32"), tmp_path / "run")
     export(tmp_path / "run", tmp_path / "timm", format="timm")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
