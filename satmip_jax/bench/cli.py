@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from satmip_jax.bench.embed_cli import bench_embed
 from satmip_jax.bench.options import (
     devices_option,
     out_option,
@@ -21,6 +22,9 @@ from satmip_jax.runtime.commands import LocalPath
 @click.group()
 def bench() -> None:
     """Measure speed and memory, side by side with alternatives."""
+
+
+bench.add_command(bench_embed)
 
 
 @bench.command("loss")
