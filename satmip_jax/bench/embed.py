@@ -1,4 +1,4 @@
-"""`satmip embed` beside a loop of timm on the same weights: decoding included, and its parts alone."""
+"""`satmip embed`, its parts alone, and a loop of timm on the same weights, decoding included."""
 
 from __future__ import annotations
 

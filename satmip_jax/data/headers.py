@@ -6,13 +6,14 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from satmip_jax.data import jpeg, tiff
+from satmip_jax.data import jp2, jpeg, tiff
 from satmip_jax.data.image_errors import ImageError
 
 # fMoW holds real images of 16,288 x 16,291 pixels; three bytes a pixel make this 1.2 GB.
 MAX_PIXELS = 400_000_000
 MAX_SIDE = 65_535  # JPEG's own limit
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")  # of the formats that are read
+TAGGED = (".tif", ".tiff", ".jp2")  # suffixes of images with coordinates, which are cut into tiles
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", *TAGGED)  # of the formats that are read
 
 
 @dataclass(slots=True)  # not frozen, which would take 1 us per decoded image
@@ -20,13 +21,13 @@ class Header:
     """Header of an image file.
 
     Attributes:
-        format: "JPEG", "PNG", "TIFF" or "WEBP".
+        format: "JPEG", "PNG", "TIFF", "WEBP" or "JPEG 2000".
         width: In pixels.
         height: In pixels.
         components: Number of channels or bands.
         dtype: Type of the stored values, such as "uint8", "uint16" or "float32".
         frame: Position of a JPEG's frame header.
-        page: The page of a TIFF that is the image.
+        page: The page of a TIFF that is the image; also of JPEG 2000.
     """
 
     format: str
@@ -42,7 +43,7 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read format and size without decoding.
 
     Args:
-        data: An encoded file: JPEG, PNG, TIFF (also BigTIFF) or WebP.
+        data: An encoded file: JPEG, PNG, TIFF (also BigTIFF), WebP or JPEG 2000.
         max_pixels: Limit of width x height, against decompression bombs.
 
     Raises:
@@ -58,9 +59,9 @@ def read_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     if data[:2] == b"\xff\xd8":
         position, width, height, components = jpeg.read_frame(data)
         header = Header("JPEG", width, height, components, frame=position)
-    elif data[:4] in tiff.MAGIC:
-        page = tiff.read_page(data)
-        header = Header("TIFF", page.width, page.height, page.bands, page.dtype, page=page)
+    elif data[:4] in tiff.MAGIC or jp2.is_jp2(data):
+        page = jp2.read_page(data) if jp2.is_jp2(data) else tiff.read_page(data)
+        header = Header(page.format, page.width, page.height, page.bands, page.dtype, page=page)
     else:
         header = _other_header(data)
     width, height = header.width, header.height
@@ -98,4 +99,4 @@ def _other_header(data: bytes) -> Header:
                 raise ImageError(f"damaged {name} header: {type(error).__name__}") from error
     if not data:
         raise ImageError("empty file")
-    raise ImageError("not a JPEG, PNG, TIFF or WebP file")
+    raise ImageError("not a JPEG, PNG, TIFF, WebP or JPEG 2000 file")

@@ -24,6 +24,7 @@ from satmip_jax.data.image_errors import ImageError
 from satmip_jax.data.rendering import Rendering, Values
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
+DRIVER = "GTiff"  # of GDAL
 MAX_PAGES = 256
 MAX_BANDS = 4096
 _MAX_TAGS = 4096  # of a page
@@ -77,6 +78,7 @@ _COMPRESSION = {
 }
 _ENVIRONMENT = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_GEOREF_SOURCES": "INTERNAL",  # of JPEG 2000, whose world files would count otherwise
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_CACHEMAX": 64,  # MB
     "PROJ_NETWORK": "OFF",
@@ -100,6 +102,7 @@ class Page:
         block: (width, height) of a strip or tile.
         reduced: Whether it is marked as a reduced image of another page, or as a mask.
         subpages: Whether it refers to pages outside the chain.
+        driver: Of GDAL, which alone may open the file.
     """
 
     offset: int
@@ -114,6 +117,12 @@ class Page:
     block: tuple[int, int]
     reduced: bool
     subpages: bool
+    driver: str = DRIVER
+
+    @property
+    def format(self) -> str:
+        """The format in messages."""
+        return "TIFF" if self.driver == DRIVER else "JPEG 2000"
 
 
 # --- headers --------------------------------------------------------------------------------------
@@ -252,8 +261,8 @@ def check_blocks(page: Page, file_size: int, limit: int) -> None:
     together = 1 if page.planar else page.bands
     if across * down * together * size > max(limit // _BLOCK_SHARE, _MIN_BLOCK_LIMIT):
         raise ImageError(
-            f"TIFF with blocks of {across}x{down} pixels in {together} bands of {page.dtype}: save "
-            "it with smaller strips or tiles"
+            f"{page.format} with blocks of {across}x{down} pixels in {together} bands of "
+            f"{page.dtype}: save it with smaller strips or tiles"
         )
     blocks = -(-page.width // across) * -(-page.height // down)
     if blocks * (page.bands if page.planar else 1) * 2 > file_size:
@@ -264,12 +273,15 @@ def check_blocks(page: Page, file_size: int, limit: int) -> None:
 
 
 @contextlib.contextmanager
-def open_dataset(data: bytes | str, offset: int | None = None) -> Iterator[Any]:
+def open_dataset(
+    data: bytes | str, offset: int | None = None, driver: str = DRIVER
+) -> Iterator[Any]:
     """Open an untrusted TIFF as a `rasterio` data set.
 
     Args:
         data: The file in memory, or the path of its descriptor, /dev/fd/N.
-        offset: Position of the page; the first by default.
+        offset: Position of the page of a TIFF; the first by default.
+        driver: See `Page`.
     """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
@@ -283,8 +295,9 @@ def open_dataset(data: bytes | str, offset: int | None = None) -> Iterator[Any]:
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         name = data if isinstance(data, str) else stack.enter_context(MemoryFile(data)).name
-        name = name if offset is None else f"GTIFF_DIR:off:{offset}:{name}"
-        with rasterio.open(name, driver="GTiff") as dataset:
+        if offset is not None and driver == DRIVER:
+            name = f"GTIFF_DIR:off:{offset}:{name}"
+        with rasterio.open(name, driver=driver) as dataset:
             yield dataset
 
 
@@ -316,7 +329,7 @@ def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
     check_values(page)
     palette = page.photometric == _PALETTE and page.bits <= 8 and rendering.bands is None
     try:
-        with open_dataset(data, page.offset) as dataset:
+        with open_dataset(data, page.offset, page.driver) as dataset:
             colours = [colour.name for colour in dataset.colorinterp]
             bands = rendering.choose(dataset.count, page.dtype, colours, palette=palette)
             array = dataset.read([bands[0]] if len(bands) == 1 else bands[::-1])
@@ -327,7 +340,7 @@ def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:
     except Exception as error:  # rasterio raises many types
         raise ImageError(failure_reason(error, page)) from error
     if array.shape[1:] != (page.height, page.width):
-        raise ImageError("damaged TIFF")
+        raise ImageError(f"damaged {page.format}")
     if table is not None:
         colours_bgr = np.zeros((256, 3), np.uint8)
         for value, (red, green, blue, *_) in table.items():
@@ -347,7 +360,8 @@ def check_values(page: Page) -> None:
     """Raise `ImageError` if the values of a page are neither grey, RGB nor other real bands."""
     if page.photometric in _PHOTOMETRIC:
         raise ImageError(
-            f"TIFF of {_PHOTOMETRIC[page.photometric]}, not of grey or RGB: convert it to RGB"
+            f"{page.format} of {_PHOTOMETRIC[page.photometric]}, not of grey or RGB: convert it to "
+            "RGB"
         )
     if page.dtype.startswith("complex"):
         raise ImageError("TIFF of complex numbers: convert it to real ones")
@@ -371,4 +385,4 @@ def failure_reason(error: Exception, page: Page) -> str:
     if "codec" in text or "not configured" in text or "compression scheme" in text:
         name = _COMPRESSION.get(page.compression, f"number {page.compression}")
         return f"TIFF compression {name} is not supported: save it uncompressed or with deflate"
-    return "damaged TIFF"
+    return f"damaged {page.format}"

@@ -1,4 +1,4 @@
-"""Tiles of untrusted TIFFs, read through windows: a file need not fit into memory.
+"""Tiles of untrusted TIFFs and JPEG 2000, read through windows: a file need not fit into memory.
 
 A tile is a TIFF of its own with the bands, values and NoData of the file, so that it is rendered
 and scaled like any other image.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from satmip_jax.data import tiff
+from satmip_jax.data import jp2, tiff
 from satmip_jax.data.headers import MAX_PIXELS
 from satmip_jax.data.image_errors import ImageError
 
@@ -37,7 +37,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class TiffImage:
-    """An open TIFF.
+    """An open TIFF or JPEG 2000.
 
     Attributes:
         page: Header of the page that is the image.
@@ -115,9 +115,20 @@ class TiffImage:
             )
 
 
+def is_raster(data: bytes | mmap.mmap) -> bool:
+    r"""Whether a file begins like those that `open_tiff` reads.
+
+    Example:
+        >>> from satmip_jax.data.tiff_tiles import is_raster
+        >>> is_raster(b"II*\0"), is_raster(b"\x89PNG")
+        (True, False)
+    """
+    return data[:4] in tiff.MAGIC or jp2.is_jp2(data)
+
+
 @contextlib.contextmanager
 def open_tiff(data: bytes | str) -> Iterator[TiffImage]:
-    """Open an untrusted TIFF; the sizes of its blocks are bounded before GDAL sees it.
+    """Open an untrusted TIFF or JPEG 2000; its blocks are bounded before GDAL sees it.
 
     Args:
         data: The file, or its path.
@@ -150,9 +161,9 @@ def open_tiff(data: bytes | str) -> Iterator[TiffImage]:
                 raise ImageError("empty file")
             buffer = stack.enter_context(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
             name = f"/dev/fd/{descriptor}"
-        if buffer[:4] not in tiff.MAGIC:
-            raise ImageError("not a TIFF file")
-        page = tiff.read_page(buffer)
+        if not is_raster(buffer):
+            raise ImageError("not a TIFF or JPEG 2000 file")
+        page = jp2.read_page(buffer) if jp2.is_jp2(buffer) else tiff.read_page(buffer)
         tiff.check_blocks(page, len(buffer), _LIMIT)
         try:
             dataset = stack.enter_context(_open_page(name, page))
@@ -201,13 +212,13 @@ def _starts(length: int, tile: int, stride: int) -> list[int]:
 def _open_page(name: bytes | str, page: tiff.Page) -> Iterator[Any]:
     # without a position the page has its mask; the image is nearly always the first page
     for offset in (None, page.offset):
-        with tiff.open_dataset(name, offset) as dataset:
+        with tiff.open_dataset(name, offset, page.driver) as dataset:
             if (dataset.width, dataset.height) == (page.width, page.height):
                 if dataset.count != page.bands and page.photometric != 6:
-                    raise ImageError("damaged TIFF")
+                    raise ImageError(f"damaged {page.format}")
                 yield dataset
                 return
-    raise ImageError("damaged TIFF")
+    raise ImageError(f"damaged {page.format}")
 
 
 def _ranges(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:

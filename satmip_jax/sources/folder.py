@@ -1,7 +1,7 @@
 """Any folder or zip of images, with a table of their metadata.
 
 sensor       a column of the table
-bands        of JPEG, PNG, TIFF and WebP files, as RGB; see `satmip_jax.data.rendering`
+bands        of JPEG, PNG, TIFF, WebP and JPEG 2000 files, as RGB; see `satmip_jax.data.rendering`
 labels       a column of the table, or none
 metadata     columns of a CSV, JSON or Parquet file; fields without a column are missing
 splits       a column of the table, or random shares

@@ -1,4 +1,4 @@
-"""Any folder or zip of GeoTIFFs, whole or in tiles.
+"""Any folder or zip of GeoTIFFs and georeferenced JPEG 2000, whole or in tiles.
 
 sensor       from the tags of the files
 bands        any, as RGB; see `satmip_jax.data.rendering`
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from satmip_jax.data import headers
 from satmip_jax.data.tiff_tiles import Window
 from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.sources.archives import Archives
@@ -72,7 +73,7 @@ class GeoTIFFs(FileSource):
     name = "geotiff"
     license = "the publisher's"
     image_size = 224
-    suffixes: tuple[str, ...] = (".tif", ".tiff")
+    suffixes: tuple[str, ...] = headers.TAGGED
     what = "GeoTIFFs"
 
     def __init__(
@@ -156,7 +157,7 @@ class GeoTIFFs(FileSource):
         """Yield the examples of one file; count one that cannot be cut into tiles."""
         split = self._split(name)
         label = _label(name) if self.labels_from == "folders" else None
-        if not self.tiles.tile or not member.lower().endswith((".tif", ".tiff")):
+        if not self.tiles.tile or not member.lower().endswith(headers.TAGGED):
             yield Ref(name, split, (container, member, label))
             return
         try:

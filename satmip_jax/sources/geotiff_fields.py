@@ -185,7 +185,7 @@ def _place(dataset: Any, window: Window) -> dict[str, object]:
         UnreadableExample: There are none, or they are not on Earth.
     """
     crs, affine = dataset.crs, dataset.transform
-    if crs is None or affine.is_identity:
+    if crs is None or affine.is_identity or affine.is_degenerate:
         raise UnreadableExample("no coordinates")
     x, y = window.x + window.width / 2, window.y + window.height / 2
     # the centre, and pixels half to its right, left, bottom and top
@@ -235,7 +235,7 @@ def read_footprint(dataset: Any, window: Window) -> dict[str, object] | None:
         pole.
     """
     crs, affine = dataset.crs, dataset.transform
-    if crs is None or affine.is_identity:
+    if crs is None or affine.is_identity or affine.is_degenerate:
         return None
     left, top, right, bottom = window.x, window.y, window.x + window.width, window.y + window.height
     corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
@@ -324,7 +324,7 @@ def centre(data: bytes) -> tuple[float, float]:
             point = image.xy(image.height / 2, image.width / 2, offset="ul")
     except Exception as error:  # GDAL raises many types
         raise UnreadableExample("damaged") from error
-    if crs is None or affine.is_identity:
+    if crs is None or affine.is_identity or affine.is_degenerate:
         raise UnreadableExample("no coordinates")
     ((longitude, latitude),) = _to_degrees(crs, [point])
     return round(longitude, DIGITS), round(latitude, DIGITS)

@@ -1,7 +1,7 @@
 """Any images without a table: single files, in folders and in zips.
 
 sensor       unknown, or from the tags of GeoTIFFs
-bands        of JPEG, PNG, TIFF and WebP files, as RGB; see `satmip_jax.data.rendering`
+bands        of JPEG, PNG, TIFF, WebP and JPEG 2000 files, as RGB; see `satmip_jax.data.rendering`
 labels       the folders of the files, or none
 metadata     of GeoTIFFs, see `satmip_jax.sources.geotiff`; none of other images
 splits       folders train, val and test at the top, or random shares of the files

@@ -30,6 +30,7 @@ _IMAGES = {
     "image/jpeg": (".jpg", ".jpeg"),
     "image/png": (".png",),
     "image/webp": (".webp",),
+    "image/jp2": (".jp2",),
 }
 _UNREAD = object()  # the content of a file that could not be read
 _SERVERS = ("http", "https", "s3", "gs")

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from satmip_jax.data import tiff
 from satmip_jax.data.image_errors import ImageError
-from satmip_jax.data.tiff_tiles import MAX_TILE, Window, open_tiff
+from satmip_jax.data.tiff_tiles import MAX_TILE, Window, is_raster, open_tiff
 from satmip_jax.sources.archives import Archives
 from satmip_jax.sources.base import SourceError, UnreadableExample
 from satmip_jax.sources.geotiff_fields import read_fields, read_footprint
@@ -104,7 +103,7 @@ def read_image(
         if window is None
         else tiff_data(archives, container, member)
     )
-    if isinstance(data, bytes) and data[:4] not in tiff.MAGIC:
+    if isinstance(data, bytes) and not is_raster(data):
         return TaggedImage(data, {}, None)
     try:
         with open_tiff(data) as image:

@@ -97,7 +97,7 @@ def test_png_bomb_is_refused_by_its_header():
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"GIF89a" + bytes(50), "not a JPEG, PNG, TIFF or WebP"),
+        (b"GIF89a" + bytes(50), "not a JPEG, PNG, TIFF, WebP or JPEG 2000"),
         (b"\xff\xd8", "damaged JPEG header"),
         (b"\xff\xd8" + b"\xff\xe0\x00\x00" * 10, "damaged JPEG header"),
         (JPEG[:3] + bytes(100), "damaged JPEG header"),

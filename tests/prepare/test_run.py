@@ -130,7 +130,7 @@ def test_without_labels(tmp_path):
 
 BAD = {
     0: (UnreadableExample("its JSON record is not JSON"), "its JSON record is not JSON"),
-    1: ({"image": b"GIF89a"}, "not a JPEG, PNG, TIFF or WebP file"),
+    1: ({"image": b"GIF89a"}, "not a JPEG, PNG, TIFF, WebP or JPEG 2000 file"),
     2: ({"image": jpeg(0)[:-40]}, "truncated JPEG"),
     3: ({"box": (0, 0, 1, 50)}, "box under 2 pixels"),
     5: ({"box": (500, 0, 50, 50)}, "box outside the image"),

@@ -108,7 +108,7 @@ def test_any_tags_and_coordinates_are_read_or_missing(tmp_path_factory, texts, n
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"\xff\xd8\xff\xe0 a JPEG", "not a TIFF file"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "not a TIFF or JPEG 2000 file"),
         (b"II*\0\x08\0\0\0", "damaged TIFF header"),
         (b"II*\0" + struct.pack("<IHHHII", 8, 1, 256, 3, 1, 9) + bytes(4), "damaged TIFF header"),
     ],
