@@ -94,7 +94,7 @@ def test_files_made_to_take_memory_are_refused_before_they_are_decoded(sound, mo
         (edit(sound[0], siz + 6, struct.pack(">6I", 10**4, 10**4, 0, 0, 8, 8)), "tiles, more than"),
         (edit(sound[0], cod + 6, b"\xff\xff"), None),  # many layers of a small image
         (edit(edit(sound[0], siz + 6, large), cod + 6, b"\xff\xff"), None),
-        (edit(edit(tiny, marker(tiny, 0xFF51) + 6, large), precinct + 14, b"\0" * 6), "too small"),
+        (edit(edit(tiny, marker(tiny, 0xFF51) + 6, large), precinct + 14, b"\0\0"), "too small"),
         (edit(sound[0], siz + 42, b"\x02\x01"), "different types or sizes"),
         (edit(sound[0], siz + 40, b"\x1f\x01\x01" * 3), "32 bits, more than 16"),
     ]
