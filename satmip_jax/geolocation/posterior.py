@@ -75,19 +75,25 @@ def fit(
     """
     from scipy.optimize import minimize
 
+    density = np.asarray(candidates.density, np.float32)
+
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
         scale, by = float(x[0]), float(x[1]) if weight is None else weight
         total, slopes = 0.0, np.zeros(2)
+        offset = (by * candidates.density + candidates.mass).astype(np.float32)
         for rows in _chunks(len(images), len(candidates.mass)):
-            cosines = (images[rows] @ candidates.vectors.T).astype(np.float64)
-            logp = _normalized(scale * cosines + (by * candidates.density + candidates.mass))
-            at = np.arange(len(logp)), true[rows]
-            total -= float((logp[at] - candidates.mass[true[rows]]).sum())
-            p = np.exp(logp)
-            slopes[0] += float((p * cosines).sum() - cosines[at].sum())
-            slopes[1] += float(
-                (p @ candidates.density).sum() - candidates.density[true[rows]].sum()
-            )
+            cosines = images[rows] @ candidates.vectors.T
+            logits = np.float32(scale) * cosines + offset
+            highest = logits.max(axis=1, keepdims=True)
+            odds = np.exp(logits - highest)  # float32: one pass over the largest array
+            sums = odds.sum(axis=1, dtype=np.float64)
+            at = np.arange(len(logits)), true[rows]
+            logp = (logits[at] - highest[:, 0]) - np.log(sums)
+            total -= float((logp - candidates.mass[true[rows]]).sum())
+            mean_cosine = np.einsum("nm,nm->n", odds, cosines, dtype=np.float64) / sums
+            slopes[0] += float((mean_cosine - cosines[at]).sum())
+            mean_density = odds @ density / sums
+            slopes[1] += float((mean_density - candidates.density[true[rows]]).sum())
         return total / len(images), slopes[: len(x)] / len(images)
 
     start, bounds = [10.0, 1.0], [(0.0, MAX_SCALE), (0.0, MAX_WEIGHT)]
