@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float64, Int16
@@ -74,6 +75,11 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @cached_property
+    def points(self) -> Float64[np.ndarray, "n 3"]:
+        """The centres on the unit sphere."""
+        return unit(self.places)
 
     @classmethod
     def of_land(cls, region: Region, cell: float) -> Grid:

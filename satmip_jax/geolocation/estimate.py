@@ -11,7 +11,8 @@ from satmip_jax.geography.grid import RADIUS, Grid, chord_to_km, unit
 
 DISC = 200.0  # km, radius of the disc around a place
 KERNEL = 300.0  # km
-_CENTRES = 512  # cells that are tried as the centre of a disc
+_CENTRES = 256  # cells that are tried as the centre of a disc
+_HELD = 0.999  # share of the probability that is smoothed
 _PAIRS = 40_000_000  # most distances computed at once
 
 
@@ -51,12 +52,14 @@ def likeliest_places(grid: Grid, probabilities: Float[np.ndarray, " n"], count: 
     left = np.array(probabilities, np.float64)
     centres = max(min(_CENTRES, _PAIRS // len(grid)), 16)
     order = np.argsort(-left / grid.areas, kind="stable")[:centres]
-    points = unit(grid.places).astype(np.float32)
-    chord = np.maximum(2 - 2 * (points[order] @ points.T), 0)  # squared, (centres, cells)
+    likely = np.argsort(-left, kind="stable")
+    likely = likely[: int(np.searchsorted(np.cumsum(left[likely]), _HELD * left.sum())) + 1]
+    points = grid.points.astype(np.float32)
+    chord = np.maximum(2 - 2 * (points[order] @ points[likely].T), 0)  # squared
     kernel = np.maximum(1 - chord * np.float32((RADIUS / KERNEL) ** 2), 0)
     places: list[Place] = []
     for _ in range(count):
-        i = order[int((kernel @ left.astype(np.float32)).argmax())]
+        i = order[int((kernel @ left[likely].astype(np.float32)).argmax())]
         longitude, latitude = (float(x) for x in grid.places[i])
         cells = distances(grid, longitude, latitude) <= DISC
         probability = float(left[cells].sum())
@@ -69,7 +72,7 @@ def likeliest_places(grid: Grid, probabilities: Float[np.ndarray, " n"], count: 
 
 def distances(grid: Grid, longitude: float, latitude: float) -> Float[np.ndarray, " n"]:
     """Return the distance of each cell from a place, km."""
-    chord = np.linalg.norm(unit(grid.places) - unit(np.array([longitude, latitude])), axis=1)
+    chord = np.linalg.norm(grid.points - unit(np.array([longitude, latitude])), axis=1)
     return chord_to_km(chord)
 
 

@@ -192,6 +192,7 @@ def test_geojson_and_json_of_a_location():
     json.dumps(flat, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_for_any_number_of_images():
     locator = Locator(ToyModel(), calibration([ROME]))
     images = [(ROME, 1, "A"), (OSLO, 7, "B")]
