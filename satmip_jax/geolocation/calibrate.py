@@ -300,7 +300,7 @@ def _score_baselines(
         estimates = knn_places(bank, train.places, queries)
         k = best_k(estimates, val.places, fitted)
         error = great_circle(estimates[k][scored], val.places[scored])
-        table.append({"method": f"kNN on {name}, k = {k}", **distance_scores(error)})
+        table.append({"method": f"kNN on {name}, k={k}", **distance_scores(error)})
     return table
 
 

@@ -15,6 +15,7 @@ from satmip_jax.geolocation.locate import ImageLocation
 
 SHARE = 0.9  # of the probability, whose cells a GeoJSON file has
 MAX_CELLS = 2000  # of an image in a GeoJSON file
+WIDTH = 132  # columns of a table of scores in a log
 MAX_TABLES = 20  # images shown on the terminal
 _DECIMALS = 7
 
@@ -140,15 +141,21 @@ def _feature(kind: str, coordinates: Any, properties: dict[str, Any]) -> dict[st
 def print_scores(scores: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """Print the scores of a calibration: places, then months and sensors."""
     console = console or Console()
+    if not console.is_terminal:  # a log: lines of any length
+        console.width = max(console.width, WIDTH)
     places = [row for row in scores if "median km" in row]
     others = [row for row in scores if "median km" not in row]
     for title, rows in (("place", places), ("month and sensor", others)):
         if not rows:
             continue
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        table = Table(title=title, title_justify="left")
+        columns = [key for key in dict.fromkeys(k for row in rows for k in row) if key != "images"]
+        images = max(row.get("images", 0) for row in rows)
+        table = Table(title=f"{title}, {images:,} images", title_justify="left")
         for name in columns:
-            table.add_column(name, justify="left" if name == "method" else "right")
+            if name == "method":
+                table.add_column(name, overflow="fold", min_width=34)
+            else:
+                table.add_column(name.replace("within ", "≤ "), justify="right")
         for row in rows:
             table.add_row(*(_cell(name, row.get(name)) for name in columns))
         console.print(table)

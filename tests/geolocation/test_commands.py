@@ -72,7 +72,7 @@ def test_a_calibration_is_written_with_its_scores(calibrated):
     assert f"wrote {folder / 'locate.json'}" in output
     methods = [row["method"] for row in known.scores]
     assert methods[:2] == ["this model, prior: train", "this model, prior: uniform"]
-    assert any(method.startswith("kNN on colour statistics, k = ") for method in methods)
+    assert any(method.startswith("kNN on colour statistics, k=") for method in methods)
     assert "month: this model" in methods
     assert "sensor: this model" in methods
     assert sum(count for *_, count in known.bins) == 64
