@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Trains on all hosts of a Cloud TPU slice: the same command on each; JAX finds the other hosts.
 #   TPU=my-slice ZONE=us-east5-a [PROJECT=my-project] \
-#     bash launch/tpu_pod.sh --config configs/fmow.py:satmips,s16 --workdir /share/runs/fmow \
-#       --config.data.dir=/share/data/fmow
+#     bash launch/tpu_pod.sh --config configs/fmow.py:satmips,s16 \
+#       --workdir gs://my-bucket/runs/fmow --config.data.dir=gs://my-bucket/data/fmow
 # Once per slice, set up every host (gcloud compute tpus tpu-vm ssh ... --worker=all --command=...):
-# a checkout in ~/satmip_jax with `pip install -e ".[tpu]"` in its .venv, and a folder that all
-# hosts share: Filestore, or a bucket with hierarchical namespace mounted by gcsfuse.
+# a checkout in ~/satmip_jax with `pip install -e ".[tpu,gcs]"` in its .venv. The service account of
+# the slice must be able to read and write the bucket.
 # Ctrl-C ends only the display of the log. `TPU=... ZONE=... bash launch/tpu_pod.sh stop` ends the
 # training, which saves first. The same command again resumes from the newest checkpoint.
 set -euo pipefail

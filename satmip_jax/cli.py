@@ -21,6 +21,7 @@ from satmip_jax.planning.accelerators import ACCELERATORS
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.runtime import console
 from satmip_jax.runtime.commands import InterruptibleGroup, LocalPath, interruption_explained
+from satmip_jax.runtime.paths import as_path
 from satmip_jax.studies.cli import study
 
 
@@ -99,7 +100,6 @@ def init_config(file: str, data: str) -> None:
 )
 @click.option(
     "--workdir",
-    type=LocalPath(),
     required=True,
     help="Folder for checkpoints and metrics; an existing run resumes.",
 )
@@ -152,6 +152,7 @@ def train(
     each. Cloud TPU, SLURM, Open MPI and Kubernetes are detected; elsewhere give --coordinator,
     --processes and --process.
     """
+    as_path(workdir)  # refused, if it must be, before the processes of other hosts are joined
     multihost.start(coordinator, count, process, heartbeat=heartbeat)
 
     from satmip_jax.config.loading import load_config
@@ -186,7 +187,6 @@ def train(
 )
 @click.option(
     "--workdir",
-    type=LocalPath(),
     default=".",
     show_default=True,
     help="Folder for the checkpoints.",
@@ -262,7 +262,6 @@ def doctor(
 @cli.command()
 @click.option(
     "--workdir",
-    type=LocalPath(),
     required=True,
     help="Run to evaluate; scores are added to its evaluation.json.",
 )
@@ -321,14 +320,17 @@ def evaluate(
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
     from satmip_jax.evaluation.results import print_scores, write_scores
     from satmip_jax.runtime import compilation_cache
+    from satmip_jax.runtime.stores import check_access
 
     compilation_cache.enable()
+    scores = as_path(workdir) / "evaluation.json"
+    check_access(scores)
     options["protocols"] = _names(protocols) if protocols else None
     if baseline:
         rows = evaluate_baseline(baseline, data, **options)
     else:
         rows = evaluate(workdir, data, features=_names(features), init=init, **options)
-    write_scores(Path(workdir) / "evaluation.json", rows)
+    write_scores(scores, rows)
     print_scores(rows)
 
 
@@ -347,10 +349,8 @@ cli.add_command(bench)
 
 
 @cli.command()
-@click.argument("folders", type=LocalPath(), nargs=-1, required=True, metavar="RUN_OR_STUDY...")
-@click.option(
-    "--out", type=LocalPath(), default="report.html", show_default=True, help="HTML file to write."
-)
+@click.argument("folders", nargs=-1, required=True, metavar="RUN_OR_STUDY...")
+@click.option("--out", default="report.html", show_default=True, help="HTML file to write.")
 @click.option(
     "--data", help="Prepared data to show images of.  [default: the training data of each run]"
 )

@@ -6,6 +6,8 @@ faults can be injected.
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import threading
 from contextlib import suppress
@@ -27,7 +29,10 @@ class Handler(RequestHandler):
     """Requests to the emulator, with conditions and generations."""
 
     lock = threading.Lock()  # its storage is not made for several threads
+    generation = 0  # of the object that a request is about
     requests: ClassVar[list[str]] = []  # all that were received
+    answers: ClassVar[list[int]] = []  # status of the next requests, which are refused
+    torn: ClassVar[list[None]] = []  # one for each of the next uploads of which half is stored
 
     def _generation(self) -> tuple[int, dict[str, list[str]]]:
         url = urlparse(self.path)
@@ -35,12 +40,31 @@ class Handler(RequestHandler):
         match = _OBJECT.fullmatch(url.path)
         if match is None:
             return 0, query
-        name = unquote(match[2]) if match[2] else query.get("name", [""])[0]
+        name = unquote(match[2]) if match[2] else (query.get("name") or [self._name(query)])[0]
         stored = self.storage.objects.get(match[1], {}).get(name)
         return int(stored["generation"]) if stored else 0, query
 
+    def _name(self, query: dict[str, list[str]]) -> str:
+        """Return the name of the object that a request writes, from the JSON in its body."""
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kind = query.get("uploadType", [""])[0]
+        if kind == "multipart" and self.torn:
+            self.torn.pop()
+            *head, rest = body.split(b"\n", 7)
+            content, end = rest.rsplit(b"\n", 1)
+            body = b"\n".join([*head, content[: len(content) // 2], end])
+        self.rfile = io.BytesIO(body)  # for the emulator
+        if self.command != "POST" or "upload_id" in query or kind not in ("multipart", "resumable"):
+            return ""
+        start = body[body.index(b"{") :].decode(errors="replace")
+        return str(json.JSONDecoder().raw_decode(start)[0]["name"])
+
     def _handle(self, method) -> None:
         self.requests.append(f"{self.command} {self.path}")
+        if self.answers:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_error(self.answers.pop())
+            return
         with self.lock:
             self.generation, query = self._generation()
             wanted = query.get("ifGenerationMatch")
@@ -80,6 +104,7 @@ class Store:
 
     def __init__(self, port: int = 0) -> None:
         self.folders, self.requests = 0, Handler.requests
+        self.answers, self.torn = Handler.answers, Handler.torn
         self.storage = Storage(use_memory_fs=True)
         buckets.create_bucket(BUCKET, self.storage)
         self.server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, self.storage))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from jax.experimental import multihost_utils
 from satmip_jax.checkpoints import integrity
 from satmip_jax.checkpoints.read_back import short_reason
 from satmip_jax.errors import SatmipError
+from satmip_jax.runtime.paths import AnyPath
 
 PyTree = Any
 
@@ -26,7 +26,7 @@ class CheckpointError(SatmipError, ValueError):
     """A missing or unsuitable checkpoint; the message names each missing or misshapen leaf."""
 
 
-def restore_checked(folder: Path, abstract: PyTree, *, partial: bool = False) -> PyTree:
+def restore_checked(folder: AnyPath, abstract: PyTree, *, partial: bool = False) -> PyTree:
     """Return the state in a checkpoint, placed by the shardings of `abstract`.
 
     With several processes, all of them call it, and all raise if one finds damage.
@@ -77,7 +77,7 @@ def _entry(name: str) -> str:
     return name.split(".", maxsplit=1)[0]
 
 
-def _compare(wanted: Mapping[str, Any], stored: integrity.Record, folder: Path) -> None:
+def _compare(wanted: Mapping[str, Any], stored: integrity.Record, folder: AnyPath) -> None:
     """Raise CheckpointError with each leaf that differs in presence, shape or dtype."""
     problems = [f"missing {name}" for name in sorted(wanted.keys() - stored.keys())]
     problems += [f"unexpected {name}" for name in sorted(stored.keys() - wanted.keys())]

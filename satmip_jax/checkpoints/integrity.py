@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from jax.experimental import multihost_utils
 from satmip_jax.distributed.sharding import leaf_name
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import FileContentError, read_json
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.runtime.process_pool import cores
 
 PyTree = Any
@@ -128,12 +128,12 @@ def _listed(names: list[str]) -> str:
 # --- reading back ---------------------------------------------------------------------------------
 
 
-def read_run(folder: Path) -> Any:
+def read_run(folder: AnyPath) -> Any:
     """Return the `run` item of the checkpoint in `folder`, or raise DamagedError."""
     return _read_json(folder / "run" / "metadata")
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: AnyPath) -> Any:
     try:
         return read_json(path)
     except FileNotFoundError as error:
@@ -160,7 +160,9 @@ def _is_entry(entry: Any) -> bool:
 
 
 def find_problem(
-    folder: Path, expected: Mapping[str, list[Any]], cancelled: Callable[[], bool] = lambda: False
+    folder: AnyPath,
+    expected: Mapping[str, list[Any]],
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> str:
     """Read this process's share of a checkpoint's leaves, and describe what is wrong with them.
 
@@ -186,7 +188,7 @@ def find_problem(
     return _listed(problems)
 
 
-def open_leaf(folder: Path, name: str) -> Any:
+def open_leaf(folder: AnyPath, name: str) -> Any:
     """Open the `tensorstore.TensorStore` of one leaf below the folder of the item `state`."""
     import tensorstore
 
@@ -195,7 +197,7 @@ def open_leaf(folder: Path, name: str) -> Any:
 
 
 def _leaf_problem(
-    folder: Path, name: str, dtype: str, shape: tuple[int, ...], checksum: str
+    folder: AnyPath, name: str, dtype: str, shape: tuple[int, ...], checksum: str
 ) -> str:
     try:
         array = open_leaf(folder, name)

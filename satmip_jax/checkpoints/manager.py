@@ -10,11 +10,10 @@ checkpoint is never restored: it is moved to `<workdir>/damaged`, and the newest
 from __future__ import annotations
 
 import logging
-import shutil
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,14 +23,14 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 import satmip_jax
-from satmip_jax.checkpoints import integrity, run_item
+from satmip_jax.checkpoints import folders, integrity, run_item
 from satmip_jax.checkpoints.checked_restore import CheckpointError, restore_checked
 from satmip_jax.checkpoints.read_back import ReadBack, short_reason
 from satmip_jax.config.conversion import to_json
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import absolute, as_path
 
 PyTree = Any
 
@@ -59,6 +58,7 @@ class Checkpoints:
     Attributes:
         folder: absolute path of the checkpoints, one folder per step.
         scores: step -> score, higher is better; filled by the caller.
+        before_save: called before a checkpoint is written; an error of it is raised by `save`.
 
     Raises:
         CheckpointError: `read_only`, and there are no checkpoints.
@@ -71,10 +71,13 @@ class Checkpoints:
         4
     """
 
-    def __init__(self, workdir: str | Path, *, keep: int = 2, read_only: bool = False) -> None:
-        self.folder = local_path(workdir, "workdir").resolve() / run_item.FOLDER
+    def __init__(
+        self, workdir: str | os.PathLike[str], *, keep: int = 2, read_only: bool = False
+    ) -> None:
+        self.folder = absolute(as_path(workdir)) / run_item.FOLDER
         self.keep, self.read_only = keep, read_only
         self.scores: dict[int, float] = {}
+        self.before_save: Callable[[], None] = lambda: None
         self.restored: int | None = None  # step of the last state that was restored
         self._reading_back: ReadBack | None = None
         self._failure = ""  # why the last save failed
@@ -131,6 +134,7 @@ class Checkpoints:
             CheckpointError: the state holds values that are not finite. Nothing is written.
         """
         self.settle(read_back=not hurry)
+        self.before_save()
         try:
             leaves = integrity.record(state)
         except FloatingPointError as error:
@@ -216,6 +220,7 @@ class Checkpoints:
         for step in steps[: -self.keep]:
             if step != self.best:
                 try:
+                    folders.withdraw(self.folder / str(step))
                     self._manager.delete(step)
                 except OSError as error:
                     log.warning(f"checkpoint {step} could not be deleted: {error}")
@@ -234,16 +239,12 @@ class Checkpoints:
                 break
         if is_main_process():
             for step in damaged:
-                if (self.folder / str(step)).is_dir():
+                if folders.is_complete(self.folder / str(step)):
                     aside = self.folder.parent / "damaged" / str(step)
-                    aside.parent.mkdir(exist_ok=True)
-                    shutil.rmtree(aside, ignore_errors=True)
-                    (self.folder / str(step)).rename(aside)
+                    folders.move(self.folder / str(step), aside)
             for _ in range(50):  # writers that have not failed may continue for a moment
-                if not (left := list(self.folder.glob("*.orbax-checkpoint-tmp*"))):
+                if not folders.remove_incomplete(self.folder):
                     break
-                for unfinished in left:
-                    shutil.rmtree(unfinished, ignore_errors=True)
                 time.sleep(0.1)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
@@ -289,7 +290,7 @@ class Checkpoints:
         Example:
             >>> from satmip_jax.checkpoints.manager import Checkpoints
             >>> from satmip_jax.metadata.schema import Schema
-        from satmip_jax.runtime.paths import local_path
+        from satmip_jax.runtime.paths import absolute, as_path
             >>> state = {"step": jnp.int32(7), "params": {"kernel": jnp.ones((2, 3))}}
             >>> with Checkpoints("run") as checkpoints:
             ...     checkpoints.save(7, state, config, Schema.load(shards / "schema.json"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-from pathlib import Path
 
 import orbax.checkpoint as ocp
 
-from satmip_jax.checkpoints import integrity
+from satmip_jax.checkpoints import folders, integrity
+from satmip_jax.runtime.paths import AnyPath
 
 MAX_REASON = 500  # characters
 
@@ -27,7 +27,7 @@ class ReadBack:
     """
 
     def __init__(
-        self, manager: ocp.CheckpointManager, step: int, folder: Path, leaves: integrity.Record
+        self, manager: ocp.CheckpointManager, step: int, folder: AnyPath, leaves: integrity.Record
     ) -> None:
         self.step = step
         self.write_error: Exception | None = None
@@ -41,10 +41,10 @@ class ReadBack:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._folder.is_dir():
+        while not folders.is_complete(self._folder):
             if self._cancelled.wait(0.05):
                 return
-            if not self._manager.is_saving_in_progress() and not self._folder.is_dir():
+            if not self._manager.is_saving_in_progress() and not folders.is_complete(self._folder):
                 return  # the save failed
         try:
             self._problem = integrity.find_problem(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from satmip_jax.checkpoints import integrity
+from satmip_jax.checkpoints import folders, integrity
 from satmip_jax.config.conversion import from_json
 from satmip_jax.config.validation import validate
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema, SchemaError
+from satmip_jax.runtime.paths import AnyPath
 
 FOLDER = "checkpoints"  # of a workdir
 
 
-def read_run(folder: Path) -> tuple[ConfigDict, Schema]:
+def read_run(folder: AnyPath) -> tuple[ConfigDict, Schema]:
     """Return the config and the schema of one checkpoint; it may be untrusted.
 
     Args:
@@ -35,14 +35,12 @@ def read_run(folder: Path) -> tuple[ConfigDict, Schema]:
         raise integrity.DamagedError(f"{folder.name}: {error}") from error
 
 
-def saved_steps(workdir: Path) -> list[int]:
+def saved_steps(workdir: AnyPath) -> list[int]:
     """Return the steps of the checkpoints in a workdir, the newest first; none may be intact."""
-    folder = workdir / FOLDER
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    return folders.steps_in(workdir / FOLDER)
 
 
-def readable_runs(workdir: Path) -> Iterator[tuple[int, ConfigDict, Schema]]:
+def readable_runs(workdir: AnyPath) -> Iterator[tuple[int, ConfigDict, Schema]]:
     """Yield step, config and schema of the checkpoints that have them, the newest first."""
     for step in saved_steps(workdir):
         try:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import jax
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.console import ALL_PROCESSES
 from satmip_jax.runtime.files import read_json, write_atomically
+from satmip_jax.runtime.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class BadRecords:
         split: str,
         *,
         budget: int = BUDGET,
-        path: Path | None = None,
+        path: AnyPath | None = None,
         outcome: str = "is replaced by another",
     ) -> None:
         self.split, self.budget, self.outcome = split, budget, outcome
@@ -126,7 +126,7 @@ class BadRecords:
             log.warning(f"{self.path} could not be written: {error}", extra=ALL_PROCESSES)
 
 
-def _load(path: Path, split: str) -> dict[int, str]:
+def _load(path: AnyPath, split: str) -> dict[int, str]:
     try:
         rows = read_json(path)
         return {int(row["record"]): str(row["reason"]) for row in rows if row["split"] == split}

@@ -6,13 +6,13 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from etils import epath
 
 from satmip_jax.data.shard_format import SCHEMA_FILE, Record, encode, shard_file, tfds_features
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.files import atomic_path
+from satmip_jax.runtime.paths import as_path, file_size
 
 # One record per chunk suits random access. JPEGs do not compress: the default, zstd, takes 180 us
 # longer than snappy to find that out; snappy's files are 1 % larger.
@@ -24,7 +24,7 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
     """Write one shard; the file appears under its name only when it is complete.
 
     Args:
-        path: path of the file, on a local disk.
+        path: path of the file, on a local disk or in a bucket.
         records: examples, consumed one at a time.
 
     Returns:
@@ -79,7 +79,7 @@ def finish(
     """
     import tensorflow_datasets as tfds
 
-    out = Path(out)
+    out = as_path(out)
     template = tfds.core.ShardedFileTemplate(
         data_dir=epath.Path(out), dataset_name=schema.name, filetype_suffix="array_record"
     )
@@ -88,7 +88,7 @@ def finish(
             name=split,
             shard_lengths=list(shards),
             num_bytes=sum(
-                (out / shard_file(schema.name, split, i, len(shards))).stat().st_size
+                file_size(out / shard_file(schema.name, split, i, len(shards)))
                 for i in range(len(shards))
             ),
             filename_template=template.replace(split=split),

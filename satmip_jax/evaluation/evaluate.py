@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,8 @@ TRAINING_PROTOCOL = "knn5"  # scored during training
 
 
 def evaluate(
-    workdir: str | Path,
-    data: str | Path,
+    workdir: str | os.PathLike[str],
+    data: str | os.PathLike[str],
     *,
     split: str = "val",
     bank: str = BANK,
@@ -113,7 +113,7 @@ def evaluate(
 
 def evaluate_baseline(
     name: str,
-    data: str | Path,
+    data: str | os.PathLike[str],
     *,
     split: str = "val",
     bank: str = BANK,
@@ -190,7 +190,7 @@ def knn_accuracy(model: Model) -> dict[str, float]:
 
 
 def _open_queries(
-    data: str | Path,
+    data: str | os.PathLike[str],
     split: str,
     bank: str,
     tune: str | None,

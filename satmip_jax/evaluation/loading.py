@@ -29,7 +29,8 @@ from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, abstract_params, build_towers, init_params
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import FileContentError, read_json_object
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath, as_path, local_path
+from satmip_jax.runtime.stores import check_access
 
 FORMAT = 1  # of an exported folder
 WEIGHTS_FILE = "model.safetensors"
@@ -47,8 +48,8 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
     here, and replicated otherwise.
 
     Args:
-        path: workdir of a run, a folder written by `satmip export --format safetensors`, or the
-            name of a model in `pretrained.MODELS`; a folder of that name comes first.
+        path: workdir of a run, which may be in a bucket; a folder written by
+            `satmip export --format safetensors`; or the name of a model in `pretrained.MODELS`; a folder of that name comes first.
         init: "trained" for the parameters of the newest intact checkpoint or of the export,
             "random" for those drawn from the run's seed, from which training started if it began
             without `--init`.
@@ -66,16 +67,18 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
     folder = model_folder(path)
     if (folder / run_item.FOLDER).is_dir():
         return replace(_load_run(folder, init), folder=folder)
-    return replace(_load_export(folder, init), folder=folder)
+    return replace(_load_export(local_path(folder, "exported model"), init), folder=folder)
 
 
-def model_folder(path: str | PathLike[str]) -> Path:
+def model_folder(path: str | PathLike[str]) -> AnyPath:
     """Return the folder of a model, see `load_model`.
 
     Raises:
         ModelError: there is no model.
+        StoreError: it is in a bucket that cannot be accessed.
     """
-    folder = local_path(path, "model")
+    folder = as_path(path)
+    check_access(folder)
     if any((folder / name).exists() for name in (run_item.FOLDER, WEIGHTS_FILE)):
         return folder
     if os.fspath(path) in pretrained.MODELS:
@@ -99,13 +102,13 @@ def holds_model(path: str | PathLike[str]) -> bool:
         >>> holds_model(workdir), holds_model("dinov2.safetensors")
         (True, False)
     """
-    folder = local_path(path, "model")
+    folder = as_path(path)
     if folder.exists():
         return (folder / run_item.FOLDER).is_dir() or (folder / SCHEMA_FILE).is_file()
     return os.fspath(path) in pretrained.MODELS
 
 
-def _load_run(folder: Path, init: str) -> Model:
+def _load_run(folder: AnyPath, init: str) -> Model:
     """Load the model of a run; of its checkpoint only the parameters are read."""
     with Checkpoints(folder, read_only=True) as checkpoints:
         config, schema = checkpoints.run()

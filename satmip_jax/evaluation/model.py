@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers
+from satmip_jax.runtime.paths import AnyPath
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Model:
     mesh: Mesh
     step: int | None = None
     planned: int | None = None
-    folder: Path | None = None
+    folder: AnyPath | None = None
     encoders: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import FileContentError, read_json, write_atomically
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath, as_path, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -211,17 +210,17 @@ def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Sc
         >>> read_scores("runs/a/evaluation.json") == [row]
         True
     """
-    path = local_path(path, "scores")
+    path = as_path(path)
     saved, new = read_scores(path) if path.exists() else [], list(rows)
     merged = {row.identity: row for row in _without_stale(path, saved, new)}
     merged |= {row.identity: row for row in new}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     text = json.dumps([asdict(row) for row in merged.values()], indent=1, allow_nan=False)
     write_atomically(path, text + "\n")
     return list(merged.values())
 
 
-def _without_stale(path: Path, saved: Sequence[Score], new: Sequence[Score]) -> list[Score]:
+def _without_stale(path: AnyPath, saved: Sequence[Score], new: Sequence[Score]) -> list[Score]:
     """Return the saved scores without those that new ones of another origin replace."""
 
     def origin(row: Score) -> tuple[str | None, ...]:

@@ -10,7 +10,7 @@ from satmip_jax.runtime.commands import LocalPath, interruption_explained
 
 
 @click.command()
-@click.argument("model", type=LocalPath())
+@click.argument("model")
 @click.option(
     "--format",
     type=click.Choice(["safetensors", "timm", "stablehlo", "onnx"]),

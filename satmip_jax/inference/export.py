@@ -38,7 +38,7 @@ from satmip_jax.models import build_towers
 from satmip_jax.models.timm_weights import timm_config, to_timm
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import write_atomically
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath, local_path
 
 FORMATS = ("safetensors", "timm", "stablehlo", "onnx")
 STABLEHLO_FILE, ONNX_FILE = "image_encoder.stablehlo", "image_encoder.onnx"
@@ -170,7 +170,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def _scores_of(model: Model, file: Path) -> list[Score]:
+def _scores_of(model: Model, file: AnyPath) -> list[Score]:
     """Return the scores of the exported checkpoint; those of other steps and models say nothing."""
     rows = read_scores(file) if file.is_file() else []
     return [row for row in rows if row.model == model.name and row.step == model.step]

@@ -29,7 +29,7 @@ from satmip_jax.planning.diagnosis import Diagnosis
 from satmip_jax.planning.flops import step_flops
 from satmip_jax.planning.forecast import forecast
 from satmip_jax.planning.topology import topology_devices
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath, absolute, as_path, is_remote
 from satmip_jax.training.step import Program, build_program
 
 MAX_VIRTUAL_DEVICES = 2048  # limit of XLA's numbering of the CPU devices of one process
@@ -89,7 +89,7 @@ def diagnose(
         _add_forecast(diagnosis, program, accelerator, topology)
     else:
         _add_device_memory(diagnosis, program, device_memory)
-    _add_disk(diagnosis, program, local_path(disk, "--workdir"))
+    _add_disk(diagnosis, program, as_path(disk))
     _add_host_memory(diagnosis, program, examples, hosts)
     diagnosis.notes += state_sharding(program.abstract, program.mesh)[1]
     return diagnosis
@@ -228,16 +228,19 @@ def _check_device_memory(diagnosis: Diagnosis, needed: int, device_memory: float
         )
 
 
-def _add_disk(diagnosis: Diagnosis, program: Program, folder: Path) -> None:
+def _add_disk(diagnosis: Diagnosis, program: Program, folder: AnyPath) -> None:
     """Add the size of checkpoints, and a problem if the disk is too full for them."""
     checkpoint = _state_bytes(program.abstract, sharded=False)
     needed = checkpoint * (program.config.checkpoint.keep + 1)
-    free = shutil.disk_usage(folder).free
     diagnosis.add("disk", "one checkpoint", _size(checkpoint))
+    if is_remote(folder):
+        diagnosis.add("disk", "all checkpoints", f"up to {_size(needed)}, in {folder}")
+        return
+    free = shutil.disk_usage(folder).free
     diagnosis.add("disk", "all checkpoints", f"up to {_size(needed)}; free: {_size(free)}")
     if needed > free:
         diagnosis.problems.append(
-            f"checkpoints need up to {_size(needed)}, and {folder.resolve()} has {_size(free)} "
+            f"checkpoints need up to {_size(needed)}, and {absolute(folder)} has {_size(free)} "
             "free: free some space, use another workdir or a smaller config.checkpoint.keep"
         )
 

@@ -106,8 +106,11 @@ def _run(
 ) -> None:
     from satmip_jax.prepare.report import describe
     from satmip_jax.prepare.run import prepare
+    from satmip_jax.runtime.paths import as_path
+    from satmip_jax.runtime.stores import check_access
     from satmip_jax.sources.registry import open_source
 
+    check_access(as_path(given["out"]))  # listing a source may take minutes
     source = open_source(source_name, paths, **options)
     for line in describe(source):  # before the work, in time to stop it
         click.echo(line)
@@ -135,7 +138,7 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
             type=LocalPath(),
             help=f"{paths}{tfds}{'' if cls.generates else ' May be repeated.'}",
         ),
-        click.Option(["--out"], required=True, type=LocalPath(), help="Folder for the shards."),
+        click.Option(["--out"], required=True, help="Folder for the shards."),
         click.Option(
             ["--name"],
             help=f"Name of the data set in file names and scores.  [default: {cls.name}]",
@@ -165,7 +168,6 @@ def _common(cls: type[Source], shares: Option | None) -> list[click.Parameter]:
         ),
         click.Option(
             ["--statistics-from"],
-            type=LocalPath(),
             help="Prepared folder whose statistics to use.  [default: compute those of train]",
         ),
         click.Option(

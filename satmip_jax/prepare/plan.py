@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from satmip_jax.data.shard_format import shard_file
 from satmip_jax.metadata.schema import MAX_NAME
 from satmip_jax.prepare.shard_job import WORK, Job, PrepareError, Task, write_json
 from satmip_jax.runtime.files import read_json_object
+from satmip_jax.runtime.paths import AnyPath, is_remote, local_path
+from satmip_jax.runtime.store_lock import LockHeldError, StoreLock
+from satmip_jax.runtime.stores import names_in
 from satmip_jax.sources.archives import BAD_ZIP, read_directory
 from satmip_jax.sources.base import Ref, Source
 
@@ -188,14 +190,23 @@ def _members(container: str) -> dict[str, tuple[int, int]] | None:
 
 
 @contextlib.contextmanager
-def claim(out: Path) -> Iterator[None]:
+def claim(out: AnyPath) -> Iterator[Callable[[], None]]:
     """Lock a folder for this process; the lock is freed even if the process is killed.
 
     Temporary files of killed runs are removed.
 
+    Yields:
+        A function that raises LockHeldError if another process has taken the folder over, which is
+        possible in a bucket, see `StoreLock`.
+
     Raises:
         PrepareError: The folder holds something else, or another process prepares it.
     """
+    if is_remote(out):
+        with _claim_in_bucket(out) as lock:
+            yield lock.check
+        return
+    out = local_path(out, "--out")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / WORK).exists())):
         raise PrepareError(f"{out} holds something else: choose a new or empty folder")
     (out / WORK).mkdir(parents=True, exist_ok=True)
@@ -206,10 +217,22 @@ def claim(out: Path) -> Iterator[None]:
             raise PrepareError(f"{out}: another process is preparing this folder") from error
         for left in [*out.glob(".*.tmp"), *(out / WORK).glob(".*.tmp")]:
             left.unlink()
-        yield
+        yield lambda: None
 
 
-def check_plan(out: Path, plan: dict[str, Any]) -> str:
+def _claim_in_bucket(out: AnyPath) -> StoreLock:
+    names = names_in(out)
+    if names and WORK not in names:
+        raise PrepareError(f"{out} holds something else: choose a new or empty folder")
+    lock = StoreLock(out / WORK / "lock")
+    try:
+        lock.acquire()
+    except LockHeldError as error:
+        raise PrepareError(f"{out}: another process is preparing this folder ({error})") from error
+    return lock
+
+
+def check_plan(out: AnyPath, plan: dict[str, Any]) -> str:
     """Save the plan in a new folder, or compare it with that of an earlier run.
 
     Plans of earlier versions have neither rows nor sizes of files: they are added.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from satmip_jax.data.rendering import DEFAULT, HIGHEST, LOWEST, Rendering
 from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.shard_job import Scaled
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.sources.base import Source
 
 REPORT_FILE = "prepare_report.json"
@@ -45,7 +45,7 @@ class PrepareReport:
     """
 
     name: str
-    out: Path
+    out: AnyPath
     splits: Mapping[str, int]
     bad: Sequence[tuple[str, str, str]]
     skipped: Mapping[str, int]

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -40,7 +39,8 @@ from satmip_jax.prepare.shard_job import (
     write_json,
 )
 from satmip_jax.runtime import process_pool
-from satmip_jax.runtime.paths import is_remote
+from satmip_jax.runtime.paths import AnyPath, as_path, is_remote
+from satmip_jax.runtime.stores import check_access
 from satmip_jax.sources.base import Source
 
 __all__ = ["PrepareError", "PrepareReport", "prepare"]
@@ -75,7 +75,8 @@ def prepare(
 
     Args:
         source: See `satmip_jax.sources.registry.open_source`.
-        out: A folder on a local disk: new, empty, or started by an earlier run.
+        out: A folder on a local disk or in a bucket (gs://, s3://): new, empty, or started by an
+            earlier run. Shards for a bucket are written to a folder for temporary files first.
         image_size: Side of the stored squares, pixels.
         name: Name of the data set, for file names; that of the source by default.
         workers: Worker processes on this machine; 0 works in this process. One per core by default.
@@ -117,12 +118,13 @@ def prepare(
         {'train': 6, 'val': 3}
     """
     start = time.monotonic()
-    if is_remote(out):
+    out = as_path(out)
+    if is_remote(out) and runner != "local":
         raise PrepareError(
-            f"{out}: prepare on a local disk, then copy the folder there (--runner beam: on a "
-            "network file system that all workers mount)"
+            f"--out {out}: --runner {runner} writes to a folder that all of its workers mount: "
+            "prepare there, and copy the folder to the bucket"
         )
-    out = Path(out)
+    check_access(out)
     write = _runner(runner, workers, beam_options)
     ratio = source.context_ratio if context_ratio is None else context_ratio
     try:
@@ -130,11 +132,11 @@ def prepare(
     except images.ImageError as error:
         raise PrepareError(str(error)) from error
     options = Options(image_size, jpeg_quality, ratio, max_pixels, shard_size, rendering)
-    inherited = None if statistics_from is None else _load_statistics(Path(statistics_from))
+    inherited = None if statistics_from is None else _load_statistics(as_path(statistics_from))
     job = Job(source, source.name if name is None else name, options, out)
     tasks = _tasks(job, splits, limit, need_train=inherited is None)
     plan = make_plan(job, tasks, splits, limit)
-    with _full_disk_explained(out), claim(out):
+    with _full_disk_explained(out), claim(out) as check_claim:
         notice = check_plan(out, plan)
         resumed = _write_shards(job, tasks, write, progress)
         marks = [(task, job.read_mark(task)) for task in tasks]
@@ -156,6 +158,7 @@ def prepare(
         )
         write_json(out / REPORT_FILE, report.to_json())
         _check_usable(report, need_train=inherited is None)
+        check_claim()
         finish(out, _schema(job, report, marks, inherited, plan), _lengths(marks))
         report = replace(report, seconds=time.monotonic() - start)
         write_json(out / REPORT_FILE, report.to_json())
@@ -185,7 +188,7 @@ def _runner(name: str, workers: int | None, beam_options: str) -> Runner:
     return partial(_run_local, workers=workers)
 
 
-def _load_statistics(folder: Path) -> Schema:
+def _load_statistics(folder: AnyPath) -> Schema:
     try:
         return Schema.load(folder / SCHEMA_FILE)
     except OSError as error:
@@ -207,7 +210,7 @@ def _tasks(
 
 
 @contextmanager
-def _full_disk_explained(out: Path) -> Iterator[None]:
+def _full_disk_explained(out: AnyPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.runtime.files import read_json_object, write_atomically
+from satmip_jax.runtime.paths import AnyPath, file_size
 from satmip_jax.sources.base import Example, Ref, Source, UnreadableExample
 
 WORK = ".prepare"  # folder of the plan, a lock, and a mark per finished shard
@@ -109,23 +109,23 @@ class Job:
         source: The data set; picklable.
         name: Name of the data set, for file names.
         options: Options that decide the bytes.
-        out: Folder of the result.
+        out: Folder of the result, on a disk or in a bucket.
     """
 
     source: Source
     name: str
     options: Options
-    out: Path
+    out: AnyPath
 
     @cached_property
     def _labels(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.source.classes)}
 
-    def shard(self, task: Task) -> Path:
+    def shard(self, task: Task) -> AnyPath:
         """Return the path of a shard."""
         return self.out / shard_file(self.name, task.split, task.index, task.count)
 
-    def mark(self, task: Task) -> Path:
+    def mark(self, task: Task) -> AnyPath:
         """Return the path of the mark of a finished shard."""
         return self.out / WORK / f"{task.split}-{task.index:05d}-of-{task.count:05d}.json"
 
@@ -133,7 +133,7 @@ class Job:
         """Return the mark of a finished shard, None if the shard is not finished."""
         try:
             mark = read_json_object(self.mark(task))
-            return mark if self.shard(task).stat().st_size == mark["bytes"] else None
+            return mark if file_size(self.shard(task)) == mark["bytes"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -177,7 +177,7 @@ class Job:
         write_json(
             self.mark(task),
             {
-                "bytes": self.shard(task).stat().st_size,
+                "bytes": file_size(self.shard(task)),
                 "length": length,
                 "bad": [(ref.id, bad[ref.id]) for ref in task.refs if ref.id in bad],
                 "problems": problems.to_json(),
@@ -331,6 +331,6 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]  # of a source or a library
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: AnyPath, data: Any) -> None:
     """Write JSON atomically and durably."""
     write_atomically(path, json.dumps(data, indent=1, allow_nan=False), durable=True)

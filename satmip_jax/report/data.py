@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.prepare.report import REPORT_FILE
 from satmip_jax.report.files import ReportError, read_object
+from satmip_jax.runtime.paths import AnyPath
 
 MAX_REASONS = 10
 MAX_SENTENCE = 400  # characters of a finding of the preparation
@@ -54,7 +54,7 @@ class DataReport:
     skip_reasons: Sequence[tuple[str, int]]
 
 
-def data_report(schema: Schema, selection: str, split: str, folder: Path | None) -> DataReport:
+def data_report(schema: Schema, selection: str, split: str, folder: AnyPath | None) -> DataReport:
     """Describe data by their schema and by the report of their preparation.
 
     Args:

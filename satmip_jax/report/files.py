@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import FileContentError, read_bounded, read_json_object
+from satmip_jax.runtime.paths import AnyPath
 
 MAX_BYTES = 64 << 20  # per file
 
@@ -15,7 +15,7 @@ class ReportError(SatmipError, ValueError):
     """A folder or a file that cannot be reported on; the message names it."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: AnyPath) -> str:
     """Return the text of a UTF-8 file of at most `MAX_BYTES`.
 
     Raises:
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
         raise ReportError(f"{path} is not UTF-8 text: {error}") from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: AnyPath) -> dict[str, Any]:
     """Return the JSON object in a file of at most `MAX_BYTES`.
 
     Raises:

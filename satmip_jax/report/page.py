@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from os import PathLike, fspath
 
 import jinja2
 
@@ -23,12 +23,16 @@ from satmip_jax.report.section import Part, Section
 from satmip_jax.report.study import STUDY_FILE, read_study
 from satmip_jax.report.training import compared_training, training
 from satmip_jax.runtime.files import write_atomically
-from satmip_jax.runtime.paths import is_remote, local_path
+from satmip_jax.runtime.paths import AnyPath, absolute, as_path, is_remote, make_folder
+from satmip_jax.runtime.stores import check_access
 
 
 def write_report(
-    folders: Sequence[str | Path], out: str | Path, *, data: str | Path | None = None
-) -> Path:
+    folders: Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    data: str | PathLike[str] | None = None,
+) -> AnyPath:
     """Write one page on runs and studies; return its path.
 
     Args:
@@ -47,8 +51,10 @@ def write_report(
         >>> write_report([workdir], "report.html").name
         'report.html'
     """
-    target = local_path(out, "--out")
-    paths = list(dict.fromkeys(local_path(folder, "run or study").resolve() for folder in folders))
+    target = as_path(out)
+    paths = list(dict.fromkeys(absolute(as_path(folder)) for folder in folders))
+    for path in (target, *paths):
+        check_access(path)
     if not paths:
         raise ReportError("nothing to report on: name the folder of a run or a study")
     read = [_read(path, name) for path, name in zip(paths, short_names(paths), strict=True)]
@@ -63,7 +69,7 @@ def write_report(
     return write_page(target, title, sections)
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[AnyPath]) -> list[str]:
     """Return the shortest unique endings of different paths.
 
     Args:
@@ -82,7 +88,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         depth += 1
 
 
-def _read(path: Path, name: str) -> Run | Section:
+def _read(path: AnyPath, name: str) -> Run | Section:
     if (path / STUDY_FILE).is_file():
         return read_study(path)
     if (path / CONFIG_FILE).is_file():
@@ -104,7 +110,7 @@ def _compare(trained: Sequence[Run]) -> Section:
     return Section(f"{len(trained)} runs compared", parts=parts)
 
 
-def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
+def _describe(run: Run, data: str | PathLike[str] | None, *, alone: bool) -> Section:
     """Return the section of a run."""
     parts: list[Part] = []
     notes: list[str] = []
@@ -117,12 +123,12 @@ def _describe(run: Run, data: str | Path | None, *, alone: bool) -> Section:
         notes.append("No scores yet: run `satmip evaluate` for this workdir.")
     if part := training(run):
         parts.append(part)
-    folder = str(data or run.config.data.dir)
+    folder = fspath(data or run.config.data.dir)
     if (encoded := _encode(run, folder, notes, explicit=data is not None)) is not None:
         parts += _image_parts(encoded)
     schema = run.schema or (encoded.queries.dataset.schema if encoded else None)
     if schema is not None:
-        prepared = None if is_remote(folder) else Path(folder)
+        prepared = None if is_remote(folder) and data is None else as_path(folder)
         used, split = runs.fields_used(run), run.config.data.train_split
         parts.append(Part("Data", "data", data_report(schema, used, split, prepared)))
     parts.append(runs.configuration(run))
@@ -172,7 +178,7 @@ def _image_parts(encoded: EncodedData) -> list[Part]:
     return parts
 
 
-def write_page(out: Path, title: str, sections: Sequence[Section]) -> Path:
+def write_page(out: AnyPath, title: str, sections: Sequence[Section]) -> AnyPath:
     """Render sections into one self-contained HTML file; return its path.
 
     Args:
@@ -190,6 +196,6 @@ def write_page(out: Path, title: str, sections: Sequence[Section]) -> Path:
     html = environment.get_template("page.html").render(
         title=title, sections=sections, version=satmip_jax.__version__
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomically(out, html)
     return out

@@ -20,6 +20,7 @@ from satmip_jax.objectives import build_method, method_title
 from satmip_jax.report.files import ReportError, read_text
 from satmip_jax.report.hardware import history as machines
 from satmip_jax.report.section import Part
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.training.metrics_log import METRICS_FILE, STARTS_FILE
 from satmip_jax.training.metrics_log import read_rows as read_log
 
@@ -41,7 +42,7 @@ class Run:
     """
 
     name: str
-    folder: Path
+    folder: AnyPath
     config: ConfigDict
     schema: Schema | None
     history: Sequence[dict[str, Any]]
@@ -61,7 +62,7 @@ class Run:
         return frozenset(build_method(self.config).scores(self.config.optimizer.batch_size))
 
 
-def read_run(folder: Path, name: str) -> Run:
+def read_run(folder: AnyPath, name: str) -> Run:
     """Read a run folder; the content of missing files is empty.
 
     Args:
@@ -93,7 +94,7 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def _read_log(path: AnyPath) -> list[dict[str, Any]]:
     """Return the rows of a log that have a step; none if there is no file."""
     if not path.is_file():
         return []

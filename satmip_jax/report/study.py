@@ -9,7 +9,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from satmip_jax.evaluation.results import format_score
@@ -18,6 +17,7 @@ from satmip_jax.report.files import ReportError, as_text, read_object, read_text
 from satmip_jax.report.hardware import hardware, versions
 from satmip_jax.report.published import LABEL, published
 from satmip_jax.report.section import Part, Section
+from satmip_jax.runtime.paths import AnyPath
 
 STUDY_FILE, TABLE_FILE, PLOT_FILE = "study.json", "results.csv", "plot.svg"
 MAX_LINES = 300
@@ -47,7 +47,7 @@ class Pivot:
     left_out: int = 0
 
 
-def read_study(folder: Path) -> Section:
+def read_study(folder: AnyPath) -> Section:
     """Read the section of a study; missing files are noted and left out.
 
     Args:
@@ -100,7 +100,7 @@ def read_study(folder: Path) -> Section:
     )
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def read_table(path: AnyPath) -> list[dict[str, str]]:
     """Read the lines of a `results.csv`.
 
     Args:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -95,6 +96,16 @@ def absolute(path: AnyPath) -> AnyPath:
     return path if is_remote(path) else path.resolve()
 
 
+def make_folder(path: AnyPath) -> None:
+    """Make a folder and those above it, unless they exist; a bucket needs none.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def file_size(path: AnyPath) -> int:
     """Return the size of a file, in bytes.
 
@@ -118,5 +129,7 @@ def _import_client(scheme: str, text: str) -> None:
     import fsspec
 
     os.environ.setdefault("EPATH_USE_TF", "false")  # one client, also where TensorFlow is installed
+    for name in ("gcsfs", "google.auth"):  # tracebacks of errors that are raised as well
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("gcs", "gs", "s3"):  # other processes write there, too
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False

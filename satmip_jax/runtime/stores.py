@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,31 @@ def names_in(folder: AnyPath) -> list[str]:
         except FileNotFoundError:
             return []
     return sorted({Path(entry.rstrip("/")).name for entry in listed if entry.rstrip("/") != name})
+
+
+def put_folder(local: Path, path: AnyPath) -> None:
+    """Upload all files below a folder."""
+    for file in sorted(local.rglob("*")):
+        if file.is_file():
+            put_file(file, path / file.relative_to(local).as_posix())
+
+
+def copy_folder(folder: AnyPath, target: AnyPath) -> None:
+    """Copy all objects below a folder, within the store."""
+    store, name = open_store(folder)
+    _, new = open_store(target)
+    with store_errors(folder):
+        for entry in store.find(name):
+            store.cp_file(entry, new + entry.removeprefix(name))
+
+
+def remove_folder(folder: AnyPath) -> None:
+    """Remove all objects below a folder, if there are any."""
+    store, name = open_store(folder)
+    with store_errors(folder):
+        for entry in store.find(name):
+            with suppress(FileNotFoundError):
+                store.rm_file(entry)
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from satmip_jax.runtime.commands import LocalPath, RegistryGroup, flag, interruption_explained
+from satmip_jax.runtime.commands import RegistryGroup, flag, interruption_explained
 from satmip_jax.studies.registry import STUDIES, open_study
 
 
@@ -40,7 +40,6 @@ def _command(name: str) -> click.Command:
         ),
         click.Option(
             ["--out"],
-            type=LocalPath(),
             required=True,
             help="Folder for the runs, the table and the plot.",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,19 +14,19 @@ from rich.table import Table
 from satmip_jax.config.validation import validate
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.multihost import is_main_process
-from satmip_jax.runtime.paths import local_path
 from satmip_jax.studies import table
 from satmip_jax.studies.base import MethodConfigs, StudyError
 from satmip_jax.studies.registry import open_study
 from satmip_jax.studies.scoring import train_and_score
 from satmip_jax.studies.tracker import StudyTracker
 from satmip_jax.training.setup import open_split
+from satmip_jax.training.workdir import training_folder
 
 
 def run_study(
     name: str,
     config: ConfigDict,
-    out: str | Path,
+    out: str | PathLike[str],
     *,
     method_configs: Mapping[str, ConfigDict] | None = None,
     seeds: int = 1,
@@ -56,7 +56,7 @@ def run_study(
         >>> from satmip_jax.studies.runner import run_study
         >>> run_study("fields", config, "studies/fields")  # doctest: +SKIP
     """
-    folder = local_path(out, "--out")
+    folder = training_folder(out, "--out")
     console = console or Console(quiet=not is_main_process())
     study = open_study(name)
     validate(config)

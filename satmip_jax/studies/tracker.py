@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -35,6 +34,7 @@ from satmip_jax.runtime.files import (
     read_json_object,
     write_atomically,
 )
+from satmip_jax.runtime.paths import AnyPath, make_folder
 from satmip_jax.studies import plot, table
 from satmip_jax.studies.base import MethodConfigs, Plan, Study, StudyError, Variant
 from satmip_jax.studies.training_time import training_seconds
@@ -57,7 +57,7 @@ class StudyRun:
     variant: Variant
     seed: int | None
     config: ConfigDict | None
-    folder: Path
+    folder: AnyPath
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class StudyTracker:
 
     def __init__(
         self,
-        folder: Path,
+        folder: AnyPath,
         study: Study,
         plan: Plan,
         configs: MethodConfigs,
@@ -186,9 +186,8 @@ class StudyTracker:
             if not isinstance(error, SatmipError):
                 reason = f"{type(error).__name__}: {error}"
                 if is_main_process():
-                    run.folder.mkdir(parents=True, exist_ok=True)
-                    text = traceback.format_exc()
-                    (run.folder / "failure.txt").write_text(text, encoding="utf-8")
+                    make_folder(run.folder)
+                    write_atomically(run.folder / "failure.txt", traceback.format_exc())
             self.fail(run, reason)
 
     def fail(self, run: StudyRun, reason: str) -> None:
@@ -277,7 +276,7 @@ class StudyTracker:
         """Write all files of the study, on the main process."""
         if not is_main_process():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_atomically(self.folder / "study.json", json.dumps(self._facts(), indent=1) + "\n")
         rows = self.table()
         scores = table.to_arrow(self.study, rows)
@@ -310,7 +309,7 @@ class StudyTracker:
         }
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: AnyPath) -> dict[str, Any]:
     try:
         return read_json_object(path)
     except FileContentError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.training.metrics_log import read_rows
 
 
-def training_seconds(metrics: Path, batch_size: int) -> float | None:
+def training_seconds(metrics: AnyPath, batch_size: int) -> float | None:
     """Return the time a run spent in training steps, without compilation and evaluation.
 
     The logged rates leave out the first step after each start, which is mostly compilation. Such a

@@ -7,7 +7,6 @@ extended run, too, is a function of (config, seed, data), and resumes as any oth
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -19,12 +18,13 @@ from satmip_jax.distributed import multihost
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError
 from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.training.workdir import CONFIG_FILE, claim_workdir, stored_config
 
 log = logging.getLogger(__name__)
 
 
-def extend_run(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> ConfigDict:
+def extend_run(workdir: AnyPath, config: ConfigDict, dataset: ShardDataset) -> ConfigDict:
     """Extend the finished run in a workdir to the length of `config`, and return its new config.
 
     Called again with the same config, it returns the config of the extension that began then.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.evaluation.evaluate import knn_accuracy
 from satmip_jax.evaluation.model import Model
 from satmip_jax.runtime import compilation_cache
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.training.extension import extend_run
 from satmip_jax.training.metrics_log import MetricsLog, read_knn_scores
 from satmip_jax.training.monitor import MetricsMonitor
@@ -40,7 +40,12 @@ from satmip_jax.training.setup import (
 )
 from satmip_jax.training.step import Program, TrainState, build_program
 from satmip_jax.training.warm_start import Source, read_weights, start_from
-from satmip_jax.training.workdir import check_same_options, claim_workdir, lock_workdir
+from satmip_jax.training.workdir import (
+    check_same_options,
+    claim_workdir,
+    lock_workdir,
+    training_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ class Interrupted(SatmipError):
 
 def train(
     config: ConfigDict,
-    workdir: str | Path,
+    workdir: str | os.PathLike[str],
     *,
     init: Source | None = None,
     extend: bool = False,
@@ -70,7 +75,8 @@ def train(
 
     Args:
         config: see `config.defaults`; validated first.
-        workdir: folder of the run, made if it does not exist; shared by all hosts.
+        workdir: folder of the run, made if it does not exist; shared by all hosts. It may be in a
+            bucket of Google Cloud Storage, gs://bucket/run.
         init: weights that the image encoder begins with: a safetensors file of timm, DINO, DINOv2,
             MAE or CLIP, its folder, or a model of this package. A resumed run does without.
         extend: train the finished run in `workdir` for longer, to the length in `config`.
@@ -101,12 +107,12 @@ def train(
         >>> sorted(path.name for path in Path("run").iterdir())
         ['checkpoints', 'config.json', 'environment.jsonl', 'metrics.jsonl', 'schema.json', ...]
     """
-    workdir = local_path(workdir, "--workdir")
+    workdir = training_folder(workdir)
     validate(config)
     compilation_cache.enable()
     mesh = make_mesh(fsdp=config.parallel.fsdp)
     check_same_options(config)
-    with lock_workdir(workdir):
+    with lock_workdir(workdir) as check_lock:
         dataset = open_train_split(config)
         check_batch_size(config.optimizer.batch_size, mesh.size, examples=len(dataset))
         config, weights = read_weights(init, config, workdir)
@@ -118,6 +124,7 @@ def train(
         check_steps(profile_steps, program.steps)
         with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
             check_checkpoints(checkpoints)
+            checkpoints.before_save = check_lock
             trainer = Trainer(program, dataset, workdir, checkpoints, weights)
             return trainer.run(profile_steps)
 
@@ -141,7 +148,7 @@ class Trainer:
         self,
         program: Program,
         dataset: ShardDataset,
-        workdir: Path,
+        workdir: AnyPath,
         checkpoints: Checkpoints,
         weights: PretrainedWeights | None = None,
     ) -> None:
@@ -219,7 +226,7 @@ class Trainer:
             # with several processes the others do not know of it, and saving is done by all
             if jax.process_count() == 1 and step != self.checkpoints.latest:
                 monitor.flush()
-                self.checkpoints.save(step, self.state, self.config, self.program.schema)
+                self._save(step, monitor)
                 self.checkpoints.wait()
             raise
 
@@ -230,9 +237,7 @@ class Trainer:
         if save or done % self.config.log_every == 0:
             monitor.flush()  # before a save: it raises on what is not finite
         if save:
-            self.checkpoints.save(
-                done, self.state, self.config, self.program.schema, hurry=stopped_by is not None
-            )
+            self._save(done, monitor, hurry=stopped_by is not None)
         if stopped_by and done < self.program.steps:
             self.checkpoints.wait(read_back=False)  # there may be seconds left: no scores either
             raise Interrupted(
@@ -242,6 +247,10 @@ class Trainer:
         if self._is_scored(done):
             self._score(done, monitor.metrics_log)
             monitor.restart_clock()
+
+    def _save(self, done: int, monitor: MetricsMonitor, *, hurry: bool = False) -> None:
+        monitor.metrics_log.flush()  # no checkpoint is ahead of the log
+        self.checkpoints.save(done, self.state, self.config, self.program.schema, hurry=hurry)
 
     def _is_scored(self, done: int) -> bool:
         every = self.config.eval.every

@@ -16,6 +16,8 @@ from tqdm import tqdm
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.runtime.environment import environment
 from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.paths import AnyPath
+from satmip_jax.training.log_folder import LogFolder
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ class MetricsLog:
     `environment.jsonl`: the step it starts at, the devices and the versions of packages. Only the
     main process writes and shows anything. Rows of steps after `start`, left by a run that ended
     after its last checkpoint, are removed first. If the disk is full the run continues with a
-    warning, and rows are dropped until there is space.
+    warning, and rows are dropped until there is space. In a bucket the files appear when they are
+    uploaded, see `LogFolder`.
 
     Args:
         workdir: folder of the run.
@@ -51,7 +54,7 @@ class MetricsLog:
         [{'step': 1, 'loss': 2.5}]
     """
 
-    def __init__(self, workdir: Path, *, start: int, total: int, batch_size: int) -> None:
+    def __init__(self, workdir: AnyPath, *, start: int, total: int, batch_size: int) -> None:
         self.main = is_main_process()
         self.batch_size = batch_size
         self.bar = tqdm(
@@ -66,14 +69,17 @@ class MetricsLog:
         if not self.main:
             return
         self._write_error = ""  # of the last row, if it was dropped
-        self._path = workdir / METRICS_FILE
-        self._tensorboard = TensorBoardWriter(workdir / "tensorboard", start + 1)
-        renumber(workdir)
+        self._folder = LogFolder(workdir, (METRICS_FILE, STARTS_FILE))
+        folder = self._folder.path
+        self._path = folder / METRICS_FILE
+        self._tensorboard = TensorBoardWriter(folder / "tensorboard", start + 1)
+        renumber(folder)
         for name in (METRICS_FILE, STARTS_FILE):
-            keep_rows_before(workdir / name, start)
+            keep_rows_before(folder / name, start)
         with suppress(OSError):  # the first row of metrics will report a full disk
             row = {"step": start, "numbering": NUMBERING, **environment()}
-            append_row(workdir / STARTS_FILE, row)
+            append_row(folder / STARTS_FILE, row)
+        self._folder.upload()
 
     def advance(self, steps: int) -> None:
         """Move the progress bar by a number of steps."""
@@ -105,12 +111,19 @@ class MetricsLog:
             if self._write_error:
                 log.info(f"metrics are written again, from step {step} on")
             self._write_error = ""
+        self._folder.upload_now_and_then()
+
+    def flush(self) -> None:
+        """Let all rows reach the workdir; call it before a checkpoint is saved."""
+        if self.main:
+            self._folder.upload()
 
     def close(self) -> None:
         """Close the progress bar and the event file."""
         self.bar.close()
         if self.main:
             self._tensorboard.close()
+            self._folder.close()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -228,13 +241,13 @@ def renumber(workdir: Path) -> None:
         log.warning(f"{path}: the rows of an earlier version keep their numbers: {error}")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: AnyPath) -> list[dict[str, Any]]:
     """Return the complete rows of one of the two files, in order."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if _until(line, math.inf)]
 
 
-def read_knn_scores(workdir: Path) -> dict[int, float]:
+def read_knn_scores(workdir: AnyPath) -> dict[int, float]:
     """Return the kNN accuracy of the image features by step, for all states that were scored."""
     path = workdir / METRICS_FILE
     rows = read_rows(path) if path.is_file() else []

@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
 
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError
+from satmip_jax.runtime import stores
+from satmip_jax.runtime.paths import AnyPath, is_remote, local_path
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class StepProfiler:
         1
     """
 
-    def __init__(self, folder: Path, steps: range, *, start: int) -> None:
+    def __init__(self, folder: AnyPath, steps: range, *, start: int) -> None:
         if steps and start > steps[0]:
             log.warning(
                 f"steps {steps[0]} to {min(start - 1, steps[-1])} cannot be traced, as the run "
@@ -79,6 +82,7 @@ class StepProfiler:
         self._folder = folder
         self._steps = steps if is_main_process() else range(0)
         self._tracing = False
+        self._temporary: TemporaryDirectory[str] | None = None  # of a trace for a bucket
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
@@ -87,7 +91,7 @@ class StepProfiler:
             yield
             return
         if not self._tracing:
-            jax.profiler.start_trace(self._folder)
+            jax.profiler.start_trace(self._local_folder())
             self._tracing = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
@@ -99,10 +103,19 @@ class StepProfiler:
             self._stop()
             log.info(f"trace of steps {self._steps[0]} to {number}: {self._folder}")
 
+    def _local_folder(self) -> Path:
+        if not is_remote(self._folder):
+            return local_path(self._folder, "profile")
+        self._temporary = TemporaryDirectory(prefix="satmip-trace-")
+        return Path(self._temporary.name)
+
     def _stop(self) -> None:
         self._tracing = False
         try:
             jax.profiler.stop_trace()
+            if self._temporary is not None:
+                stores.put_folder(Path(self._temporary.name), self._folder)
+                self._temporary.cleanup()
         except (OSError, RuntimeError) as error:  # RuntimeError: XLA's, of a full disk
             log.warning(f"the trace could not be written to {self._folder}: {error}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.geo_clusters import fit_centres
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.objectives import build_method
+from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.training.step import Program, TrainState
 
 
@@ -72,7 +72,7 @@ def _check_data(config: ConfigDict, dataset: ShardDataset) -> None:
             )
 
 
-def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: Path) -> Schema:
+def run_schema(config: ConfigDict, dataset: ShardDataset, workdir: AnyPath) -> Schema:
     """Return the schema of the data, with geo clusters if the method classifies them.
 
     The first start of a run reads the locations of the train split and clusters them. From then on
@@ -123,7 +123,7 @@ def check_checkpoints(checkpoints: Checkpoints) -> None:
 
 
 def open_batches(
-    program: Program, dataset: ShardDataset, workdir: Path, start: int
+    program: Program, dataset: ShardDataset, workdir: AnyPath, start: int
 ) -> TrainBatches | InMemoryBatches:
     """Open the batches of a training from step `start` on, as `config.data` asks for them."""
     config = program.config

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
@@ -39,7 +38,7 @@ from satmip_jax.models.timm_weights import to_timm
 from satmip_jax.models.towers import build_image_encoder
 from satmip_jax.models.vit import ViT
 from satmip_jax.runtime.files import write_atomically
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath, local_path
 from satmip_jax.training.step import Program, TrainState
 from satmip_jax.training.workdir import INIT_FILE, stored_config
 
@@ -49,7 +48,7 @@ Source: TypeAlias = str | PathLike[str] | Model
 
 
 def read_weights(
-    source: Source | None, config: ConfigDict, workdir: Path
+    source: Source | None, config: ConfigDict, workdir: AnyPath
 ) -> tuple[ConfigDict, PretrainedWeights | None]:
     """Read the weights that a run starts from, and name them in its config.
 
@@ -161,7 +160,7 @@ def _digest(state: Mapping[str, np.ndarray]) -> str:
 
 
 def start_from(
-    weights: PretrainedWeights, program: Program, state: TrainState, workdir: Path
+    weights: PretrainedWeights, program: Program, state: TrainState, workdir: AnyPath
 ) -> TrainState:
     """Return an initial state whose image encoder has the weights; record them in the workdir.
 

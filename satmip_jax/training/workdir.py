@@ -9,9 +9,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,6 +25,16 @@ from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError, SatmipError
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.runtime.files import MAX_JSON_BYTES, read_bounded, write_atomically
+from satmip_jax.runtime.paths import (
+    AnyPath,
+    PathError,
+    as_path,
+    is_remote,
+    local_path,
+    make_folder,
+)
+from satmip_jax.runtime.store_lock import PATIENCE, LockHeldError, StoreLock
+from satmip_jax.runtime.stores import check_access
 
 log = logging.getLogger(__name__)
 
@@ -40,39 +49,71 @@ class WorkdirError(SatmipError, RuntimeError):
     """A workdir that cannot be used now; the message says why."""
 
 
+def training_folder(workdir: str | os.PathLike[str], what: str = "--workdir") -> AnyPath:
+    """Return the path of a workdir, after a check that a run can be written there.
+
+    Args:
+        workdir: folder of a run, or one above those of several.
+        what: its option, for messages.
+
+    Raises:
+        PathError: Orbax cannot write checkpoints there.
+        StoreError: it is in a bucket that cannot be accessed.
+    """
+    path = as_path(workdir)
+    if is_remote(path) and not os.fspath(path).startswith("gs://"):
+        raise PathError(
+            f"{what} {path}: checkpoints can be written to gs:// and to local disks, not there"
+        )
+    check_access(path)
+    return path
+
+
 # --- lock -----------------------------------------------------------------------------------------
 
 
 @contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: AnyPath) -> Iterator[Callable[[], None]]:
     """Make the workdir and hold it for this run, until the block or the process ends.
 
     Process 0 holds a lock of the file system, which also works between hosts where they share one
-    that supports `flock`. A killed process holds nothing.
+    that supports `flock`. A killed process holds nothing. In a bucket the lock is a `StoreLock`.
 
     Args:
         workdir: folder of the run.
+
+    Yields:
+        A function that raises `LockHeldError` if another process has taken the workdir over, which
+        is possible in a bucket; call it before a checkpoint is saved.
 
     Raises:
         WorkdirError: another process is training there, or the folder cannot be written.
     """
     with ExitStack() as stack:
-        problem = ""
+        problem, check = "", _held_for_good
         if is_main_process():
             try:
-                stack.enter_context(_locked(workdir))
+                check = stack.enter_context(_locked(workdir))
             except WorkdirError as error:
                 problem = str(error)
         if problem := multihost.broadcast_str(problem):
             raise WorkdirError(problem)
-        yield
+        yield check
+
+
+def _held_for_good() -> None:
+    """Check nothing: a lock of the file system cannot be taken by others."""
 
 
 @contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    path = workdir / LOCK_FILE
+def _locked(workdir: AnyPath) -> Iterator[Callable[[], None]]:
+    if is_remote(workdir):
+        with _locked_in_bucket(workdir) as lock:
+            yield lock.check
+        return
+    path = local_path(workdir, "workdir") / LOCK_FILE
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
         file = path.open("a+b")
     except OSError as error:
         raise WorkdirError(f"{path} cannot be written: {error}. Use another --workdir.") from error
@@ -97,10 +138,26 @@ def _locked(workdir: Path) -> Iterator[None]:
                 file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
                 file.flush()
         try:
-            yield
+            yield _held_for_good
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _locked_in_bucket(workdir: AnyPath) -> StoreLock:
+    lock = StoreLock(workdir / LOCK_FILE)
+    try:
+        lock.acquire()
+    except LockHeldError as error:
+        raise WorkdirError(
+            f"another process is training in {workdir} ({error}): wait until it ends, or use "
+            f"another --workdir. A killed one counts as ended after {PATIENCE:.0f} s"
+        ) from None
+    except OSError as error:
+        raise WorkdirError(
+            f"{workdir} cannot be written: {error}. Use another --workdir."
+        ) from error
+    return lock
 
 
 # --- config and data ------------------------------------------------------------------------------
@@ -115,7 +172,7 @@ def check_same_options(config: ConfigDict) -> None:
     )
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> None:
+def claim_workdir(workdir: AnyPath, config: ConfigDict, dataset: ShardDataset) -> None:
     """Write the config into the workdir, after a check that the workdir belongs to it.
 
     A workdir without checkpoints and scores can be taken by any config. Options that do not change
@@ -143,15 +200,15 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> N
     multihost.require_on_all_processes(
         visible,
         f"{path}, which process 0 has written, does not exist here: the workdir must be one folder "
-        "that all hosts share (NFS, Lustre, Filestore, a mounted bucket)",
+        "that all hosts share (NFS, Lustre, Filestore, gs://)",
     )
 
 
-def _claim(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> str:
+def _claim(workdir: AnyPath, config: ConfigDict, dataset: ShardDataset) -> str:
     """Check and write the config; return the reason if that is not possible."""
     path = workdir / CONFIG_FILE
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
         stored, problem = _read_config(path)
         if saved_steps(workdir) or (workdir / "evaluation.json").is_file():
             if refusal := _resume(workdir, stored, problem, config, dataset):
@@ -165,7 +222,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: ShardDataset) -> str:
     return ""
 
 
-def stored_config(workdir: Path) -> ConfigDict | None:
+def stored_config(workdir: AnyPath) -> ConfigDict | None:
     """Return the config of a run with checkpoints, as process 0 reads it; all must call it."""
     text = ""
     if is_main_process() and saved_steps(workdir):
@@ -177,7 +234,7 @@ def stored_config(workdir: Path) -> ConfigDict | None:
     return from_json(text) if text else None
 
 
-def _read_config(path: Path) -> tuple[ConfigDict | None, str]:
+def _read_config(path: AnyPath) -> tuple[ConfigDict | None, str]:
     """Return the config in a file, or None and what is wrong with it."""
     try:
         return from_json(read_bounded(path, MAX_JSON_BYTES).decode()), ""
@@ -187,7 +244,7 @@ def _read_config(path: Path) -> tuple[ConfigDict | None, str]:
         return None, f"{path}: {error}"
 
 
-def _take(workdir: Path, stored: ConfigDict | None) -> None:
+def _take(workdir: AnyPath, stored: ConfigDict | None) -> None:
     """Remove what a training left that saved nothing."""
     if stored is not None:
         log.info(f"{workdir} has no checkpoints: its config is replaced")
@@ -196,7 +253,7 @@ def _take(workdir: Path, stored: ConfigDict | None) -> None:
 
 
 def _resume(
-    workdir: Path,
+    workdir: AnyPath,
     stored: ConfigDict | None,
     problem: str,
     config: ConfigDict,
@@ -265,7 +322,7 @@ def _extensions(config: ConfigDict | None) -> tuple[int, ...]:
     return () if config is None else tuple(config.optimizer.extended_from)
 
 
-def _other_data(workdir: Path, dataset: ShardDataset) -> bool | None:
+def _other_data(workdir: AnyPath, dataset: ShardDataset) -> bool | None:
     """Whether the run was begun on other data; None if nothing in the workdir tells."""
     schema: Schema | None = None
     with suppress(OSError, SchemaError):

@@ -1,12 +1,13 @@
 """URLs given where only local files are possible."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from satmip_jax.cli import cli
-from satmip_jax.runtime.paths import PathError, is_remote, local_path
+from satmip_jax.runtime.paths import PathError, as_path, is_remote, local_path
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/run", Path("gs://bucket/run"), "s3://b", "hf://a/b"])
@@ -25,19 +26,10 @@ COMMANDS = [
     "quickstart --out URL",
     "init-config URL --data d",
     "train --config URL --workdir w",
-    "train --config eurosat --workdir URL",
-    "doctor --config eurosat --workdir URL",
     "doctor --config eurosat --accelerator v5e --json URL",
-    "evaluate --workdir URL --data d --baseline colour",
-    "export URL --out o",
     "export m --out URL",
-    "report URL",
-    "report run --out URL",
-    "study fields --config eurosat --out URL",
-    "prepare synthetic --out URL",
     "prepare eurosat --source URL --out o",
     "prepare eurosat --source . --metadata URL --out o",
-    "prepare synthetic --statistics-from URL --out o",
     "bench pipeline --data URL",
     "bench knn --out URL",
 ]
@@ -53,3 +45,30 @@ def test_a_url_that_cannot_work_is_refused_before_anything_starts(line, tmp_path
     assert url in message
     assert "local disk" in message
     assert not [*tmp_path.iterdir()]  # no folder named gs:
+
+
+OTHER = [
+    "train --config eurosat --workdir URL",
+    "evaluate --workdir URL --data d --baseline colour",
+    "export URL --out o",
+    "report URL",
+    "report run --out URL",
+    "study fields --config eurosat --out URL --config.data.dir=d",
+    "prepare synthetic --out URL",
+]
+
+
+@pytest.mark.parametrize("line", OTHER)
+@pytest.mark.parametrize("url", ["hf://bucket/x", "gs://"])
+def test_only_folders_of_known_stores_are_taken(line, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, line.replace("URL", url).split())
+    assert isinstance(result.exception, PathError)
+    assert url in str(result.exception)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_missing_client_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(PathError, match=r'pip install "satmip-jax\[gcs\]"'):
+        as_path("gs://bucket/run")
