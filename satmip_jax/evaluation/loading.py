@@ -49,7 +49,8 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
 
     Args:
         path: workdir of a run, which may be in a bucket; a folder written by
-            `satmip export --format safetensors`; or the name of a model in `pretrained.MODELS`; a folder of that name comes first.
+            `satmip export --format safetensors`; or the name of a model in `pretrained.MODELS`; a
+            folder of that name comes first.
         init: "trained" for the parameters of the newest intact checkpoint or of the export,
             "random" for those drawn from the run's seed, from which training started if it began
             without `--init`.

@@ -10,7 +10,7 @@ import pytest
 from satmip_jax.checkpoints.manager import Checkpoints
 from satmip_jax.config.conversion import from_json
 from satmip_jax.errors import ConfigError
-from satmip_jax.evaluation.model import load_model
+from satmip_jax.evaluation.loading import load_model
 from satmip_jax.training.loop import train
 from satmip_jax.training.metrics_log import read_rows
 from satmip_jax.training.optimizer import make_schedule
