@@ -16,9 +16,10 @@ import satmip_jax
 from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
-from satmip_jax.inference.cli import calibrate, embed, export, locate, search
+from satmip_jax.inference.cli import calibrate, embed, export, locate, models, search
 from satmip_jax.planning.accelerators import ACCELERATORS
 from satmip_jax.prepare.cli import prepare
+from satmip_jax.pretrained import MODELS
 from satmip_jax.runtime import console
 from satmip_jax.runtime.commands import InterruptibleGroup, LocalPath, interruption_explained
 from satmip_jax.runtime.paths import as_path
@@ -262,8 +263,14 @@ def doctor(
 @cli.command()
 @click.option(
     "--workdir",
+    "--model",
     required=True,
-    help="Run to evaluate; scores are added to its evaluation.json.",
+    help="Model to evaluate: a workdir, an exported folder, or the name of a shipped model.",
+)
+@click.option(
+    "--out",
+    help="File that the scores are added to.  [default: evaluation.json of the model"
+    "; none for a shipped one]",
 )
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
 @click.option("--split", default="val", show_default=True, help="Split to classify.")
@@ -314,6 +321,7 @@ def evaluate(
     protocols: str | None,
     init: str,
     baseline: str | None,
+    out: str | None,
     **options: Any,
 ) -> None:
     """Evaluate representations by kNN and linear probe."""
@@ -323,14 +331,16 @@ def evaluate(
     from satmip_jax.runtime.stores import check_access
 
     compilation_cache.enable()
-    scores = as_path(workdir) / "evaluation.json"
+    scores = as_path(out) if out else as_path(workdir) / "evaluation.json"
     check_access(scores)
+    shipped = not out and workdir in MODELS and not as_path(workdir).exists()
     options["protocols"] = _names(protocols) if protocols else None
     if baseline:
         rows = evaluate_baseline(baseline, data, **options)
     else:
         rows = evaluate(workdir, data, features=_names(features), init=init, **options)
-    write_scores(scores, rows)
+    if not shipped:
+        write_scores(scores, rows)
     print_scores(rows)
 
 
@@ -339,6 +349,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
+cli.add_command(models)
 cli.add_command(embed)
 cli.add_command(export)
 cli.add_command(search)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from satmip_jax.errors import SatmipError
-from satmip_jax.runtime.files import atomic_path
+from satmip_jax.runtime.files import write_atomically
 
 FLOATS = ("F32", "F16", "BF16")  # dtypes that are read
 MAX_LISTED = 10  # tensors in a message
@@ -57,8 +57,7 @@ def write_tensors(
                 f"{path}: {name} has values that {stored[name].dtype} cannot hold, up to "
                 f"{np.abs(tensor).max():g}: {remedy}"
             )
-    with atomic_path(path) as temporary:
-        save_file(stored, temporary, metadata=dict(metadata or {}))
+    write_atomically(path, save(stored, metadata=dict(metadata or {})))
 
 
 def read_tensors(path: str | Path, expected: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:

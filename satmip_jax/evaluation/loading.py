@@ -140,17 +140,7 @@ def _load_export(folder: Path, init: str) -> Model:
         if not (folder / name).is_file():
             raise ModelError(f"{folder} has no {name}: copy all files of the exported folder")
     config_file = folder / CONFIG_FILE
-    try:
-        data = read_json_object(config_file)
-        if data.get("format") != FORMAT or not isinstance(data.get("config"), dict):
-            raise ModelError(
-                f"{config_file} is not the config of a whole model, format {FORMAT}: load a folder "
-                "written by `satmip export --format safetensors` of this version"
-            )
-        config = from_json(json.dumps(data["config"]))
-        validate(config)
-    except (ConfigError, FileContentError) as error:
-        raise ModelError(f"{config_file}: {error}") from error
+    data, config = read_export_config(config_file)
     schema = Schema.load(folder / SCHEMA_FILE)
     mesh = evaluation_mesh(config)
     try:
@@ -170,6 +160,26 @@ def _load_export(folder: Path, init: str) -> Model:
     params = jax.tree_util.tree_map_with_path(place, abstract)
     step, planned = (_steps(data, key, config_file) for key in ("step", "planned"))
     return Model(config, schema, towers, params, mesh, step, planned)
+
+
+def read_export_config(file: Path) -> tuple[dict[str, Any], ConfigDict]:
+    """Return what config.json of an exported folder says, and the config of the training in it.
+
+    Raises:
+        ModelError: it is not that of a whole model, or not valid.
+    """
+    try:
+        data = read_json_object(file)
+        if data.get("format") != FORMAT or not isinstance(data.get("config"), dict):
+            raise ModelError(
+                f"{file} is not the config of a whole model, format {FORMAT}: load a folder "
+                "written by `satmip export --format safetensors` of this version"
+            )
+        config = from_json(json.dumps(data["config"]))
+        validate(config)
+    except (ConfigError, FileContentError) as error:
+        raise ModelError(f"{file}: {error}") from error
+    return data, config
 
 
 def _steps(data: dict[str, Any], key: str, file: Path) -> int | None:

@@ -24,7 +24,7 @@ from satmip_jax.runtime.commands import LocalPath, interruption_explained
     "--licence", default="", help="Licence of the weights for the card, such as apache-2.0."
 )
 def export(model: str, format: str, out: str, half: bool, licence: str) -> None:
-    """Export MODEL, a workdir or an exported folder, with a model card.
+    """Export MODEL, a workdir, an exported folder or a shipped model, with a model card.
 
     The folder has the layout of the Hugging Face hub; nothing is uploaded.
     """
@@ -126,7 +126,7 @@ def search(
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=LocalPath())
-@click.option("--model", required=True, help="Workdir, or folder of `satmip export`.")
+@click.option("--model", required=True, help="Workdir, exported folder, or a name of `satmip models`.")
 @click.option(
     "--out",
     required=True,
@@ -290,3 +290,13 @@ def calibrate(model: str, data: str, split: str, out: str | None, diagram: str |
 
     with interruption_explained("interrupted: nothing was written"):
         click.echo(f"wrote {calibrate_model(model, data, split, out, diagram)}")
+
+
+@click.command()
+def models() -> None:
+    """List the models that come with this package; their names are accepted as MODEL."""
+    from rich.console import Console
+
+    from satmip_jax.inference.shipped import shipped_models
+
+    Console().print(shipped_models())

@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 # name -> where it comes from, for `satmip models`
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "eurosat-satmips": "SatMIPS on 18,900 EuroSAT chips of Europe and their locations",
+}
 
 
 def folder(name: str) -> Path:
@@ -16,5 +18,10 @@ def folder(name: str) -> Path:
 
     Args:
         name: A key of `MODELS`.
+
+    Example:
+        >>> from satmip_jax import pretrained
+        >>> sorted(path.name for path in pretrained.folder("eurosat-satmips").iterdir())[:2]
+        ['README.md', 'config.json']
     """
     return Path(__file__).parent / name
