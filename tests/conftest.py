@@ -216,9 +216,9 @@ def tiny_embeddings(tiny_run, tiny_shards_dir, tmp_path_factory) -> Path:
     from satmip_jax.data.shard_dataset import ShardDataset
     from satmip_jax.evaluation.features import extract
     from satmip_jax.evaluation.loading import load_model
-    from satmip_jax.inference.embed import describe_model
+    from satmip_jax.inference.embed.run import describe_model
+    from satmip_jax.inference.embed.writer import Row, to_table, write_table
     from satmip_jax.inference.embedding import EmbeddingModel
-    from satmip_jax.inference.embedding_writer import Row, to_table, write_table
 
     folder, dataset = tmp_path_factory.mktemp("embedded"), ShardDataset(tiny_shards_dir, "val")
     model = load_model(tiny_run)

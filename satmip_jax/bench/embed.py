@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from satmip_jax.bench.timing import Measurement, over_rounds, time_in_turn
-from satmip_jax.inference.embed import embed_files
-from satmip_jax.inference.embed_inputs import Inputs, open_inputs
-from satmip_jax.inference.embed_reader import BatchReader
+from satmip_jax.inference.embed.inputs import Inputs, open_inputs
+from satmip_jax.inference.embed.reader import BatchReader
+from satmip_jax.inference.embed.run import embed_files
 from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.metadata.record import Problems
 from satmip_jax.runtime import process_pool, threads

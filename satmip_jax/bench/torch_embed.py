@@ -13,8 +13,8 @@ import timm
 import torch
 from PIL import Image
 
-from satmip_jax.inference.embed_inputs import Inputs
-from satmip_jax.inference.export import export
+from satmip_jax.inference.embed.inputs import Inputs
+from satmip_jax.inference.export.run import export
 
 
 class TimmLoop:

@@ -28,7 +28,7 @@ def export(model: str, format: str, out: str, half: bool, licence: str) -> None:
 
     The folder has the layout of the Hugging Face hub; nothing is uploaded.
     """
-    from satmip_jax.inference.export import export
+    from satmip_jax.inference.export.run import export
 
     for file in export(model, out, format=format, half=half, licence=licence):
         click.echo(f"{file} {file.stat().st_size:,} bytes")
@@ -90,14 +90,14 @@ def search(
     page: str | None,
 ) -> None:
     """Find the rows of EMBEDDINGS, a file of `satmip embed`, that are most similar to a query."""
-    from satmip_jax.inference.search import search
-    from satmip_jax.inference.search_output import (
+    from satmip_jax.inference.search.output import (
         print_results,
         to_json,
         write_of_suffix,
         write_results,
     )
-    from satmip_jax.inference.search_page import write_search_page
+    from satmip_jax.inference.search.page import write_search_page
+    from satmip_jax.inference.search.run import search
 
     if out:
         write_of_suffix(out)  # refuses another suffix before anything is searched
@@ -126,7 +126,7 @@ def search(
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=LocalPath())
-@click.option("--model", required=True, help="Workdir, exported folder, or a name of `satmip models`.")
+@click.option("--model", required=True, help="Workdir, exported folder or name of a shipped model.")
 @click.option(
     "--out",
     required=True,
@@ -202,7 +202,7 @@ def embed(
     interrupted run.
     """
     import satmip_jax
-    from satmip_jax.inference.embed import embed_files
+    from satmip_jax.inference.embed.run import embed_files
     from satmip_jax.runtime import compilation_cache
 
     compilation_cache.enable()

@@ -40,7 +40,7 @@ def test_timm_computes_the_same_features(tiny_run, folder):
     assert result.exit_code == 0, result.output
     assert "speed relative to timm" in result.output
     from satmip_jax.bench.torch_embed import TimmLoop
-    from satmip_jax.inference.embed_inputs import open_inputs
+    from satmip_jax.inference.embed.inputs import open_inputs
 
     theirs = TimmLoop(tiny_run, 4)(open_inputs([folder], {}))
     ours = sm.load(tiny_run, batch_size=8).embed_images(sorted(folder.glob("*.png")))

@@ -14,7 +14,7 @@ from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.geolocation import calibrate as module
 from satmip_jax.geolocation.calibration import Calibration
-from satmip_jax.inference.export import export
+from satmip_jax.inference.export.run import export
 from satmip_jax.training.loop import train
 
 pytestmark = pytest.mark.slow

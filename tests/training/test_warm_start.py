@@ -12,7 +12,7 @@ from satmip_jax.config.conversion import from_json
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.errors import ConfigError
 from satmip_jax.evaluation.loading import load_model
-from satmip_jax.inference.export import export
+from satmip_jax.inference.export.run import export
 from satmip_jax.training.loop import train
 from satmip_jax.training.step import build_program
 from satmip_jax.training.warm_start import read_weights, start_from

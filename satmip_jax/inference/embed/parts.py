@@ -1,0 +1,227 @@
+"""Parts of an unfinished file of embeddings, so that an interrupted run resumes.
+
+OUT.parts/plan.json            what decides the rows; a resumed run must match it
+OUT.parts/lock                 held by the process that writes
+OUT.parts/FIRST-END.parquet    rows of the inputs FIRST to END - 1, with what could not be used
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from satmip_jax.errors import SatmipError
+from satmip_jax.inference.embed.table import EmbeddingTable
+from satmip_jax.inference.embed.writer import ROWS, open_writer, write_table
+from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.metadata.record import Problems
+from satmip_jax.prepare.plan import digest
+from satmip_jax.runtime.files import atomic_path, read_json_object, write_atomically
+
+_NAME = re.compile(r"([0-9]{12})-([0-9]{12})\.parquet")
+_KEY = b"part"
+_WORDS = {  # keys of a plan -> how a message calls them
+    "model": "another model",
+    "sources": "other options",
+    "rendering": "another --bands or --scale",
+    "examples": "other inputs",
+    "file_sizes": "other inputs (the sizes of files changed)",
+}
+
+
+class EmbedError(SatmipError, ValueError):
+    """Inputs that cannot be embedded, or an output that cannot be written; the message says why."""
+
+
+@dataclass
+class PartFacts:
+    """What a part says beside its rows.
+
+    Attributes:
+        unusable: id and reason of inputs that could not be used.
+        problems: counts of metadata values that could not be used.
+        fields: field -> number of rows that have it.
+        geometry_types: types of geometries that occur.
+    """
+
+    unusable: list[tuple[str, str]] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
+    fields: Counter[str] = field(default_factory=Counter)
+    geometry_types: set[str] = field(default_factory=set)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "unusable": self.unusable,
+            "problems": self.problems.to_json(),
+            "details": self.problems.details_to_json(),
+            "fields": dict(self.fields),
+            "geometry_types": sorted(self.geometry_types),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PartFacts:
+        """Invert `to_json`."""
+        return cls(
+            [(name, reason) for name, reason in data["unusable"]],
+            Problems.from_json(data["problems"], data["details"]),
+            Counter(data["fields"]),
+            set(data["geometry_types"]),
+        )
+
+
+class Parts:
+    """The parts of one output.
+
+    Args:
+        out: the file that they are joined to.
+        plan: what decides the rows: a JSON object, see `Inputs.fingerprint`.
+
+    Attributes:
+        folder: of the parts, beside the output.
+    """
+
+    def __init__(self, out: Path, plan: Mapping[str, Any]) -> None:
+        self.out, self.plan = out, json.loads(json.dumps(plan))
+        self.folder = out.with_name(f"{out.name}.parts")
+        self.fingerprint = digest([self.plan])
+
+    def is_complete(self) -> bool:
+        """Whether the output exists, of the same plan.
+
+        Raises:
+            EmbedError: it exists, and holds something else.
+        """
+        if not self.out.exists():
+            return False
+        try:
+            earlier = EmbeddingTable.open(self.out).info["inputs"].get("plan")
+        except (SatmipError, OSError):
+            earlier = None
+        if earlier == self.fingerprint:
+            return True
+        what = "embeddings of other inputs, options or another model" if earlier else "other data"
+        raise EmbedError(f"{self.out} holds {what}: choose another --out, or delete it")
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Lock the folder for this process, and check that its parts belong to the plan.
+
+        Raises:
+            EmbedError: another process writes it, or it was started for something else.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise EmbedError(f"{self.folder}: another process is writing it") from error
+            self._check_plan()
+            for left in self.folder.glob(".*.tmp"):
+                left.unlink()
+            yield
+
+    def _check_plan(self) -> None:
+        file = self.folder / "plan.json"
+        if not file.exists():
+            write_atomically(file, json.dumps(self.plan, indent=1), durable=True)
+            return
+        earlier = read_json_object(file)
+        changed = [key for key in earlier | self.plan if earlier.get(key) != self.plan.get(key)]
+        if changed:
+            # other examples follow from other options, and other sizes from other examples
+            words = _WORDS.get(changed[0], f"another {changed[0]}")
+            raise EmbedError(
+                f"{self.folder} was started with {words}: give the same command to resume, choose "
+                "another --out, or delete that folder to start again"
+            )
+
+    def finished(self) -> int:
+        """Return the number of inputs, from the first one on, that are in parts."""
+        end = 0
+        for first, last, _ in self._files():
+            if first != end:
+                break
+            end = last
+        return end
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        """Return first input, end and path of the parts, in order; damaged ones end the list."""
+        files = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            if match := _NAME.fullmatch(path.name):
+                try:
+                    pq.read_metadata(path)
+                except (pa.ArrowException, OSError):
+                    break
+                files.append((int(match[1]), int(match[2]), path))
+        return files
+
+    def write(self, first: int, end: int, table: pa.Table, facts: PartFacts) -> None:
+        """Write a part, at once or not at all.
+
+        Args:
+            first: number of the first input.
+            end: number of the input after the last.
+            table: its rows.
+            facts: what it says beside them.
+        """
+        schema = table.schema.with_metadata({_KEY: json.dumps(facts.to_json())})
+        path = self.folder / f"{first:012d}-{end:012d}.parquet"
+        with atomic_path(path, durable=True) as temporary, open_writer(temporary, schema) as writer:
+            writer.write_table(table.cast(schema), ROWS)
+
+    def facts(self) -> Iterator[PartFacts]:
+        """Yield what each part says."""
+        for _, _, path in self._files():
+            yield PartFacts.from_json(json.loads(pq.read_schema(path).metadata[_KEY]))
+
+    def join(self, info: Mapping[str, Any]) -> int:
+        """Write the output of all parts, without fields that no row has.
+
+        Args:
+            info: description of the output.
+
+        Returns:
+            The number of rows.
+        """
+        present: Counter[str] = Counter()
+        types: set[str] = set()
+        for facts in self.facts():
+            present.update(facts.fields)
+            types |= facts.geometry_types
+        absent = {f.name for f in FIELDS if not present[f.name]}
+        return write_table(self.out, self._tables(absent), info, geometry_types=types)
+
+    def _tables(self, absent: set[str]) -> Iterator[pa.Table]:
+        """Yield the rows of all parts in tables of `ROWS`, the last one of fewer."""
+        waiting: list[pa.Table] = []
+        for _, _, path in self._files():
+            with pq.ParquetFile(path) as file:
+                if not file.metadata.num_rows:
+                    continue
+                names = [name for name in file.schema_arrow.names if name not in absent]
+                for batch in file.iter_batches(ROWS, columns=names):
+                    waiting.append(pa.Table.from_batches([batch]).replace_schema_metadata())
+                    table = pa.concat_tables(waiting)
+                    while table.num_rows >= ROWS:
+                        yield table.slice(0, ROWS)
+                        table = table.slice(ROWS)
+                    waiting = [table]
+        if waiting and waiting[0].num_rows:
+            yield pa.concat_tables(waiting)
+
+    def remove(self) -> None:
+        """Delete the parts, once the output has their rows."""
+        shutil.rmtree(self.folder, ignore_errors=True)

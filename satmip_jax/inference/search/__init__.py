@@ -1,0 +1,1 @@
+"""`satmip search`: queries over a file of embeddings, their ranking, and how results are shown."""

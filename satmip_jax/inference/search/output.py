@@ -1,0 +1,236 @@
+"""Results of a search: a table on the terminal, JSON, CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from satmip_jax.inference.search.query import QueryError
+from satmip_jax.inference.search.run import Hit, Results
+from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.runtime.files import atomic_path, write_atomically
+
+MAX_FIELDS = 3  # in the table, beside location and time
+MAX_TEXT = 80  # characters of a cell
+# the others follow in their own order
+FIRST = ("country_code", "sensor_platform", "gsd", "cloud_cover", "sun_elevation_angle")
+SCORES = ("score", "image", "metadata")
+
+
+def print_results(results: Results, console: Console | None = None) -> None:
+    """Print what was searched, and a table of the rows that were found.
+
+    Args:
+        results: of `search`.
+        console: to print on; the terminal by default.
+    """
+    console = console or Console()
+    console.print(summary(results), markup=False, highlight=False, soft_wrap=True)
+    if not results.hits:
+        return
+    names = other_fields(results)
+    labelled = any(hit.values["label"] is not None for hit in results.hits)
+    scores = [name for name in SCORES if _score(results.hits[0], name) is not None]
+    scores = scores if len(scores) == len(SCORES) else ["score"]  # else it is the only cosine
+    table = Table()
+    for name in ("rank", *scores):
+        table.add_column(name, justify="right")
+    table.add_column("id", overflow="fold")
+    for name in ("label", "location", "time", *names):
+        if name != "label" or labelled:
+            table.add_column(name.replace("_", " "))
+    for hit in results.hits:
+        cells = [str(hit.rank), *(f"{_score(hit, name):.3f}" for name in scores)]
+        cells.append(plain(hit.values["id"], 400))
+        cells += [plain(hit.values["label"])] if labelled else []
+        cells += [place(hit.values), text(hit.values.get("timestamp"))]
+        cells += [text(hit.values.get(name)) for name in names]
+        table.add_row(*map(escape, cells))
+    console.print(table)
+
+
+def summary(results: Results) -> str:
+    """Return in words what ranks the rows, what filtered them, and how many were left out."""
+    by = []
+    if given := len(results.images) + len(results.rows):
+        by.append(f"similarity to {given} image{'s' if given > 1 else ''}")
+    if results.sought:
+        by.append(f"fit to {' '.join(map(str, results.sought))}")
+    lines = [f"{results.table.count:,} rows, ranked by {' and '.join(by)}"]
+    if results.filters:
+        lacking = ", ".join(
+            f"{term} ({n:,} do not state it)" for term, n in results.filters.items()
+        )
+        lines.append(f"{results.passed:,} rows pass {lacking}")
+    if results.unusable:
+        lines.append(f"{results.unusable:,} rows have vectors that are not finite: left out")
+    if not results.hits:
+        lines.append("nothing found")
+    return plain("; ".join(lines), 2000)
+
+
+def write_results(results: Results, path: str | Path) -> None:
+    """Write the rows that were found to a file, in the format of its suffix.
+
+    Args:
+        results: of `search`.
+        path: ending in .json, .csv, or .parquet (GeoParquet with the columns of the embeddings
+            file but the vectors).
+
+    Raises:
+        QueryError: another suffix.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> from satmip_jax.inference.search.run import search
+        >>> from satmip_jax.inference.search.output import write_results
+        >>> write_results(search(embeddings_file, ids=["scene-3"], count=2), "hits.csv")
+        >>> Path("hits.csv").read_text().splitlines()[0]
+        'rank,score,image,metadata,id,path,x,y,width,height,label,longitude,latitude,...'
+    """
+    path = Path(path)
+    write_of_suffix(path)(results, path)
+
+
+def write_of_suffix(path: str | Path) -> Callable[[Results, Path], object]:
+    """Return the function that writes results to a path; see `write_results`."""
+    writers = {".json": _write_json, ".csv": _write_csv, ".parquet": _write_parquet}
+    if (suffix := Path(path).suffix.lower()) not in writers:
+        raise QueryError(f"{path}: expected a file that ends in {', '.join(writers)}")
+    return writers[suffix]
+
+
+def to_json(results: Results) -> str:
+    """Return the results as a JSON object: what was searched, and "hits"."""
+    found = {
+        "embeddings": str(results.table.path),
+        "model": results.table.info["model"],
+        "rows": results.table.count,
+        "ranked_by": {
+            "images": [str(image) for image in results.images],
+            "ids": [row["id"] for row in results.rows],
+            "metadata": [str(term) for term in results.sought],
+        },
+        "filters": [{"term": term, "lacking": n} for term, n in results.filters.items()],
+        "passed": results.passed,
+        "unusable": results.unusable,
+        "hits": [
+            {"rank": hit.rank, **{name: _score(hit, name) for name in SCORES}}
+            | {name: _jsonable(value) for name, value in hit.values.items() if name != "geometry"}
+            for hit in results.hits
+        ],
+    }
+    return json.dumps(found, indent=1)
+
+
+def _write_json(results: Results, path: Path) -> None:
+    write_atomically(path, to_json(results) + "\n")
+
+
+def _write_csv(results: Results, path: Path) -> None:
+    fields = [name for name in results.table.fields if name != "location"]
+    names = ("id", "path", "x", "y", "width", "height", "label")
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["rank", *SCORES, *names, "longitude", "latitude", *fields])
+    for hit in results.hits:
+        longitude, latitude = hit.values.get("location") or (None, None)
+        values = [_jsonable(hit.values[name]) for name in (*names, *fields)]
+        cells = [" ".join(map(str, v)) if isinstance(v, list) else v for v in values]
+        cells[len(names) : len(names)] = [longitude, latitude]
+        writer.writerow([hit.rank, *(_score(hit, name) for name in SCORES), *cells])
+    write_atomically(path, file.getvalue())
+
+
+def _write_parquet(results: Results, path: Path) -> None:
+    schema = results.table.row_schema
+    columns: dict[str, pa.Array] = {
+        "rank": pa.array([hit.rank for hit in results.hits], pa.int32())
+    }
+    for name in SCORES:
+        scores = [_score(hit, name) for hit in results.hits]
+        # "image" and "metadata" are vectors in the file of embeddings
+        column = name if name == "score" else f"{name}_cosine"
+        columns[column] = pa.array(scores, pa.float64())
+    columns |= {f.name: pa.array([h.values[f.name] for h in results.hits], f.type) for f in schema}
+    table = pa.table(columns).replace_schema_metadata(schema.metadata)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+# --- values as text -------------------------------------------------------------------------------
+
+
+def other_fields(results: Results) -> list[str]:
+    """Return names of a few fields that a row states, beside location and time."""
+    order = [*FIRST, *(f.name for f in FIELDS if f.name not in FIRST)]
+    stated = [
+        name
+        for name in order
+        if name not in ("location", "timestamp")
+        and any(hit.values.get(name) is not None for hit in results.hits)
+    ]
+    return stated[:MAX_FIELDS]
+
+
+def place(values: Mapping[str, Any]) -> str:
+    """Return the location of a row as people write it; "" if it is unknown.
+
+    Example:
+        >>> from satmip_jax.inference.search.output import place
+        >>> place({"location": [-58.38, -34.6]})
+        '34.6000° S, 58.3800° W'
+    """
+    location = values.get("location")
+    if not isinstance(location, list) or len(location) != 2:
+        return ""
+    longitude, latitude = location
+    north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
+    return f"{abs(latitude):.4f}° {north}, {abs(longitude):.4f}° {east}"
+
+
+def text(value: Any) -> str:
+    """Return a value of a field as a short text; "" for None.
+
+    Example:
+        >>> from satmip_jax.inference.search.output import text
+        >>> text([0.5, 0.25]), text(0.51234567)
+        ('0.5, 0.25', '0.5123')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return plain(", ".join(map(text, dict.fromkeys(value))))
+    return plain(str(value))
+
+
+def plain(value: str | None, limit: int = MAX_TEXT) -> str:
+    """Return untrusted text without control characters, and not too long."""
+    shown = "".join(c if c.isprintable() else "?" for c in (value or "")[: limit + 1])
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def _score(hit: Hit, name: str) -> float | None:
+    score: float | None = getattr(hit, name)
+    return score
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return value if value == value else None  # NaN
