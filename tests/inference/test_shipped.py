@@ -33,7 +33,9 @@ def test_a_shipped_model_is_loaded_by_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = sm.load(name)
     assert model.model.step == model.model.planned  # of a complete training
-    features = model.embed_images([np.zeros((90, 70, 3), np.uint8), np.eye(32, dtype=np.uint8)])
+    features = model.embed_images(
+        [np.zeros((90, 70, 3), np.uint8), 255 * np.eye(32, dtype=np.uint8)]
+    )
     assert np.isfinite(features).all()
     assert np.abs(features[0] - features[1]).max() > 0.1
     listed = CliRunner().invoke(cli, ["models"], env={"COLUMNS": "300"})
@@ -41,7 +43,7 @@ def test_a_shipped_model_is_loaded_by_name(name, tmp_path, monkeypatch):
     exported = CliRunner().invoke(cli, ["export", name, "--out", "copy"])
     assert exported.exit_code == 0, exported.output
     np.testing.assert_array_equal(
-        sm.load("copy").embed_images(np.eye(32, dtype=np.uint8)), features[1:]
+        sm.load("copy").embed_images(255 * np.eye(32, dtype=np.uint8)), features[1:]
     )
 
 
