@@ -17,7 +17,7 @@ from satmip_jax.bench.cli import bench
 from satmip_jax.distributed import multihost
 from satmip_jax.errors import INTERRUPTED, SatmipError
 from satmip_jax.inference.cli import calibrate, embed, export, locate, models, search
-from satmip_jax.planning.accelerators import ACCELERATORS
+from satmip_jax.planning.cli import doctor
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.pretrained import MODELS
 from satmip_jax.runtime import console
@@ -165,99 +165,7 @@ def train(
     train(loaded, workdir, init=init, extend=extend, profile_steps=steps)
 
 
-@cli.command(context_settings={"ignore_unknown_options": True})
-@click.option(
-    "--config",
-    type=LocalPath(),
-    required=True,
-    metavar="FILE[:ARG]",
-    help="Config, such as configs/fmow.py:s16.",
-)
-@click.option(
-    "--devices",
-    type=click.IntRange(1),
-    help="Number of devices, simulated on the CPU.  [default: the devices of this machine]",
-)
-@click.option(
-    "--hosts", type=click.IntRange(1), help="Number of hosts.  [default: one per 8 devices]"
-)
-@click.option(
-    "--device-memory",
-    type=float,
-    help="Memory per device, GiB.  [default: as reported by the device]",
-)
-@click.option(
-    "--workdir",
-    default=".",
-    show_default=True,
-    help="Folder for the checkpoints.",
-)
-@click.option(
-    "--accelerator",
-    type=click.Choice(list(ACCELERATORS)),
-    help="Compile for this accelerator, which need not be here, instead of --devices.",
-)
-@click.option(
-    "--topology",
-    help="Number of GPUs, such as 8, or shape of the slice of TPUs, such as 4x4.  [default: one]",
-)
-@click.option(
-    "--json",
-    "json_file",
-    is_flag=False,
-    flag_value="-",
-    type=LocalPath(dir_okay=False, allow_dash=True),
-    help="With --accelerator: write the result as JSON to this file, or instead of the report to "
-    "stdout.",
-)
-@click.option(
-    "--save-program",
-    type=LocalPath(dir_okay=False),
-    help="With --accelerator: write the compiled program to this file, as text.",
-)
-@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def doctor(
-    config: str,
-    devices: int | None,
-    hosts: int | None,
-    device_memory: float | None,
-    workdir: str,
-    accelerator: str | None,
-    topology: str | None,
-    json_file: str | None,
-    save_program: str | None,
-    overrides: tuple[str, ...],
-) -> None:
-    """Report the needs and problems of a training run, without running it.
-
-    Change values of the config with --config.key=value. The exit status is 1 if there are problems.
-    """
-    if accelerator and (devices or device_memory):
-        raise click.UsageError("--accelerator replaces --devices and --device-memory: --topology")
-    if not accelerator and (topology or json_file or save_program):
-        raise click.UsageError("--topology, --json and --save-program need --accelerator")
-
-    from rich.console import Console
-
-    from satmip_jax.config.loading import load_config
-    from satmip_jax.planning.dry_run import diagnose, use_virtual_devices
-
-    if devices or accelerator:
-        use_virtual_devices(devices or 1)
-    loaded = load_config(config, overrides)
-    diagnosis = diagnose(
-        loaded,
-        devices=devices,
-        hosts=hosts or 0,
-        device_memory=(device_memory or 0) * 2**30,
-        disk=workdir,
-        accelerator=ACCELERATORS[accelerator] if accelerator else None,
-        topology=topology or "",
-    )
-    if json_file != "-":
-        diagnosis.show(Console())
-    diagnosis.write(json_file, save_program)
-    raise SystemExit(1 if diagnosis.problems else 0)
+cli.add_command(doctor)
 
 
 @cli.command()

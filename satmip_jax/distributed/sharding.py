@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from satmip_jax.distributed.device_mesh import arrange
 from satmip_jax.errors import ConfigError
 
 DATA, FSDP = "data", "fsdp"
@@ -35,12 +36,15 @@ RULES: tuple[tuple[str, int | None], ...] = (
 def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
     """Return the mesh over all devices of all processes, or over `devices`.
 
+    Groups of `fsdp` lie within a TPU slice or a host of GPUs where they fit, see `device_mesh`.
+
     Args:
         devices: devices of the mesh.
         fsdp: size of the axis along which the state is sharded.
 
     Raises:
-        ConfigError: `fsdp` does not divide the number of devices.
+        ConfigError: `fsdp` does not divide the number of devices, or is neither a divisor nor a
+            multiple of those of a slice or host.
 
     Example:
         >>> from satmip_jax.distributed.sharding import make_mesh
@@ -49,8 +53,8 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
     """
     devices = jax.devices() if devices is None else devices
     # Auto: the compiler infers shardings between those given; jax.make_mesh defaults to Explicit
-    return jax.make_mesh(
-        mesh_shape(len(devices), fsdp), BATCH, axis_types=(AxisType.Auto,) * 2, devices=devices
+    return Mesh(
+        arrange(devices, mesh_shape(len(devices), fsdp)), BATCH, axis_types=(AxisType.Auto,) * 2
     )
 
 

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from satmip_jax.distributed.sharding import make_mesh
+from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers
 from satmip_jax.runtime.paths import AnyPath
@@ -52,14 +52,9 @@ class Model:
 
 
 def evaluation_mesh(config: ConfigDict) -> Mesh:
-    """Return a mesh over all devices, with the run's `fsdp` if it divides their number, else 1."""
-    devices, fsdp = jax.device_count(), config.parallel.fsdp
-    if devices % fsdp:
-        log.warning(
-            "config.parallel.fsdp is %d, which does not divide the %d device(s) here: "
-            "parameters are replicated",
-            fsdp,
-            devices,
-        )
-        fsdp = 1
-    return make_mesh(fsdp=fsdp)
+    """Return a mesh over all devices, with the run's `fsdp` if it suits them, else 1."""
+    try:
+        return make_mesh(fsdp=config.parallel.fsdp)
+    except ConfigError as error:
+        log.warning("%s; parameters are replicated", error)
+        return make_mesh()

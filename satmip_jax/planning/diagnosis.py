@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ class Diagnosis:
         notes: advice that a user may follow.
         numbers: some of the facts as numbers, by name; bytes are those of one device.
         tables: that follow the facts.
+        mesh: sizes of its axes, their networks, and the rows (first, last) that each host reads.
         forecast: of the step on an accelerator that is not here; None if none was asked for, or if
             the training cannot be built.
     """
@@ -33,6 +35,7 @@ class Diagnosis:
     notes: list[str] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
+    mesh: dict[str, Any] = field(default_factory=dict)
     forecast: Forecast | None = None
 
     def add(self, topic: str, quantity: str, value: str) -> None:
@@ -58,7 +61,7 @@ class Diagnosis:
             console.print("no problems found", style="green")
 
     def write(self, json_file: str | None, program_file: str | None) -> None:
-        """Write the forecast as JSON, and the compiled program as text.
+        """Write the mesh and the forecast as JSON, and the compiled program as text.
 
         Args:
             json_file: file for the JSON, "-" for stdout; None for no JSON.
@@ -66,7 +69,7 @@ class Diagnosis:
         """
         if json_file:
             record = self.forecast.record() if self.forecast else {}
-            record |= {"notes": self.notes, "problems": self.problems}
+            record |= {"mesh": self.mesh, "notes": self.notes, "problems": self.problems}
             text = json.dumps(record, indent=2) + "\n"
             if json_file == "-":
                 sys.stdout.write(text)

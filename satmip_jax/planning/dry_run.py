@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from ml_collections import ConfigDict
 from satmip_jax.config.fields import check_fields, chosen_fields, known_fields
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
+from satmip_jax.distributed.device_mesh import (
+    describe_mesh,
+    describe_rows,
+    mesh_advice,
+    row_blocks,
+    rows_by_process,
+)
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh, state_sharding
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
@@ -28,12 +36,14 @@ from satmip_jax.planning.collectives import sent_bytes
 from satmip_jax.planning.diagnosis import Diagnosis
 from satmip_jax.planning.flops import step_flops
 from satmip_jax.planning.forecast import forecast
+from satmip_jax.planning.planned_devices import planned_devices, planned_hosts
 from satmip_jax.planning.topology import topology_devices
 from satmip_jax.runtime.paths import AnyPath, absolute, as_path, is_remote
 from satmip_jax.training.step import Program, build_program
 
 MAX_VIRTUAL_DEVICES = 2048  # limit of XLA's numbering of the CPU devices of one process
 DEVICES_PER_HOST = 8  # assumed when planning for devices that are not here
+HOSTS_SHOWN = 4
 
 
 def diagnose(
@@ -45,6 +55,8 @@ def diagnose(
     disk: str | Path = ".",
     accelerator: Accelerator | None = None,
     topology: str = "",
+    slices: int = 1,
+    compiled: bool = True,
 ) -> Diagnosis:
     """Build and compile the training of a config without running it.
 
@@ -57,6 +69,8 @@ def diagnose(
         disk: a folder on the disk that will hold the workdir.
         accelerator: kind of device to compile for; None for the present one.
         topology: of these accelerators, instead of `devices`.
+        slices: of TPUs, each of this topology.
+        compiled: compile the step; if not, report what is known without XLA's compiler.
 
     Raises:
         AcceleratorError: the step cannot be compiled for that accelerator or topology.
@@ -67,25 +81,36 @@ def diagnose(
         []
     """
     diagnosis = Diagnosis()
+    placed: Sequence[Any]
     if accelerator:
-        available = topology_devices(accelerator, topology)
-        devices = len(available)
+        planned = topology_devices if compiled else planned_devices
+        available = placed = planned(accelerator, topology, slices)
+        hosts = len({device.process_index for device in placed})
     else:
-        available = jax.devices()
-    hosts = hosts or (math.ceil(devices / DEVICES_PER_HOST) if devices else jax.process_count())
+        available = placed = jax.devices()
+        if devices:
+            hosts = hosts or math.ceil(devices / DEVICES_PER_HOST)
+            placed = planned_hosts(devices, hosts)
+        hosts = hosts or jax.process_count()
     try:
         schema, examples = _open_data(config, diagnosis, required=accelerator is None)
+        places = make_mesh(placed, fsdp=config.parallel.fsdp)
         mesh = make_mesh(available[:devices], fsdp=config.parallel.fsdp)
         check_batch_size(config.optimizer.batch_size, mesh.size, examples=examples)
         program = build_program(config, schema, examples, mesh)
     except ValueError as error:
         diagnosis.problems.append(str(error))
         return diagnosis
-    _add_batch(diagnosis, program, hosts)
+    _add_mesh(diagnosis, program, places)
+    _add_batch(diagnosis, program)
     _add_fields(diagnosis, program, examples)
     _add_model(diagnosis, program)
     _add_state(diagnosis, program)
-    if accelerator:
+    if not compiled:
+        diagnosis.notes.append(
+            "the step was not compiled: memory of a step, time and transfers are missing"
+        )
+    elif accelerator:
         _add_forecast(diagnosis, program, accelerator, topology)
     else:
         _add_device_memory(diagnosis, program, device_memory)
@@ -117,15 +142,36 @@ def _open_data(config: ConfigDict, diagnosis: Diagnosis, *, required: bool) -> t
     return memory.schema_of(config, dataset)
 
 
-def _add_batch(diagnosis: Diagnosis, program: Program, hosts: int) -> None:
-    """Add the mesh, the batch with its true number of negatives, and the length of training."""
+def _add_mesh(diagnosis: Diagnosis, program: Program, places: Mesh) -> None:
+    """Add the mesh, its networks, and the rows of a batch that each host reads.
+
+    Args:
+        diagnosis: to add to.
+        program: of the step.
+        places: mesh of the planned devices; that of the program may be of virtual ones.
+    """
+    rows = rows_by_process(places, program.config.optimizer.batch_size)
+    diagnosis.add("devices", "number", f"{places.size} x {_device_kind(program.mesh)}")
+    diagnosis.add("devices", "mesh", describe_mesh(places))
+    diagnosis.add("devices", "hosts", f"{len(rows)}, one process on each")
+    for process in list(rows)[:HOSTS_SHOWN]:
+        diagnosis.add("devices", f"  host {process} reads", describe_rows(rows[process]))
+    if len(rows) > HOSTS_SHOWN:
+        diagnosis.add("devices", f"  {len(rows) - HOSTS_SHOWN} more hosts", "the other rows")
+    diagnosis.mesh = {
+        **places.shape,
+        "networks": describe_mesh(places),
+        "rows_of_hosts": [row_blocks(mine) for mine in rows.values()],
+    }
+    if note := mesh_advice(places):
+        diagnosis.notes.append(note)
+
+
+def _add_batch(diagnosis: Diagnosis, program: Program) -> None:
+    """Add the batch with its true number of negatives, and the length of training."""
     config, mesh = program.config, program.mesh
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
     local = batch_size // mesh.size
-    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    diagnosis.add(
-        "devices", "mesh", f"{mesh.size} x {_device_kind(mesh)}: {axes}; {hosts} process(es)"
-    )
     diagnosis.add("batch", "images", f"{batch_size:,} in total, {local:,} per device")
     if micro_batch:
         parts = local // micro_batch

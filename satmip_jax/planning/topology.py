@@ -29,24 +29,22 @@ class AcceleratorError(SatmipError, ValueError):
     """An accelerator or topology that a step cannot be compiled for."""
 
 
-def topology_devices(accelerator: Accelerator, topology: str = "") -> Sequence[jax.Device]:
+def topology_devices(
+    accelerator: Accelerator, topology: str = "", slices: int = 1
+) -> Sequence[jax.Device]:
     """Return devices to compile for, none of which is here.
 
     Args:
         accelerator: their kind.
         topology: of GPUs their number, or slices x hosts x GPUs per host; of TPUs the shape of the
             slice, such as "4x4". "" for one device.
+        slices: of TPUs, each of this topology.
 
     Raises:
         AcceleratorError: the compiler is not installed, or knows no such topology.
     """
     _require_compiler(accelerator)
-    sizes = [int(n) for n in topology.split("x")] if re.fullmatch(r"\d+(x\d+)*", topology) else []
-    if topology and (not sizes or min(sizes) < 1):
-        raise AcceleratorError(
-            f"--topology {topology!r}: give the number of GPUs, such as 8, or the shape of a slice "
-            "of TPUs, such as 4x4"
-        )
+    sizes = topology_sizes(topology)
     shape = gpu_topology(sizes) if accelerator.gpu else ""
     try:
         if accelerator.gpu:
@@ -64,6 +62,8 @@ def topology_devices(accelerator: Accelerator, topology: str = "") -> Sequence[j
             options["chip_config_name"] = "megacore"  # one device per chip, as in training
         if set(sizes) == {1}:
             options["chips_per_host_bounds"] = [1, 1, 1]
+        if slices > 1:
+            options["num_slices"] = slices
         return topologies.get_topology_desc(
             platform="tpu",
             topology_name=f"{accelerator.name}:{'x'.join(map(str, sizes))}",
@@ -74,6 +74,21 @@ def topology_devices(accelerator: Accelerator, topology: str = "") -> Sequence[j
         raise AcceleratorError(
             f"XLA cannot compile for {accelerator.name} in topology {topology or '1'!r}: {reason}"
         ) from error
+
+
+def topology_sizes(topology: str) -> list[int]:
+    """Return the numbers of a topology such as "4x4"; none of "".
+
+    Raises:
+        AcceleratorError: it is not made of positive numbers.
+    """
+    sizes = [int(n) for n in topology.split("x")] if re.fullmatch(r"\d+(x\d+)*", topology) else []
+    if topology and (not sizes or min(sizes) < 1):
+        raise AcceleratorError(
+            f"--topology {topology!r}: give the number of GPUs, such as 8, or the shape of a slice "
+            "of TPUs, such as 4x4"
+        )
+    return sizes
 
 
 def gpu_topology(sizes: Sequence[int]) -> str:

@@ -19,6 +19,7 @@ from satmip_jax.data.batch_reader import Batch
 from satmip_jax.data.resilient_iterator import WorkersError
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
+from satmip_jax.distributed.device_mesh import mesh_advice
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.distributed.preemption import PreemptionHandler
 from satmip_jax.distributed.sharding import check_batch_size, make_mesh
@@ -187,6 +188,8 @@ class Trainer:
                 self.program.schema.save(self.workdir / "schema.json")
             resumed = f"; resumed at step {self.start}" if self.resumed else ""
             log.info(describe(self.program, self.state) + resumed)
+            if advice := mesh_advice(self.program.mesh):
+                log.warning(advice)
             if fields := describe_fields(self.config, self.program.schema, len(self.dataset)):
                 log.info(fields)
             with (

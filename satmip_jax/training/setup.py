@@ -19,6 +19,7 @@ from satmip_jax.data.loaders import InMemoryBatches, TrainBatches
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed import multihost
+from satmip_jax.distributed.device_mesh import describe_mesh
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.geo_clusters import fit_centres
@@ -154,5 +155,6 @@ def describe(program: Program, state: TrainState) -> str:
         f"{config.method.name} {config.image.encoder}: {parameters / 1e6:.2f} M parameters, "
         f"{program.steps:,} steps of {config.optimizer.batch_size:,} images on {mesh.size} "
         f"{jax.devices()[0].platform} device(s) of {jax.process_count()} process(es); "
+        f"mesh: {describe_mesh(mesh)}; "
         f"{task}: {numbers}"
     )

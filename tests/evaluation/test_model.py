@@ -61,4 +61,4 @@ def test_params_are_sharded_as_in_training(sharded_run, tiny_shards_dir, monkeyp
 def test_params_are_replicated_where_the_devices_do_not_divide(tiny_config, caplog):
     mesh = evaluation_mesh(tiny_config("satmips", "--config.parallel.fsdp=3"))
     assert mesh.shape == {"data": 8, "fsdp": 1}
-    assert "config.parallel.fsdp is 3, which does not divide the 8 device(s)" in caplog.text
+    assert "config.parallel.fsdp is 3, which does not divide the 8 devices" in caplog.text

@@ -70,7 +70,9 @@ def test_the_command_plans_for_more_devices_than_present(tiny_shards_dir):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     words = " ".join(done.stdout.split())
-    assert "64 x cpu: data 64, fsdp 1; 8 process(es)" in words
+    assert "64 x cpu" in words
+    assert "data 64 x fsdp 1; data across 8 hosts over the network" in words
+    assert "host 1 reads 8 rows: 8-15" in words
     assert "64 in total, 1 per device" in words
     assert "126 per anchor" in words
     assert "no problems found" in words
