@@ -32,6 +32,7 @@ class Handler(RequestHandler):
     generation = 0  # of the object that a request is about
     requests: ClassVar[list[str]] = []  # all that were received
     answers: ClassVar[list[int]] = []  # status of the next requests, which are refused
+    refused: ClassVar[list[str]] = []  # requests whose path contains one of these are forbidden
     torn: ClassVar[list[None]] = []  # one for each of the next uploads of which half is stored
 
     def _generation(self) -> tuple[int, dict[str, list[str]]]:
@@ -64,6 +65,10 @@ class Handler(RequestHandler):
         if self.answers:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_error(self.answers.pop())
+            return
+        if any(part in unquote(self.path) for part in self.refused):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_error(HTTPStatus.FORBIDDEN)
             return
         with self.lock:
             self.generation, query = self._generation()
@@ -105,6 +110,7 @@ class Store:
     def __init__(self, port: int = 0) -> None:
         self.folders, self.requests = 0, Handler.requests
         self.answers, self.torn = Handler.answers, Handler.torn
+        self.refused = Handler.refused
         self.storage = Storage(use_memory_fs=True)
         buckets.create_bucket(BUCKET, self.storage)
         self.server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, self.storage))

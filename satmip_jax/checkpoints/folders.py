@@ -17,7 +17,10 @@ COMMITTED = "commit_success.txt"  # Orbax's marker
 
 def is_complete(folder: AnyPath) -> bool:
     """Return whether the folder of a checkpoint exists and was written to its end."""
-    return (folder / COMMITTED).is_file() if is_remote(folder) else folder.is_dir()
+    if not is_remote(folder):
+        return folder.is_dir()
+    with stores.store_errors(folder):
+        return (folder / COMMITTED).is_file()
 
 
 def steps_in(folder: AnyPath) -> list[int]:
@@ -34,7 +37,8 @@ def steps_in(folder: AnyPath) -> list[int]:
 def withdraw(folder: AnyPath) -> None:
     """Let a checkpoint in a bucket no longer count as complete, before its files are removed."""
     if is_remote(folder):
-        (folder / COMMITTED).unlink(missing_ok=True)
+        with stores.store_errors(folder):
+            (folder / COMMITTED).unlink(missing_ok=True)
 
 
 def move(folder: AnyPath, target: AnyPath) -> None:

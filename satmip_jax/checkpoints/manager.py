@@ -31,6 +31,7 @@ from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.paths import absolute, as_path
+from satmip_jax.runtime.stores import store_errors
 
 PyTree = Any
 
@@ -88,19 +89,20 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        return ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=None,  # see `_delete_old`
-                create=not self.read_only,
-                read_only=self.read_only,
-                cleanup_tmp_directories=not self.read_only,
-            ),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),  # read by `restore_checked`
-                "run": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with store_errors(self.folder):
+            return ocp.CheckpointManager(
+                self.folder,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=None,  # see `_delete_old`
+                    create=not self.read_only,
+                    read_only=self.read_only,
+                    cleanup_tmp_directories=not self.read_only,
+                ),
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),  # read by `restore_checked`
+                    "run": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     @property
     def latest(self) -> int | None:
@@ -149,7 +151,8 @@ class Checkpoints:
         pending = ReadBack(self._manager, step, self.folder / str(step), leaves)
         self._reading_back = pending
         try:
-            self._manager.save(step, args=ocp.args.Composite(**items))
+            with store_errors(self.folder):
+                self._manager.save(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError) as error:  # tensorstore's errors are ValueErrors
             pending.write_error = error
             self.settle()
@@ -221,7 +224,8 @@ class Checkpoints:
             if step != self.best:
                 try:
                     folders.withdraw(self.folder / str(step))
-                    self._manager.delete(step)
+                    with store_errors(self.folder):
+                        self._manager.delete(step)
                 except OSError as error:
                     log.warning(f"checkpoint {step} could not be deleted: {error}")
 
@@ -234,21 +238,28 @@ class Checkpoints:
         which knows the remaining checkpoints.
         """
         for _ in range(5):  # each part of orbax that failed raises once before the rest is closed
-            with suppress(OSError, ValueError):  # already logged
+            with suppress(OSError, ValueError), store_errors(self.folder):  # already logged
                 self._manager.close()
                 break
         if is_main_process():
-            for step in damaged:
-                if folders.is_complete(self.folder / str(step)):
-                    aside = self.folder.parent / "damaged" / str(step)
-                    folders.move(self.folder / str(step), aside)
-            for _ in range(50):  # writers that have not failed may continue for a moment
-                if not folders.remove_incomplete(self.folder):
-                    break
-                time.sleep(0.1)
+            try:
+                self._set_aside(damaged)
+            except OSError as error:  # of a bucket that cannot be reached
+                log.warning(f"damaged or unfinished checkpoints could not be removed: {error}")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager = self._open()
+
+    def _set_aside(self, damaged: list[int]) -> None:
+        """Move damaged checkpoints away, and remove what unfinished saves have left."""
+        for step in damaged:
+            if folders.is_complete(self.folder / str(step)):
+                aside = self.folder.parent / "damaged" / str(step)
+                folders.move(self.folder / str(step), aside)
+        for _ in range(50):  # writers that have not failed may continue for a moment
+            if not folders.remove_incomplete(self.folder):
+                break
+            time.sleep(0.1)
 
     # --- restoring --------------------------------------------------------------------------------
 
@@ -368,7 +379,8 @@ class Checkpoints:
         if self._reading_back is not None:
             self._reading_back.finish(read_back=False)
         try:
-            self._manager.close()
+            with store_errors(self.folder):
+                self._manager.close()
         except (OSError, ValueError) as error:
             log.warning(f"the last checkpoint could not be written: {short_reason(error)}")
 

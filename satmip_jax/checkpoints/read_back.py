@@ -8,7 +8,8 @@ import threading
 import orbax.checkpoint as ocp
 
 from satmip_jax.checkpoints import folders, integrity
-from satmip_jax.runtime.paths import AnyPath
+from satmip_jax.runtime.paths import AnyPath, is_remote
+from satmip_jax.runtime.stores import store_errors
 
 MAX_REASON = 500  # characters
 
@@ -41,17 +42,22 @@ class ReadBack:
         self._thread.start()
 
     def _run(self) -> None:
-        while not folders.is_complete(self._folder):
-            if self._cancelled.wait(0.05):
-                return
-            if not self._manager.is_saving_in_progress() and not folders.is_complete(self._folder):
-                return  # the save failed
         try:
-            self._problem = integrity.find_problem(
-                self._folder / "state", self._leaves, self._cancelled.is_set
-            )
+            if self._wait_until_complete():
+                self._problem = integrity.find_problem(
+                    self._folder / "state", self._leaves, self._cancelled.is_set
+                )
         except Exception as error:
             self._problem = f"cannot be read back: {short_reason(error)}"
+
+    def _wait_until_complete(self) -> bool:
+        """Wait until the save has ended; return whether it succeeded."""
+        while not folders.is_complete(self._folder):
+            if self._cancelled.wait(0.5 if is_remote(self._folder) else 0.05):
+                return False
+            if not self._manager.is_saving_in_progress():
+                return folders.is_complete(self._folder)
+        return True
 
     def done(self) -> bool:
         """Whether the thread has ended."""
@@ -70,7 +76,8 @@ class ReadBack:
             self._cancelled.set()
         if self.write_error is None:
             try:
-                self._manager.wait_until_finished()
+                with store_errors(self._folder):
+                    self._manager.wait_until_finished()
             except (OSError, ValueError) as error:
                 self.write_error = error
         if self.write_error is not None:
