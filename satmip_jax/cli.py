@@ -201,7 +201,8 @@ cli.add_command(doctor)
     help="Metadata fields that the encoder sees, such as GSD+Time or all-leak.",
 )
 @click.option(
-    "--protocols", help="Classifiers, separated by commas, such as knn5,linear.  [default: all]"
+    "--protocols",
+    help="Classifiers, separated by commas, such as knn5,linear.  [default: all but torchgeo-*]",
 )
 @click.option(
     "--block",

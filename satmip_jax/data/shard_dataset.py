@@ -23,7 +23,14 @@ from collections.abc import Iterable
 from typing import Any, SupportsIndex
 
 from satmip_jax.data.remote_cache import mirror
-from satmip_jax.data.shard_format import SCHEMA_FILE, ShardError, decode, decode_id, shard_file
+from satmip_jax.data.shard_format import (
+    SCHEMA_FILE,
+    ShardError,
+    decode,
+    decode_country,
+    decode_id,
+    shard_file,
+)
 from satmip_jax.data.shard_index import IndexDamagedError, RecordTooLargeError, ShardIndex
 from satmip_jax.metadata.schema import Schema, SchemaError
 from satmip_jax.runtime.paths import AnyPath, as_path, is_remote
@@ -114,6 +121,17 @@ class ShardDataset:
             ShardError: a record is damaged.
         """
         return [decode_id(*self._features(index.__index__())) for index in indices]
+
+    def countries(self, indices: Iterable[SupportsIndex]) -> list[str]:
+        """Return the country codes of some records, "" where unknown.
+
+        They need not be in the vocabulary of the train split.
+
+        Raises:
+            IndexError: there is no such record.
+            ShardError: a record is damaged.
+        """
+        return [decode_country(*self._features(index.__index__())) for index in indices]
 
     def where(self, index: int) -> str:
         """Return the file of a record and its number there, for messages.

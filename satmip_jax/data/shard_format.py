@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from satmip_jax.errors import SatmipError
+from satmip_jax.metadata.countries import country_code
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.kinds import MAX_TEXT, BadValueError, Kind, Value
 from satmip_jax.metadata.record import Metadata
@@ -125,6 +126,20 @@ def decode_id(feature: Any, where: str) -> str:
         ShardError: The id is absent, too long or not printable.
     """
     return _text(feature, "id", where, MAX_ID)
+
+
+def decode_country(feature: Any, where: str) -> str:
+    """Read the country code of a record alone; "" where it is missing or not valid.
+
+    Args:
+        feature: The mapping name -> tf.train.Feature of an example.
+        where: Name of the record, for messages.
+
+    Raises:
+        ShardError: The code is not a text.
+    """
+    stored = _text(feature, "country_code", where, 4 * MAX_TEXT, default="")
+    return country_code(stored) or "" if stored else ""
 
 
 def is_id(text: str) -> bool:

@@ -103,6 +103,15 @@ def colour_statistics(images: UInt8[np.ndarray, "n side side 3"]) -> Float[np.nd
     return _in_chunks(_colour_statistics, images)
 
 
+def image_statistics(images: UInt8[np.ndarray, "n side side 3"]) -> Float[np.ndarray, "n 12"]:
+    """Return mean, standard deviation, maximum and minimum of each channel, 0 to 255, as float32.
+
+    Source: "imagestats" of torchgeo-bench. NOTE[DIFF] The standard deviation there divides by the
+    number of pixels minus 1, and images are first resized to 224 pixels.
+    """
+    return _in_chunks(_image_statistics, images)
+
+
 def patch_projections(
     images: UInt8[np.ndarray, "n side side 3"], seed: int = 0
 ) -> Float[np.ndarray, "n 512"]:
@@ -131,6 +140,13 @@ def patch_projections(
 def _colour_statistics(images: Array) -> Array:
     pixels = images.astype(jnp.float32) / 255
     return _pool(pixels)
+
+
+@jax.jit
+def _image_statistics(images: Array) -> Array:
+    pixels = images.astype(jnp.float32)
+    ends = [function(pixels, axis=(1, 2)) for function in (jnp.max, jnp.min)]
+    return jnp.concatenate([_pool(pixels), *ends], axis=1)
 
 
 @jax.jit
@@ -176,6 +192,11 @@ def _colour(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
     return {"image": colour_statistics(batch["image"])}
 
 
+def _statistics(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
+    """Return four statistics of each channel."""
+    return {"image": image_statistics(batch["image"])}
+
+
 def _patches(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
     """Return pooled random projections of patches."""
     return {"image": patch_projections(batch["image"])}
@@ -189,6 +210,7 @@ def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
 
 BASELINES: dict[str, Baseline] = {
     "colour": Baseline(("image",), _colour),
+    "imagestats": Baseline(("image",), _statistics),
     "patches": Baseline(("image",), _patches),
     "fields": Baseline(("metadata", "both"), _fields),
 }

@@ -56,7 +56,7 @@ def evaluate(
         features: of "image", "metadata" and "both". Those that the method lacks are left out, and
             so is metadata where the data have none of `fields`.
         fields: shown to the metadata encoder, see `select_fields`.
-        protocols: names in `PROTOCOLS`; all by default.
+        protocols: names in `PROTOCOLS`; those that are `default` by default.
         block: side of the cells of the spatially blocked scores, degrees; 0 for none.
         init: "trained", or "random" for the untrained encoders of the same config.
 
@@ -131,7 +131,7 @@ def evaluate_baseline(
         bank: see `evaluate`.
         tune: see `evaluate`.
         fields: metadata fields that the baseline may use, see `select_fields`.
-        protocols: names in `PROTOCOLS`; all by default.
+        protocols: names in `PROTOCOLS`; those that are `default` by default.
         block: see `evaluate`.
 
     Raises:
@@ -238,14 +238,17 @@ def _score_splits(
         size = len(labelled.labels)
         held_out = np.arange(size + len(tuned_on.labels)) >= size
         labelled = labelled.join(tuned_on)
+    asked = labelled if queries.split == bank else encode(queries.split)
+    known = queries.schema.fields["country_code"].count > 0
     rows = score(
         labelled,
-        labelled if queries.split == bank else encode(queries.split),
+        asked,
         kinds=kinds,
         dataset=queries,
         tune=held_out,
         bank_name=bank if tune is None else f"{bank} and {tune}",
         data=_fingerprint(queries),
+        countries=queries.countries(asked.indices.tolist()) if known else None,
         **options,
     )
     splits = {"bank": None if bank == BANK else bank, "tune": tune}

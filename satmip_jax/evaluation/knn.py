@@ -7,6 +7,9 @@ Two conventions are common and give different numbers; report which one you used
 * `vote="weighted"`: DINO's (Caron et al. 2021), votes of weight exp(cosine / 0.07), usually with
   k = 10, 20, 100 or 200.
 
+Neighbours are the nearest by cosine; with `metric="euclidean"` by distance, as in torchgeo-bench,
+which equals `KNeighborsClassifier(k)`.
+
 Similarities are computed in chunks of queries and of bank, so memory does not grow with either.
 """
 
@@ -26,6 +29,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from satmip_jax.errors import SatmipError
 
 Vote = Literal["majority", "weighted"]
+Metric = Literal["cosine", "euclidean"]
 QUERY_CHUNK = 1024
 BANK_CHUNK = 16384  # 64 MiB of similarities at a time
 
@@ -46,11 +50,13 @@ def knn_predict(
     vote: Vote = "majority",
     temperature: float = 0.07,
     groups: tuple[Int[ArrayLike, " n"], Int[ArrayLike, " m"]] | None = None,
+    metric: Metric = "cosine",
 ) -> Int32[Array, " m"]:
     """Return the class of each query by a vote of its k nearest neighbours in the bank.
 
-    Features are cast to float32 and normalized to unit length (a zero vector has cosine 0 with
-    all). Ties between neighbours go to the first in the bank, ties between classes to the smallest.
+    Features are cast to float32, and for the cosine normalized to unit length (a zero vector has
+    cosine 0 with all). Ties between neighbours go to the first in the bank, ties between classes to
+    the smallest.
 
     Args:
         bank: features that have labels; may be sharded over devices.
@@ -58,10 +64,12 @@ def knn_predict(
         queries: features to classify; may be sharded over devices.
         k: number of neighbours that vote.
         num_classes: labels are 0 to num_classes - 1.
-        vote: "majority", one vote each, or "weighted", exp(cosine / temperature) each.
+        vote: "majority", one vote each, or "weighted", exp(cosine / temperature) each; it needs
+            the cosine.
         temperature: of the weighted vote.
         groups: of bank and queries; neighbours from the query's own group do not vote.
             `(np.arange(n), np.arange(n))` is leave-one-out for a bank that is its own queries.
+        metric: see `nearest`.
 
     Raises:
         FeaturesError: shapes do not match, labels are out of range, features are not finite, or
@@ -76,11 +84,13 @@ def knn_predict(
     """
     if vote not in ("majority", "weighted"):
         raise FeaturesError(f"vote is {vote!r}: expected 'majority' or 'weighted'")
+    if vote == "weighted" and metric != "cosine":
+        raise FeaturesError(f"metric is {metric!r}: the weighted vote needs the cosine")
     if not temperature > 0:
         raise FeaturesError(f"temperature is {temperature}: expected a number above 0")
     bank, queries = check_features("bank", bank), check_features("queries", queries)
     labelled = check_labels(labels, len(bank), num_classes)
-    similarity, index = nearest(bank, queries, k, usable=labelled, groups=groups)
+    similarity, index = nearest(bank, queries, k, usable=labelled, groups=groups, metric=metric)
     if not len(queries):
         return jnp.zeros(0, jnp.int32)
     weighted_by = jnp.float32(temperature) if vote == "weighted" else None
@@ -98,11 +108,12 @@ def knn_classify(
     k: int,
     vote: Vote,
     temperature: float = 0.07,
+    metric: Metric = "cosine",
 ) -> Int32[np.ndarray, " m"]:
     """Classify as a protocol, see `Protocol.classify`; k is cut to the number of labelled rows."""
     del held_out  # nothing is chosen
     k = min(k, int((labels >= 0).sum()))
-    options: dict[str, Any] = {"k": k, "vote": vote, "temperature": temperature}
+    options: dict[str, Any] = {"k": k, "vote": vote, "temperature": temperature, "metric": metric}
     return np.asarray(knn_predict(bank, labels, queries, num_classes=num_classes, **options))
 
 
@@ -115,8 +126,9 @@ def nearest(
     groups: tuple[Int[ArrayLike, " n"], Int[ArrayLike, " m"]] | None = None,
     query_chunk: int = QUERY_CHUNK,
     bank_chunk: int = BANK_CHUNK,
+    metric: Metric = "cosine",
 ) -> tuple[Float32[Array, "m k"], Int32[Array, "m k"]]:
-    """Return the k rows of the bank with the highest cosine for each query, nearest first.
+    """Return the k nearest rows of the bank for each query, nearest first.
 
     Args:
         bank: rows to search.
@@ -126,9 +138,11 @@ def nearest(
         groups: of bank and queries; rows of a query's own group are not its neighbours.
         query_chunk: queries compared at a time.
         bank_chunk: rows compared at a time; memory is that of query_chunk * bank_chunk cosines.
+        metric: "cosine", or "euclidean" for the distance of the features as they are.
 
     Returns:
-        The cosines, and the rows of the bank.
+        The cosines, or minus half the squared distances, up to a factor and an addend that are the
+        same for all rows of the bank; and the rows of the bank.
 
     Raises:
         FeaturesError: shapes do not match, features are not finite, or there are fewer rows than k.
@@ -146,6 +160,8 @@ def nearest(
             f"bank has {bank.shape[1]} features a row and queries {queries.shape[1]}: "
             "take both from the same encoder"
         )
+    if metric not in ("cosine", "euclidean"):
+        raise FeaturesError(f"metric is {metric!r}: expected 'cosine' or 'euclidean'")
     if min(query_chunk, bank_chunk) < 1:
         raise FeaturesError(f"chunks of {query_chunk} and {bank_chunk} rows: expected 1 or more")
     usable = np.ones(n, bool) if usable is None else np.asarray(usable)
@@ -172,6 +188,7 @@ def nearest(
         k=k,
         query_chunk=_even_chunk(m, query_chunk),
         bank_chunk=_even_chunk(n, bank_chunk),
+        metric=metric,
     )
 
 
@@ -180,7 +197,7 @@ def _even_chunk(rows: int, largest: int) -> int:
     return -(-rows // -(-rows // largest))
 
 
-@partial(jax.jit, static_argnames=("k", "query_chunk", "bank_chunk"))
+@partial(jax.jit, static_argnames=("k", "query_chunk", "bank_chunk", "metric"))
 def _nearest(
     bank: Array,
     usable: Array,
@@ -190,10 +207,17 @@ def _nearest(
     k: int,
     query_chunk: int,
     bank_chunk: int,
+    metric: Metric,
 ) -> tuple[Array, Array]:
     n, m = len(bank), len(queries)
     bank_chunks, query_chunks = -(-n // bank_chunk), -(-m // query_chunk)
-    bank, queries = _normalize(bank), _normalize(queries)
+    if metric == "cosine":
+        bank, queries = _normalize(bank), _normalize(queries)
+        addend = jnp.zeros(n)
+    else:
+        bank, queries = _centre(bank, queries)
+        # minus half the squared distance, without the square of the query, is the same order
+        addend = -jnp.sum(jnp.square(bank), axis=1) / 2
 
     def search(chunk: Array) -> tuple[Array, Array]:
         # The last chunk starts early, to have the same size; rows compared twice are dropped.
@@ -206,19 +230,20 @@ def _nearest(
             first = jnp.minimum(chunk * bank_chunk, n - bank_chunk)
             rows = lax.dynamic_slice_in_dim(bank, first, bank_chunk)
             # (q, d) . (r, d) -> (q, r)
-            cosine = jnp.einsum("qd,rd->qr", rows_of_chunk, rows, precision=lax.Precision.HIGHEST)
+            near = jnp.einsum("qd,rd->qr", rows_of_chunk, rows, precision=lax.Precision.HIGHEST)
+            near += lax.dynamic_slice_in_dim(addend, first, bank_chunk)[None]
             index = first + jnp.arange(bank_chunk, dtype=jnp.int32)[None]
             allowed = lax.dynamic_slice_in_dim(usable, first, bank_chunk)[None]
             allowed &= index >= chunk * bank_chunk
             if groups is not None:
                 bank_groups = lax.dynamic_slice_in_dim(groups[0], first, bank_chunk)
                 allowed = allowed & (bank_groups[None] != query_groups[:, None])
-            cosine, place = lax.top_k(jnp.where(allowed, cosine, -jnp.inf), min(k, bank_chunk))
+            near, place = lax.top_k(jnp.where(allowed, near, -jnp.inf), min(k, bank_chunk))
             # The best so far come first and top_k is stable: ties keep the order of the bank.
-            cosine = jnp.concatenate([best[0], cosine], axis=1)
+            near = jnp.concatenate([best[0], near], axis=1)
             index = jnp.concatenate([best[1], first + place], axis=1)
-            cosine, place = lax.top_k(cosine, k)
-            return (cosine, jnp.take_along_axis(index, place, axis=1)), None
+            near, place = lax.top_k(near, k)
+            return (near, jnp.take_along_axis(index, place, axis=1)), None
 
         none = jnp.full((query_chunk, k), -jnp.inf), jnp.zeros((query_chunk, k), jnp.int32)
         return lax.scan(merge, none, jnp.arange(bank_chunks, dtype=jnp.int32))[0]
@@ -255,6 +280,19 @@ def _normalize(rows: Array) -> Array:
     rows = rows / jnp.where(largest > 0, largest, 1)
     length = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
     return rows / jnp.where(length > 0, length, 1)
+
+
+def _centre(bank: Array, queries: Array) -> tuple[Array, Array]:
+    """Move both by the mean of the bank and scale both by its largest value, in float32.
+
+    The order of the distances stays; their squares lose fewer digits, and none over- or underflows.
+    """
+    bank, queries = bank.astype(jnp.float32), queries.astype(jnp.float32)
+    largest = jnp.max(jnp.abs(bank))
+    unit = jnp.where(largest > 0, largest, 1)
+    bank, queries = bank / unit, queries / unit
+    centre = jnp.mean(bank, axis=0, keepdims=True)
+    return bank - centre, queries - centre
 
 
 def check_features(name: str, features: ArrayLike) -> Float[Array, "n d"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,8 @@ from satmip_jax.evaluation.metrics import (
 )
 from satmip_jax.evaluation.precision import precisions, retrieve_classes
 from satmip_jax.evaluation.results import Score
+from satmip_jax.evaluation.torchgeo_bench import linear_classify_raw
+from satmip_jax.evaluation.worst_group import group_by_region, score_worst_groups
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.threads import map_in_order
 
@@ -52,7 +54,7 @@ class Protocol:
 
     Attributes:
         classify: `(bank, queries, labels, held_out, num_classes)` -> int (m,), the class of each
-            query. Bank (n, d) and queries (m, d) are float32, standardized by the bank. Labels are
+            query. Bank (n, d) and queries (m, d) are float32, see `raw`. Labels are
             int32 (n,), -1 for rows that may not be used. What has to be chosen (a strength, say) is
             chosen on the rows of `held_out`, bool (n,). None if it retrieves.
         retrieve: `(bank, queries, labels, own)` -> int (m, k), see `precision.retrieve_classes`;
@@ -65,6 +67,9 @@ class Protocol:
     retrieve: (
         Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None], np.ndarray] | None
     ) = None
+    raw: bool = False
+    joins: bool = True
+    default: bool = True
 
 
 # k = 5 with a majority vote is the practice of the SatMIP authors, the weighted vote is DINO's.
@@ -75,6 +80,14 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "linear": Protocol(linear_classify),
     "precision10": Protocol(None, main=False, retrieve=partial(retrieve_classes, k=10)),
+    "torchgeo-knn5": Protocol(
+        partial(knn_classify, k=5, vote="majority", metric="euclidean"),
+        main=False,
+        raw=True,
+        joins=False,
+        default=False,
+    ),
+    "torchgeo-linear": Protocol(linear_classify_raw, main=False, raw=True, default=False),
 }
 
 
@@ -92,12 +105,13 @@ class EvaluationError(SatmipError, ValueError):
 
 
 def check_protocols(names: Sequence[str] | None) -> Sequence[str]:
-    """Return the names of the protocols; all for None.
+    """Return the names of the protocols; those that are `default` for None.
 
     Raises:
         EvaluationError: a name is not in `PROTOCOLS`, or there is none.
     """
-    names = [*PROTOCOLS] if names is None else names
+    if names is None:
+        return [name for name, protocol in PROTOCOLS.items() if protocol.default]
     unknown = sorted(set(names) - set(PROTOCOLS))
     if unknown or not names:
         raise EvaluationError(f"no protocol {unknown or ''}: choose from {', '.join(PROTOCOLS)}")
@@ -118,11 +132,14 @@ def score(
     data: str | None = None,
     step: int | None = None,
     planned: int | None = None,
+    countries: Sequence[str] | None = None,
 ) -> list[Score]:
     """Score every kind of features by every protocol, with 95 % bootstrap intervals.
 
     The metrics are accuracy, macro F1, and the weighted F1 scores that belong to the data set; of
-    protocols that retrieve, the precision, also by class.
+    protocols that retrieve, the precision, also by class. "worst_class" and "worst_region" are the
+    lowest accuracy of a class and of a region, see `worst_group`; they are left out where there are
+    fewer than two of enough examples.
 
     Args:
         bank: labelled examples.
@@ -131,7 +148,7 @@ def score(
         kinds: of "image", "metadata" and "both" (see `fusion`).
         dataset: split of the queries; its name is in the rows.
         model: name of the model in the rows.
-        protocols: names in `PROTOCOLS`; all by default.
+        protocols: names in `PROTOCOLS`; those that are `default` by default.
         block: side of the spatial cells, degrees; 0 for no blocked scores. Those are
             cross-validated over cells, and n is the number of queries with a known location.
         tune: rows of the bank on which weights and strengths are chosen; by default a fifth of
@@ -140,6 +157,7 @@ def score(
         data: fingerprint of the data in the rows.
         step: of the checkpoint in the rows.
         planned: number of steps of the complete training in the rows.
+        countries: ISO 3166 alpha-3 code of each query, "" where unknown; None for no regions.
 
     Raises:
         EvaluationError: there are no labels, or a protocol is unknown.
@@ -174,7 +192,11 @@ def score(
     if note:
         log.warning("%s", note)
     rows, metrics = [], _metrics(dataset.schema)
-    classify = partial(_classify, bank, queries, kinds, protocols, held_out, weigh_on, dataset)
+    regions = {} if countries is None else group_by_region(np.where(labelled, countries, ""))
+    joining = np.ones(len(bank.labels), bool) if tune is None else ~tune
+    classify = partial(
+        _classify, bank, queries, kinds, protocols, held_out, joining, weigh_on, dataset
+    )
     every_fold = [fold for _, folds in settings for fold in folds]
     at_once = FOLDS_AT_ONCE if jax.default_backend() == "cpu" and len(every_fold) > 1 else 1
     answers_of_folds = map_in_order(classify, every_fold, at_once)
@@ -193,29 +215,39 @@ def score(
         for kind, protocol in answers[0]:
             predicted = np.concatenate([answer[kind, protocol] for answer in answers])
             retrieves = PROTOCOLS[protocol].retrieve is not None
+            of_row = Score(
+                dataset=dataset.schema.name,
+                split=dataset.split,
+                model=model,
+                features=kind,
+                protocol=protocol + suffix,
+                metric="",
+                value=0.0,
+                n=len(truth),
+                data=data,
+                step=step,
+                planned=planned,
+                note=note,
+            )
             constant = majority[:, None] if retrieves else majority
             for metric, (function, interval) in (RETRIEVAL if retrieves else metrics).items():
                 low, high = interval(truth, predicted)
                 rows.append(
-                    Score(
-                        dataset=dataset.schema.name,
-                        split=dataset.split,
-                        model=model,
-                        features=kind,
-                        protocol=protocol + suffix,
+                    replace(
+                        of_row,
                         metric=metric,
                         value=function(truth, predicted),
-                        n=len(truth),
                         low=low,
                         high=high,
-                        data=data,
-                        step=step,
-                        planned=planned,
                         majority=float(function(truth, constant)),
-                        note=note,
                         by_class=_by_class(truth, predicted, dataset) if retrieves else None,
                     )
                 )
+            if not retrieves:
+                scored = np.concatenate([rows_of_fold for _, rows_of_fold in folds])
+                groupings = {"class": np.array(dataset.schema.classes)[truth]}
+                groupings |= {level: names[scored] for level, names in regions.items()}
+                rows += score_worst_groups(of_row, truth, predicted, groupings)
     return rows
 
 
@@ -291,11 +323,15 @@ def _classify(
     kinds: Sequence[str],
     protocols: Sequence[str],
     held_out: np.ndarray,
+    joining: np.ndarray,
     weigh_on: tuple[np.ndarray, np.ndarray],
     dataset: ShardDataset,
     fold: tuple[np.ndarray, np.ndarray],
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the predicted classes of the queries of a fold, by kind and protocol."""
+    """Return the predicted classes of the queries of a fold, by kind and protocol.
+
+    `joining` are the rows that protocols which do not join the tuning split may use.
+    """
     bank_rows, query_rows = fold
     num_classes = len(dataset.schema.classes)
     # Rows of the bank outside the fold become unlabelled, and all queries are classified: every
@@ -317,10 +353,14 @@ def _classify(
     own = np.arange(len(queries.labels)) if queries is bank else None
 
     def answer(kind: str, protocol: Protocol) -> np.ndarray:
+        pair = pairs[kind]
+        if protocol.raw and kind != "both":
+            pair = bank.by_kind[kind], queries.by_kind[kind]
+        usable = labels if protocol.joins else np.where(joining, labels, -1)
         if protocol.retrieve is not None:
-            return protocol.retrieve(*pairs[kind], labels, own)
+            return protocol.retrieve(*pair, usable, own)
         assert protocol.classify is not None
-        return protocol.classify(*pairs[kind], labels, held_out, num_classes)
+        return protocol.classify(*pair, usable, held_out, num_classes)
 
     return {
         (kind, name): answer(kind, PROTOCOLS[name])[query_rows]

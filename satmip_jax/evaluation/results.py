@@ -24,9 +24,14 @@ log = logging.getLogger(__name__)
 def is_fraction(metric: str) -> bool:
     """Whether a metric is stored as a fraction and shown as a percentage.
 
-    These are accuracy, precision and every F1.
+    These are accuracy, also that of the worst group, precision and every F1.
     """
-    return metric in ("accuracy", "precision") or metric.endswith("_f1")
+    return metric in ("accuracy", "precision") or metric.endswith("_f1") or is_worst(metric)
+
+
+def is_worst(metric: str) -> bool:
+    """Whether a metric is the accuracy of the worst group: "worst_class", "worst_region", ..."""
+    return metric.startswith("worst_")
 
 
 class ResultsError(SatmipError, ValueError):
@@ -45,9 +50,9 @@ class Score:
             shown to the encoder.
         protocol: name in `PROTOCOLS`, such as "knn5"; "knn5 blocked 1deg" for spatially blocked
             scores, "knn5 (bank a, tune b)" where labels were not those of the train split alone.
-        metric: "accuracy", "macro_f1", ...
+        metric: "accuracy", "macro_f1", "worst_class", "worst_region", ...
         value: the score; accuracy and every F1 are fractions, 0 to 1.
-        n: number of classified examples.
+        n: number of classified examples; of a worst group, those in it.
         low: lower end of the 95 % confidence interval, or None.
         high: its upper end, or None.
         data: fingerprint of the data's schema.json, or None where it is unknown.
@@ -55,7 +60,8 @@ class Score:
         planned: number of steps of the complete training, or None.
         majority: the same metric if every answer is the most frequent class of the bank, or None.
         note: what a reader of the score has to know, or None.
-        by_class: the same metric of the examples of each class, as (name, value); or None.
+        by_class: the same metric of the examples of each class, as (name, value); of a worst group
+            the accuracy of each group; or None.
 
     Raises:
         ResultsError: a field has a wrong type, a value is not finite or not a fraction (81.2 for
@@ -294,9 +300,22 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
         table.add_row(*(escape(names_of[name]) for name in shown), str(first.n), *cells)
     console = console or Console()
     console.print(table)
-    _print_classes([row for row in rows if row.by_class], console)
+    _print_classes([row for row in rows if row.by_class and not is_worst(row.metric)], console)
+    for row in rows:
+        if is_worst(row.metric):
+            console.print(_describe_worst(row), markup=False, highlight=False)
     for note in dict.fromkeys(row.note for row in rows if row.note):
         console.print(note, markup=False, highlight=False)
+
+
+def _describe_worst(row: Score) -> str:
+    """Return a line that names the worst group."""
+    names = [name for name, value in row.by_class or () if value == row.value]
+    parts = row.features, row.protocol, row.metric.replace("_", " ")
+    value, low, high = (format_score(row.metric, x) for x in (row.value, row.low, row.high))
+    return (
+        f"{', '.join(parts)}: {names[0] if names else '?'}, {value} % of {row.n} ({low} to {high})"
+    )
 
 
 def _print_classes(rows: Sequence[Score], console: Console) -> None:
