@@ -3,9 +3,9 @@
     satmip prepare eurosat --source FOLDER_OF_ITS_ZIPS --out data/eurosat
     satmip train --config configs/eurosat.py:satmips,cpu --workdir runs/eurosat_satmips
 
-Arguments: a method (simclr, satmip, satmips, supervised, metapred), a size (cpu, a ViT of width 128
-and depth 4 for a laptop; ti8, s8), `text` for the text encoder of metadata, `runlocal` for a trial
-run of 20 steps.
+Arguments: a method (simclr, satmip, satmips, guided, supervised, metapred), a size (cpu, a ViT of
+width 128 and depth 4 for a laptop; ti8, s8), `text` for the text encoder of metadata, `runlocal`
+for a trial run of 20 steps.
 
 Pretraining and evaluation on EuroSAT is in-domain; the scores are in docs/results.md.
 

@@ -3,8 +3,8 @@
     satmip prepare fmow --source FMOW_RGB --out data/fmow --image-size 256
     satmip train --config configs/fmow.py:satmips,s16 --workdir runs/fmow_satmips_s16
 
-Arguments: a method (simclr, satmip, satmips, supervised, metapred), a size (ti16, s16, b16, l16),
-`text` for the text encoder of metadata, `runlocal` for a trial run of 20 steps.
+Arguments: a method (simclr, satmip, satmips, guided, supervised, metapred), a size (ti16, s16, b16,
+l16), `text` for the text encoder of metadata, `runlocal` for a trial run of 20 steps.
 
 Recipe: SLIP's (Mu et al. 2022): AdamW (0.9, 0.98), lr 3e-3 and weight decay 0.1 at batch 4096
 (scaled linearly with the batch), one epoch of warm-up, cosine.

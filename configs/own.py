@@ -7,9 +7,9 @@
 `satmip init-config` copies this file with the values of your data; without it, give the folder as
 --config.data.dir=DIR.
 
-Arguments: a method (simclr, satmip, satmips, supervised, metapred), a size (cpu, a ViT of width 128
-and depth 4 for a laptop; ti, s, b), `text` for the text encoder of metadata, `runlocal` for a trial
-run of 20 steps.
+Arguments: a method (simclr, satmip, satmips, guided, supervised, metapred), a size (cpu, a ViT of
+width 128 and depth 4 for a laptop; ti, s, b), `text` for the text encoder of metadata, `runlocal`
+for a trial run of 20 steps.
 """
 
 from ml_collections import ConfigDict

@@ -207,7 +207,7 @@ def _nearest(
     k: int,
     query_chunk: int,
     bank_chunk: int,
-    metric: Metric,
+    metric: Metric = "cosine",
 ) -> tuple[Array, Array]:
     n, m = len(bank), len(queries)
     bank_chunks, query_chunks = -(-n // bank_chunk), -(-m // query_chunk)

@@ -7,10 +7,11 @@ from typing import Any
 
 import flax.linen as nn
 
-from satmip_jax.models.projectors import LinearProjector, MLPProjector
+from satmip_jax.models.projectors import LinearProjector, MLPProjector, Predictor
 
 INPUTS = ("image", "metadata")
-KINDS = ("mlp", "linear", "affine")
+KINDS = ("mlp", "predictor", "linear", "affine")
+WITH_HIDDEN = ("mlp", "predictor")
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class Head:
 
     Attributes:
         input: the encoder whose output it takes, "image" or "metadata".
-        kind: "mlp", SimCLR's projector of 3 layers; "linear", one matrix without a bias, as in
-            CLIP; "affine", one matrix with a bias.
+        kind: "mlp", SimCLR's projector of 3 layers; "predictor", 3 layers without batch norm;
+            "linear", one matrix without a bias, as in CLIP; "affine", one matrix with a bias.
         out: width of its output.
-        hidden: width of the hidden layers of an "mlp"; 0 for the other kinds.
+        hidden: width of the hidden layers of an "mlp" or a "predictor"; 0 for the other kinds.
         views: views of each image that a step projects with it.
 
     Raises:
@@ -44,10 +45,10 @@ class Head:
         for name, value, choices in (("input", self.input, INPUTS), ("kind", self.kind, KINDS)):
             if value not in choices:
                 raise ValueError(f"Head.{name} is {value!r}; choose one of {', '.join(choices)}")
-        if (self.hidden > 0) != (self.kind == "mlp"):
+        if (self.hidden > 0) != (self.kind in WITH_HIDDEN):
             raise ValueError(
-                f"Head.hidden is {self.hidden}; it must be above 0 for an mlp, and 0 for "
-                "linear and affine"
+                f"Head.hidden is {self.hidden}; it must be above 0 for mlp and predictor, and 0 "
+                "for linear and affine"
             )
         if self.out < 1 or self.views < 1:
             raise ValueError(f"Head.out and Head.views must be at least 1: {self}")
@@ -57,6 +58,8 @@ def build_head(head: Head, dtype: Any) -> nn.Module:
     """Return the module of a head: (b, d) -> (b, out) float32, computed in `dtype`."""
     if head.kind == "mlp":
         return MLPProjector(head.hidden, head.out, dtype=dtype)
+    if head.kind == "predictor":
+        return Predictor(head.hidden, head.out, dtype=dtype)
     if head.kind == "affine":  # an MLP without hidden layers: one layer, with a bias
         return MLPProjector(0, head.out, layers=1, dtype=dtype)
     return LinearProjector(head.out, dtype=dtype)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from satmip_jax.models.layers import TORCH_LINEAR, Dense
+from satmip_jax.models.layers import TORCH_LINEAR, Dense, gelu
 
 
 class BatchNorm(nn.Module):
@@ -93,6 +93,28 @@ class MLPProjector(nn.Module):
         x = Dense(
             self.out, kernel_init=TORCH_LINEAR, dtype=self.dtype, name=f"linear{self.layers}"
         )(x)
+        return x.astype(jnp.float32)
+
+
+class Predictor(nn.Module):
+    """Three linear layers with GELU between them and no norm: each row by itself.
+
+    Attributes:
+        hidden: width of the layers before the last.
+        out: width of the output.
+        dtype: of the computation; parameters are float32.
+    """
+
+    hidden: int
+    out: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch width"]) -> Float32[Array, "batch {self.out}"]:
+        """Predict from each row of `x`."""
+        for i, width in enumerate((self.hidden, self.hidden, self.out), 1):
+            x = x if i == 1 else gelu(x)
+            x = Dense(width, kernel_init=TORCH_LINEAR, dtype=self.dtype, name=f"linear{i}")(x)
         return x.astype(jnp.float32)
 
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from satmip_jax.errors import ConfigError
 from satmip_jax.losses.contrastive import EXCHANGES
 from satmip_jax.objectives.base import Forward, Method
+from satmip_jax.objectives.guided import Guided
 from satmip_jax.objectives.metapred import MetaPred
 from satmip_jax.objectives.options import Option, union_of_options
 from satmip_jax.objectives.satmip import SatMIP
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "satmips": SatMIPS,
     "supervised": Supervised,
     "metapred": MetaPred,
+    "guided": Guided,
 }
 
 

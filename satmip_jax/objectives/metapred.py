@@ -62,11 +62,9 @@ class MetaPred(Method):
 
     def planning_schema(self, schema: Schema) -> Schema:
         """Return the schema with `geo_clusters` equal centres, if the data has locations."""
-        fields = schema.select_fields(self.fields)
-        located = any(f.kind.needs_geo_centres and schema.fields[f.name].count for f in fields)
-        if schema.geo_centres or not located:
-            return schema
-        return replace(schema, geo_centres=((1.0, 0.0, 0.0),) * self.options.geo_clusters)
+        return (
+            plan_centres(schema, self.options.geo_clusters) if self.needs_geo_clusters else schema
+        )
 
     def heads(self, schema: Schema) -> dict[str, Head]:
         """Return a head per target.
@@ -112,6 +110,17 @@ class MetaPred(Method):
             total += metrics[f"{name}_loss"]
             fields += jnp.max(present)
         return {"metapred": total / jnp.maximum(fields, 1.0)}, metrics
+
+
+def plan_centres(schema: Schema, count: int) -> Schema:
+    """Return the schema with `count` equal centres, if the data has locations and no centres."""
+    located = any(
+        f.kind.needs_geo_centres and schema.fields[f.name].count
+        for f in schema.select_fields("all")
+    )
+    if schema.geo_centres or not located:
+        return schema
+    return replace(schema, geo_centres=((1.0, 0.0, 0.0),) * count)
 
 
 def outputs(f: Field, schema: Schema) -> int:

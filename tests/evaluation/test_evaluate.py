@@ -169,7 +169,7 @@ def test_fmow_has_the_score_of_its_challenge(tiny_shards):
     assert wanted != pytest.approx(f1.mean(), abs=1e-3)
     assert value(rows, metric="challenge_f1") == pytest.approx(wanted)
     others = score(bank, queries, dataset=tiny_shards, **options)
-    assert {row.metric for row in others} == {"accuracy", "macro_f1"}
+    assert {row.metric for row in others} == {"accuracy", "macro_f1", "worst_class"}
 
 
 def test_selected_fields_are_named_in_the_rows(tiny_run, tiny_shards_dir):
@@ -195,7 +195,9 @@ def test_baselines_have_rows(name, tiny_shards_dir):
 
 
 def test_an_unknown_baseline_or_protocol_is_named(tiny_shards_dir):
-    with pytest.raises(EvaluationError, match="no baseline 'color': choose from colour, patches"):
+    with pytest.raises(
+        EvaluationError, match="no baseline 'color': choose from colour, imagestats, patches"
+    ):
         evaluate_baseline("color", str(tiny_shards_dir))
     with pytest.raises(EvaluationError, match=r"no protocol \['knn7'\]: choose from knn5, knn20"):
         evaluate_baseline("colour", str(tiny_shards_dir), protocols=["knn5", "knn7"])

@@ -28,7 +28,7 @@ def dataset(tiny_shards):
 
 def scored(bank, queries, dataset):
     rows = score(bank, queries, kinds=["image"], dataset=dataset, model="m", bank_name="train")
-    assert {row.protocol for row in rows} == {"knn5", "knn20-weighted", "linear"}
+    assert {row.protocol for row in rows} == {"knn5", "knn20-weighted", "linear", "precision10"}
     return [row for row in rows if row.metric == "accuracy"]
 
 

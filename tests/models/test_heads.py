@@ -12,7 +12,7 @@ from satmip_jax.models.heads import build_head
     ("values", "message"),
     [
         ({"input": "label", "kind": "linear", "out": 2}, "'label'; choose one of image, metadata"),
-        ({"input": "image", "kind": "conv", "out": 2}, "'conv'; choose one of mlp, linear, affine"),
+        ({"input": "image", "kind": "conv", "out": 2}, "'conv'; choose one of mlp, predictor,"),
         ({"input": "image", "kind": "mlp", "out": 2}, "hidden is 0; it must be above 0"),
         ({"input": "image", "kind": "linear", "out": 2, "hidden": 3}, "hidden is 3"),
         ({"input": "image", "kind": "affine", "out": 0}, "must be at least 1"),
@@ -29,6 +29,10 @@ def test_impossible_heads_are_refused(values, message):
     [
         (Head("image", "linear", out=3), {"linear/kernel"}),
         (Head("image", "affine", out=3), {"linear1/kernel", "linear1/bias"}),
+        (
+            Head("image", "predictor", hidden=4, out=3),
+            {f"linear{i}/{name}" for i in (1, 2, 3) for name in ("kernel", "bias")},
+        ),
     ],
 )
 def test_parameters_of_a_head_have_the_names_of_checkpoints(head, names):

@@ -207,6 +207,7 @@ def test_the_logit_scale_is_clamped_after_the_update():
         ("satmips", {"simclr": 510, "satmip": 255}),
         ("supervised", {}),
         ("metapred", {}),
+        ("guided", {"simclr": 510}),
     ],
 )
 def test_the_number_of_negatives_is_the_true_one(method, negatives):
