@@ -4,7 +4,8 @@ A mean hides where a model fails. fMoW-WILDS (Koh et al. 2021) and FINO therefor
 accuracy of the worst region beside it.
 
 NOTE[DIFF] WILDS takes all regions, however few examples they have; here a group needs
-`MIN_EXAMPLES`. Data with one region alone are grouped by sub-region, or else by country.
+`MIN_EXAMPLES`. Withdrawn country codes such as ROM are read as those of their successors here, and
+have no region there. Data with one region alone are grouped by sub-region, or else by country.
 """
 
 from __future__ import annotations

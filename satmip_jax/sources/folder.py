@@ -4,7 +4,7 @@ sensor       a column of the table
 bands        of JPEG, PNG, TIFF, WebP and JPEG 2000 files, as RGB; see `satmip_jax.data.rendering`
 labels       a column of the table, or none
 metadata     columns of a CSV, JSON or Parquet file; fields without a column are missing
-splits       a column of the table, or random shares
+splits       a column of the table, random shares, or years
 licence      the publisher's
 
 Nothing is extracted to disk. Nothing outside the given folders and zips is read, whatever paths
@@ -17,6 +17,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from satmip_jax.data import headers
@@ -35,7 +37,13 @@ from satmip_jax.sources.columns import (
     parse_columns,
 )
 from satmip_jax.sources.image_index import ImageIndex, SkippedRow, cell_text
-from satmip_jax.sources.splits import SPLIT_NAME, draw_split, parse_shares
+from satmip_jax.sources.splits import (
+    SPLIT_NAME,
+    draw_split,
+    parse_shares,
+    parse_years,
+    split_of_year,
+)
 from satmip_jax.sources.tables import Cell, Table, is_table
 
 MAX_IMAGE_BYTES = 1 << 30
@@ -65,6 +73,9 @@ class Folder(FileSource):
             names, or usual ones such as lat and lng, are found automatically, whatever their case;
             "gsd=" ignores one.
         splits: Shares to draw at random, such as "train=0.8,val=0.2", instead of a split column.
+        years: First year of each split, such as "train=2002,val=2013,test=2016", instead of shares
+            or a split column: a split has the images from its first year to that of the next.
+            Images without a time, or before all, are left out.
         seed: Seed of the shares.
         dates: Order of dates such as 06/07/2017. With "auto" the whole column decides: the order in
             which every such date exists; if both or none are possible, these times are missing.
@@ -100,6 +111,7 @@ class Folder(FileSource):
         metadata: str | Path | None = None,
         columns: str | Mapping[str, str | Sequence[str]] = "",
         splits: str = "",
+        years: str = "",
         seed: int = 0,
         dates: Dates = "auto",
         cloud_cover: CloudCover = "auto",
@@ -111,13 +123,20 @@ class Folder(FileSource):
         table = Table(self.table)
         self.columns = match_columns(columns, table.header, self.table)
         self.shares = parse_shares(splits)
-        if self.shares and "split" in self.columns:
+        self.years = parse_years(years)
+        if self.shares and self.years:
+            raise SourceError("give either shares (--splits) or years (--years), not both")
+        if (self.shares or self.years) and "split" in self.columns:
             if "split" in parse_columns(columns):
                 raise SourceError(
                     "give either a split column (--columns split=...) or shares "
-                    "(--splits), not both"
+                    "(--splits) or years (--years), not both"
                 )
             del self.columns["split"]
+        if self.years and "timestamp" not in self.columns:
+            raise SourceError(
+                f"{self.table}: --years needs times: name their column, --columns timestamp=..."
+            )
         self._cells = CellReader(table, self.columns)
         notices = [*filter(None, [table.notice]), *self._cells.notices]
         if "location" not in parse_columns(columns) and not self._is_in_degrees():
@@ -129,6 +148,10 @@ class Folder(FileSource):
         self.conventions = Conventions()
         if self.shares:
             self.splits_from = f"drawn with seed {self.seed}: {splits}"
+        elif self.years:
+            self.splits_from = (
+                f"by year, from {', '.join(f'{n} {first}' for n, first in self.years)}"
+            )
         elif "split" in self.columns:
             self.splits_from = f"the column {self.columns['split'][0]!r} of {self.table.name}"
         else:
@@ -140,6 +163,7 @@ class Folder(FileSource):
             "columns": {ours: "+".join(theirs) for ours, theirs in self.columns.items()},
             "shares": dict(self.shares),
             "seed": self.seed,
+            **({"years": dict(self.years)} if self.years else {}),
         }
         self.summary = [
             f"table: {self.table}",
@@ -195,7 +219,8 @@ class Folder(FileSource):
         self.conventions = scan.decide(self.cloud_cover, self.dates)
         if conventions := self.conventions.to_json():
             self.options = {**self.options, "conventions": conventions}
-        return [refs[key] for key in sorted(refs)]
+        listed = [refs[key] for key in sorted(refs)]
+        return self._split_by_year(listed, self.skipped) if self.years else listed
 
     def read(self, ref: Ref, problems: Problems) -> Example:
         """Read one image."""
@@ -204,6 +229,25 @@ class Folder(FileSource):
         values = self.conventions.apply(json.loads(str(raw)), problems)
         metadata = Metadata.parse(values, problems)
         return Example(ref.id, image, metadata, None if label is None else str(label))
+
+    def _split_by_year(self, refs: Sequence[Ref], skipped: Counter[str]) -> list[Ref]:
+        """Return the examples in the splits of their years, and count the others."""
+        found = []
+        for ref in refs:
+            values = self.conventions.apply(json.loads(str(ref.location[-1])), Problems())
+            time = Metadata.parse({"timestamp": values.get("timestamp")}).values.get("timestamp")
+            split = split_of_year(self.years, time.year) if isinstance(time, datetime) else None
+            if split:
+                found.append(replace(ref, split=split))
+            else:
+                reason = "row of a year before all splits" if time else "row without a time"
+                skipped[reason] += 1
+        if not found:
+            raise SourceError(
+                f"{self.table}: none of the {len(refs)} images has a time from {self.years[0][1]} "
+                "on: give other --years"
+            )
+        return found
 
     def _is_in_degrees(self) -> bool:
         """Whether all of x and y may be degrees, if these are the columns of the location."""

@@ -186,6 +186,44 @@ def parse_shares(text: str) -> Shares:
     return tuple(shares.items())
 
 
+def parse_years(text: str) -> tuple[tuple[str, int], ...]:
+    """Parse "train=2002,val=2013" into (("train", 2002), ("val", 2013)), in the order of the years.
+
+    Raises:
+        SourceError: The text cannot be parsed, or a split or a year occurs twice.
+    """
+    years: dict[int, str] = {}
+    for part in text.split(",") if text.strip() else ():
+        name, _, first = (piece.strip() for piece in part.partition("="))
+        valid = SPLIT_NAME.fullmatch(name) and re.fullmatch(r"[0-9]{4}", first)
+        if not valid or int(first) in years or name in years.values():
+            raise SourceError(
+                f"--years: cannot read {part.strip()!r}: give the first year of each split, each "
+                'once, such as "train=2002,val=2013,test=2016"'
+            )
+        years[int(first)] = name
+    return tuple((years[first], first) for first in sorted(years))
+
+
+def split_of_year(years: Sequence[tuple[str, int]], year: int) -> str | None:
+    """Return the split whose years, from its first to that of the next, hold a year.
+
+    Args:
+        years: Split and its first year, in order.
+        year: From the time of an example.
+
+    Returns:
+        None if the year is before all.
+
+    Example:
+        >>> from satmip_jax.sources.splits import split_of_year
+        >>> years = (("train", 2002), ("val", 2013))
+        >>> split_of_year(years, 2012), split_of_year(years, 2020), split_of_year(years, 1999)
+        ('train', 'val', None)
+    """
+    return next((name for name, first in reversed(years) if year >= first), None)
+
+
 def draw_split(shares: Shares, seed: int, identity: str) -> str:
     """Return the split of an example, which depends on the seed and its id alone.
 

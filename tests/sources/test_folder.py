@@ -201,12 +201,16 @@ def test_times_outside_the_range_of_python(tmp_path):
         ({"columns": "path="}, 'no column of image paths: .*--columns "path='),
         (
             {"columns": COLUMNS, "splits": "train=1"},
-            "either a split column .*or shares \\(--splits\\), not both",
+            "either a split column .*or shares \\(--splits\\) or years",
         ),
         ({"columns": "path=file", "splits": "train=0.8,val=0.1"}, "add up to 0.9"),
         ({"columns": "path=file", "splits": "train"}, "--splits: cannot read 'train'"),
         ({"columns": "path=file", "splits": "a=2,b=-1"}, "cannot read 'a=2'"),
         ({"columns": "path=file", "splits": "../x=1"}, "cannot read '../x=1'"),
+        ({"columns": "path=file", "years": "train=12"}, "--years: cannot read 'train=12'"),
+        ({"columns": "path=file", "years": "a=2012,b=2012"}, "cannot read 'b=2012'"),
+        ({"columns": "path=file", "years": "a=2012"}, "--years needs times"),
+        ({"columns": "path=file", "years": "a=2012", "splits": "a=1"}, "or years .*not both"),
         ({"metadata": "nowhere.csv"}, "no table at nowhere.csv"),
         ({"metadata": None}, "no table in .* with --metadata"),
     ],
@@ -242,6 +246,31 @@ def splits_of(tmp_path, names, **options):
     table = write_csv(tmp_path / "t.csv", [{"path": name} for name in names])
     source = Folder([tmp_path / "images"], table, **options)
     return {ref.id: ref.split for ref in source.refs()}
+
+
+def test_splits_by_year_are_those_of_the_times(tmp_path):
+    """Of any format of time that is read; images without one, or before all, are counted."""
+    times = {
+        "a.png": "2012-12-31T23:59:59Z",
+        "b.png": "2013-01-01 00:00",
+        "c.png": "2015-12-31T23:00:00-05:00",  # 2016 in UTC
+        "d.png": "2001:05:06 07:08:09",  # EXIF, before all
+        "e.png": "",
+        "f.png": "2030-01-01",
+    }
+    (tmp_path / "images").mkdir()
+    for name in times:
+        (tmp_path / "images" / name).touch()
+    rows = [{"path": name, "timestamp": time, "split": "old"} for name, time in times.items()]
+    table = write_csv(tmp_path / "t.csv", rows)
+    source = Folder([tmp_path / "images"], table, years="test=2016, train=2002,val=2013")
+    assert {ref.id: ref.split for ref in source.refs()} == {
+        **{"a.png": "train", "b.png": "val", "c.png": "test", "f.png": "test"}
+    }
+    assert source.skipped == {"row of a year before all splits": 1, "row without a time": 1}
+    assert source.splits_from == "by year, from train 2002, val 2013, test 2016"
+    with pytest.raises(SourceError, match="none of the 6 images has a time from 2040 on"):
+        Folder([tmp_path / "images"], table, years="train=2040").refs()
 
 
 def test_shares(tmp_path):
