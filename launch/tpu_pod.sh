@@ -8,13 +8,15 @@
 # the slice must be able to read and write the bucket.
 # Ctrl-C ends only the display of the log. `TPU=... ZONE=... bash launch/tpu_pod.sh stop` ends the
 # training, which saves first. The same command again resumes from the newest checkpoint.
+# WANDB=PROJECT sends metrics to Weights & Biases, too: install the extra wandb as well, and log in
+# once on host 0 (`.venv/bin/wandb login`).
 set -euo pipefail
 : "${TPU:?name of the slice}" "${ZONE:?its zone}"
 if [ "${1:-}" = stop ]; then
   remote="pkill -TERM -f '[s]atmip train'"
 else
   # The log goes to a file, so the training survives the end of the ssh connection.
-  remote="cd ~/satmip_jax && { nohup .venv/bin/satmip train$(printf ' %q' "$@")"
+  remote="cd ~/satmip_jax && { nohup .venv/bin/satmip train$(printf ' %q' "$@" ${WANDB:+--wandb "$WANDB"})"
   remote+=' >train.log 2>&1 </dev/null & } && tail --pid=$! -n +1 -F train.log; wait $!'
 fi
 exec gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,10 @@ def shellcheck(*arguments: str, script: str | None = None) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in LAUNCH.iterdir() if p.suffix != ".yaml"))
+SCRIPTS = sorted(p.name for p in LAUNCH.iterdir() if p.suffix in (".sh", ".sbatch"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_shell(name):
     shellcheck(f"launch/{name}")
 
@@ -70,7 +74,10 @@ def test_jobset():
     assert pod["restartPolicy"] == "Never"  # alone it could not join the others again
     assert pod["terminationGracePeriodSeconds"] > 30  # time to save
     (container,) = pod["containers"]
-    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    env = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+    (secret,) = (entry for entry in container["env"] if "value" not in entry)
+    assert secret["name"] == "WANDB_API_KEY"
+    assert secret["valueFrom"]["secretKeyRef"]["optional"]  # it starts without, too
     assert all(isinstance(value, str) for value in env.values())
     name = jobset["metadata"]["name"]
     address = f"{name}-{hosts['name']}-0-0.{name}"
@@ -84,6 +91,7 @@ def test_jobset():
     assert options["processes"] == "$(PROCESSES)"
     assert options["process"] == "$(JOB_COMPLETION_INDEX)"
     assert options["workdir"].startswith("gs://")  # all hosts share it
+    assert (options["wandb"], env["WANDB"]) == ("$(WANDB)", "")
 
 
 def test_skypilot():
@@ -189,3 +197,42 @@ def test_an_environment_of_another_python_is_not_used(tmp_path):
     assert "venv has Python 3.11, and PYTHON=./python3.13 is another" in refused.stderr
     assert setup("venv/bin/python").stdout == "uses venv\n"
     assert setup("").stdout == "uses venv\n"
+
+
+def test_a_project_of_weights_and_biases_is_passed_on(run):
+    for recipe in ("slurm.sbatch", "tpu_pod.sh"):
+        environment = {"TPU": "slice", "ZONE": "zone", "SLURM_GPUS_ON_NODE": "4"}
+        command, *_ = run((LAUNCH / recipe).read_text(), *FLAGS, WANDB="my project", **environment)
+        assert command.split("|")[:-1] == ["train", *FLAGS, "--wandb", "my project"], recipe
+
+
+def test_image():
+    """The instructions of the Dockerfile that the checkout can falsify; no image is built."""
+    text = re.sub(r"\\\n\s*", " ", (LAUNCH / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    instructions = [line.split(maxsplit=1) for line in lines]
+    assert instructions[0] == ["FROM", "python:3.11-slim"]
+    assert {name for name, _ in instructions} <= {
+        "FROM",
+        "RUN",
+        "ARG",
+        "ENV",
+        "WORKDIR",
+        "COPY",
+        "CMD",
+    }
+    for name, rest in instructions:
+        if name == "RUN":
+            shellcheck(
+                "-", script=f'#!/bin/sh\nACCELERATOR=${{1:-gpu}}\n: "$ACCELERATOR"\n{rest}\n'
+            )
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    (install,) = (rest for name, rest in instructions if name == "RUN" and "pip" in rest)
+    (extras,) = re.findall(r"\.\[(.*?)\]", install)
+    for accelerator in ("gpu", "tpu"):
+        wanted = extras.replace("${ACCELERATOR}", accelerator).split(",")
+        assert set(wanted) <= project["optional-dependencies"].keys()
+    ignored = (LAUNCH / "Dockerfile.dockerignore").read_text().split()
+    needed = {"pyproject.toml", project["readme"], "LICENSE", "satmip_jax", "configs", "launch"}
+    assert not needed & set(ignored)  # of the build, and of the commands of the recipes
+    assert all((REPOSITORY / name).exists() for name in needed)
