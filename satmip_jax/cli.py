@@ -130,6 +130,12 @@ def init_config(file: str, data: str) -> None:
     help="Several hosts: seconds without a heartbeat after which a process counts as dead.",
 )
 @click.option(
+    "--wandb",
+    default="",
+    metavar="PROJECT",
+    help="Send metrics to this project (or ENTITY/PROJECT) of Weights & Biases, too.",
+)
+@click.option(
     "--profile",
     metavar="FIRST:LAST",
     help="Write a JAX profiler trace of these steps, counted from 0, to WORKDIR/profile.",
@@ -145,6 +151,7 @@ def train(
     process: int | None,
     heartbeat: int,
     profile: str | None,
+    wandb: str,
     overrides: tuple[str, ...],
 ) -> None:
     """Train a model. The same command resumes an interrupted run.
@@ -162,7 +169,7 @@ def train(
 
     steps = parse_steps(profile) if profile else range(0)
     loaded = load_config(config, overrides)
-    train(loaded, workdir, init=init, extend=extend, profile_steps=steps)
+    train(loaded, workdir, init=init, extend=extend, profile_steps=steps, wandb=wandb)
 
 
 cli.add_command(doctor)
@@ -279,6 +286,30 @@ def report(folders: tuple[str, ...], out: str, data: str | None) -> None:
     from satmip_jax.report.page import write_report
 
     click.echo(f"Open {write_report(folders, out, data=data)} in a browser.")
+
+
+@cli.command()
+@click.argument("workdirs", nargs=-1, required=True, metavar="WORKDIR...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def status(workdirs: tuple[str, ...], as_json: bool) -> None:
+    """Show how far runs are, how well, and whether they are running.
+
+    WORKDIR is the folder of a run, one above those of several, or a pattern such as "runs/*".
+    """
+    import json
+
+    from rich.console import Console
+
+    from satmip_jax.report.status import find_runs, read_status, status_table
+
+    statuses = [read_status(folder) for folder in find_runs(workdirs)]
+    if as_json:
+        click.echo(json.dumps([one.record() for one in statuses], indent=2))
+        return
+    Console().print(status_table(statuses))
+    for one in statuses:
+        if one.reason:
+            click.echo(f"{one.folder}: {one.reason}")
 
 
 def main() -> None:

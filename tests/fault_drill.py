@@ -335,7 +335,9 @@ class Drill:
 def _rows(workdir: Path) -> list[dict[str, float]]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("images_per_second", "time")} for row in rows
+    ]
 
 
 @click.command()

@@ -40,6 +40,7 @@ from satmip_jax.training.setup import (
     run_schema,
 )
 from satmip_jax.training.step import Program, TrainState, build_program
+from satmip_jax.training.wandb_log import check_wandb
 from satmip_jax.training.warm_start import Source, read_weights, start_from
 from satmip_jax.training.workdir import (
     check_same_options,
@@ -64,15 +65,16 @@ def train(
     init: Source | None = None,
     extend: bool = False,
     profile_steps: range = range(0),
+    wandb: str = "",
 ) -> TrainState:
     """Train as `config` says; called again with the same arguments it resumes by itself.
 
     A resumed run may change the options that do not change its result, see `config.resume`.
 
     Writes to `workdir`: `config.json`, `schema.json`, `checkpoints/`, `metrics.jsonl`,
-    `environment.jsonl` (hardware and versions of each start, see `MetricsLog`), `tensorboard/`,
-    `train.lock` and, if there is reason to, `initialization.json`, `bad_records.json`, `damaged/`
-    checkpoints and `profile/`.
+    `environment.jsonl` (hardware and versions of each start, see `MetricsLog`), `state.json`,
+    `tensorboard/`, `train.lock` and, if there is reason to, `initialization.json`,
+    `bad_records.json`, `damaged/` checkpoints, `profile/`, `wandb.json` and `wandb/`.
 
     Args:
         config: see `config.defaults`; validated first.
@@ -83,6 +85,7 @@ def train(
         extend: train the finished run in `workdir` for longer, to the length in `config`.
         profile_steps: steps, from 0, of which the main process writes a trace of the JAX profiler
             to `profile/`.
+        wandb: project, or entity/project, of Weights & Biases that receives the metrics, too.
 
     Returns:
         The last state, on the devices.
@@ -110,6 +113,7 @@ def train(
     """
     workdir = training_folder(workdir)
     validate(config)
+    check_wandb(wandb)
     compilation_cache.enable()
     mesh = make_mesh(fsdp=config.parallel.fsdp)
     check_same_options(config)
@@ -127,7 +131,7 @@ def train(
             check_checkpoints(checkpoints)
             checkpoints.before_save = check_lock
             trainer = Trainer(program, dataset, workdir, checkpoints, weights)
-            return trainer.run(profile_steps)
+            return trainer.run(profile_steps, wandb=wandb)
 
 
 class Trainer:
@@ -167,7 +171,7 @@ class Trainer:
         )
         checkpoints.scores |= read_knn_scores(workdir)
 
-    def run(self, profile_steps: range = range(0)) -> TrainState:
+    def run(self, profile_steps: range = range(0), *, wandb: str = "") -> TrainState:
         """Take the steps that are left, and return the last state; see `train`."""
         # an earlier start may have ended between a save and its evaluation
         score_is_missing = (
@@ -183,6 +187,8 @@ class Trainer:
             start=self.start,
             total=self.program.steps,
             batch_size=self.config.optimizer.batch_size,
+            wandb=wandb,
+            config=self.config.to_dict(),
         ) as metrics_log:
             if is_main_process():
                 self.program.schema.save(self.workdir / "schema.json")

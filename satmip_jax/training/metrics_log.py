@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -16,8 +17,10 @@ from tqdm import tqdm
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.runtime.environment import environment
 from satmip_jax.runtime.files import write_atomically
-from satmip_jax.runtime.paths import AnyPath
+from satmip_jax.runtime.paths import AnyPath, is_remote
 from satmip_jax.training.log_folder import LogFolder
+from satmip_jax.training.run_state import write_running, write_state
+from satmip_jax.training.wandb_log import WANDB_FILE, WandbLog
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +35,11 @@ class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events in a workdir, and shows a progress bar.
 
     The step of a row is the number of steps done: the losses of the first step are row 1, and the
-    scores in row n are those of the state after n steps. Every start of a run adds a row to
-    `environment.jsonl`: the step it starts at, the devices and the versions of packages. Only the
-    main process writes and shows anything. Rows of steps after `start`, left by a run that ended
-    after its last checkpoint, are removed first. If the disk is full the run continues with a
+    scores in row n are those of the state after n steps. Its time is in seconds since 1970, UTC.
+    `state.json` says whether the run is running, or how it ended. Every start of a run adds a row
+    to `environment.jsonl`: the step it starts at, the devices and the versions of packages. Only
+    the main process writes and shows anything. Rows of steps after `start`, left by a run that
+    ended after its last checkpoint, are removed first. If the disk is full the run continues with a
     warning, and rows are dropped until there is space. In a bucket the files appear when they are
     uploaded, see `LogFolder`.
 
@@ -44,19 +48,32 @@ class MetricsLog:
         start: number of steps done before this start of the run.
         total: number of steps of the whole run.
         batch_size: images per step.
+        wandb: project of Weights & Biases that receives the metrics, too; "" for none.
+        config: of the run, for that project.
 
     Example:
         >>> from satmip_jax.training.metrics_log import MetricsLog, read_rows
         >>> with MetricsLog(Path("."), start=0, total=2, batch_size=16) as metrics_log:
         ...     metrics_log.write(1, {"loss": 2.5})
         ...     metrics_log.advance(1)
-        >>> read_rows(Path("metrics.jsonl"))
-        [{'step': 1, 'loss': 2.5}]
+        >>> (row,) = read_rows(Path("metrics.jsonl"))
+        >>> row["step"], row["loss"]
+        (1, 2.5)
     """
 
-    def __init__(self, workdir: AnyPath, *, start: int, total: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        workdir: AnyPath,
+        *,
+        start: int,
+        total: int,
+        batch_size: int,
+        wandb: str = "",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         self.main = is_main_process()
         self.batch_size = batch_size
+        self._step, self._total = start, total
         self.bar = tqdm(
             total=total * batch_size,
             initial=start * batch_size,
@@ -69,7 +86,7 @@ class MetricsLog:
         if not self.main:
             return
         self._write_error = ""  # of the last row, if it was dropped
-        self._folder = LogFolder(workdir, (METRICS_FILE, STARTS_FILE))
+        self._folder = LogFolder(workdir, (METRICS_FILE, STARTS_FILE, WANDB_FILE))
         folder = self._folder.path
         self._path = folder / METRICS_FILE
         self._tensorboard = TensorBoardWriter(folder / "tensorboard", start + 1)
@@ -79,6 +96,13 @@ class MetricsLog:
         with suppress(OSError):  # the first row of metrics will report a full disk
             row = {"step": start, "numbering": NUMBERING, **environment()}
             append_row(folder / STARTS_FILE, row)
+            write_running(folder, step=start, planned=total)
+        self._wandb: WandbLog | None = None
+        if wandb:
+            files = None if is_remote(workdir) else folder
+            self._wandb = WandbLog(
+                wandb, folder, name=workdir.name, config=config or {}, files=files
+            )
         self._folder.upload()
 
     def advance(self, steps: int) -> None:
@@ -96,9 +120,10 @@ class MetricsLog:
             self.bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
         if not self.main:
             return
+        self._step = max(self._step, step)
         finite = {k: v if abs(v) < float("inf") else None for k, v in values.items()}
         try:
-            append_row(self._path, {"step": step, **finite})
+            append_row(self._path, {"step": step, **finite, "time": round(time.time(), 1)})
             self._tensorboard.write(step, values)
         except OSError as error:
             if not self._write_error:
@@ -112,24 +137,39 @@ class MetricsLog:
                 log.info(f"metrics are written again, from step {step} on")
             self._write_error = ""
         self._folder.upload_now_and_then()
+        if self._wandb is not None:
+            self._wandb.write(step, values)
 
     def flush(self) -> None:
         """Let all rows reach the workdir; call it before a checkpoint is saved."""
         if self.main:
             self._folder.upload()
 
-    def close(self) -> None:
-        """Close the progress bar and the event file."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Close the progress bar and the event file, and record how the run ended.
+
+        Args:
+            error: that ended it; None if all steps were done.
+        """
         self.bar.close()
         if self.main:
             self._tensorboard.close()
+            with suppress(OSError):
+                write_state(self._folder.path, step=self._step, planned=self._total, error=error)
             self._folder.close()
+            if self._wandb is not None:
+                self._wandb.close(0 if error is None else getattr(error, "exit_code", 1))
 
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
 
 
 class TensorBoardWriter:

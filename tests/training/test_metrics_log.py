@@ -1,12 +1,16 @@
 """The log of a run: rows of metrics, TensorBoard events, a full disk."""
 
+import json
 import logging
 import math
 import struct
+import time
+from contextlib import nullcontext
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from satmip_jax.training.loop import Interrupted
 from satmip_jax.training.metrics_log import (
     MetricsLog,
     TensorBoardWriter,
@@ -15,6 +19,7 @@ from satmip_jax.training.metrics_log import (
     read_knn_scores,
     read_rows,
 )
+from satmip_jax.training.monitor import NotFiniteError
 from tests.conftest import full_disk
 
 
@@ -88,6 +93,7 @@ def test_what_is_not_finite_is_null(tmp_path):
     with MetricsLog(tmp_path, start=0, total=1, batch_size=1) as log:
         log.write(0, {"loss": math.nan, "grad_norm": math.inf, "learning_rate": 0.5})
     (row,) = read_rows(tmp_path / "metrics.jsonl")
+    assert 0 <= time.time() - row.pop("time") < 3600
     assert row == {"step": 0, "loss": None, "grad_norm": None, "learning_rate": 0.5}
 
 
@@ -132,3 +138,27 @@ def test_a_log_that_numbered_losses_from_0_is_resumed_without_a_gap(tmp_path, fi
             {"step": first + 11, "loss": 2.0},
             {"step": first + 11, "knn_image": 0.5},
         ]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, "finished"),
+        (Interrupted("stopped by SIGTERM"), "stopped"),
+        (KeyboardInterrupt(), "stopped"),
+        (NotFiniteError("step 2: loss is nan"), "failed"),
+        (MemoryError(), "failed"),
+    ],
+)
+def test_the_end_of_a_run_is_recorded(tmp_path, error, state):
+    def recorded():
+        return json.loads((tmp_path / "state.json").read_text())
+
+    log = MetricsLog(tmp_path, start=1, total=3, batch_size=1)
+    with pytest.raises(type(error)) if error else nullcontext(), log:
+        assert recorded()["state"] == "running"  # as a process that is killed leaves it
+        log.write(2, {"loss": 1.0})
+        if error:
+            raise error
+    assert recorded().items() >= {"state": state, "step": 2, "planned": 3}.items()
+    assert recorded()["reason"] == (f"{type(error).__name__}: {error}" if error else "")
