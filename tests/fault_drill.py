@@ -1,35 +1,42 @@
 """Fault drill: kill runs at random moments, damage files, and compare with an undisturbed run.
 
     python -m tests.fault_drill --kills 50 [--processes 2] [--seed 0] [--out FOLDER]
+    python -m tests.fault_drill --kills 30 --workdir gs://bucket/run
 
 It starts `satmip prepare` and `satmip train` of a tiny config as real processes, ends them in every
 phase that is visible from outside (output and files), damages the newest checkpoint now and then,
 and repeats the same command until the run is done. Then the next run begins, until all kills are
 used up. Each run must end with the state and the metrics of the undisturbed one, bit for bit. On an
 idle machine with two cores a kill takes about 10 s.
+
+With a workdir in a bucket the runs are in an emulator on the loopback interface, which refuses,
+loses and tears some of their requests; the undisturbed run stays on the disk. The drill starts the
+emulator (`tests.buckets`), unless STORAGE_EMULATOR_HOST names one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import numpy as np
 
 from satmip_jax.checkpoints import integrity
+from tests import drill_folders
+from tests.buckets import environment
 from tests.conftest import REPOSITORY, TINY
+from tests.drill_folders import BucketFolder, Folder, LocalFolder
+from tests.drill_run import PHASES, DrillError, Run
 
 STEPS = 24
 PREPARE = ("synthetic", "--train", "64", "--val", "16", "--size", "48", "--image-size", "32")
@@ -41,126 +48,42 @@ TRAIN = (
     "--config.data.in_memory=False",
     "--config.data.workers=0",
 )
-PHASES = ("start", "restore", "compile", "step", "save", "read back", "score")
-PATIENCE = 600.0  # seconds to wait for a phase, or for the end of a run
-
-
-class DrillError(AssertionError):
-    """A run failed; the message shows its output."""
-
-
-@dataclass
-class Run:
-    """One start of a command, as one process or several, observed through output and files."""
-
-    commands: list[list[str]]
-    log: Path
-    workdir: Path | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.before = self.steps()
-        self.rows = self.row_count()
-        with self.log.open("wb") as log:
-            self.processes = [
-                subprocess.Popen(
-                    command,
-                    env=os.environ | self.environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=REPOSITORY,
-                    start_new_session=True,
-                )
-                for command in self.commands
-            ]
-
-    def steps(self) -> set[int]:
-        """Return the steps of the complete checkpoints."""
-        folder = self.workdir / "checkpoints" if self.workdir else Path("/nowhere")
-        return {int(p.name) for p in folder.glob("*") if p.name.isdigit()}
-
-    def row_count(self) -> int:
-        path = self.workdir / "metrics.jsonl" if self.workdir else Path("/nowhere")
-        return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def phase(self) -> str:
-        """Return what the run is doing, by its output and files."""
-        assert self.workdir is not None
-        if " M parameters" not in self.output():
-            return "restore" if self.before else "start"
-        if self.saving():
-            return "save"
-        rows = self.row_count()
-        if rows == 0 or (self.before and rows <= self.rows and not self.steps() - self.before):
-            return "compile"
-        return "step"
-
-    def saving(self) -> bool:
-        assert self.workdir is not None
-        return any(self.workdir.glob("checkpoints/*.orbax-checkpoint-tmp"))
-
-    def wait_for(self, phase: str, draw: random.Random) -> bool:
-        """Wait for `phase`, and a little longer; return False if the run ended before."""
-        begun = time.monotonic()
-        steps_before = self.steps()
-        while time.monotonic() < begun + PATIENCE:
-            if self.ended():
-                return False
-            now = self.phase()
-            new = bool(self.steps() - steps_before)
-            if phase in ("start", "restore") and time.monotonic() > begun + draw.uniform(0.5, 8):
-                return True
-            if phase == now or (phase == "read back" and new):
-                pause = 0.0 if phase in ("read back", "save") else draw.expovariate(2)
-                time.sleep(min(pause, 3.0))
-                return True
-            if phase == "score" and "step 12:" not in self.output() and 12 in self.steps():
-                return True
-            if PHASES.index(now) > PHASES.index(phase) and phase in ("compile",):
-                return True  # it was too short to be observed
-            time.sleep(0.002)
-        self.end()
-        raise DrillError(f"no phase {phase!r} in {PATIENCE:.0f} s:\n{self.output()}")
-
-    def ended(self) -> bool:
-        return all(process.poll() is not None for process in self.processes)
-
-    def signal(self, number: int, which: int | None = None) -> None:
-        """Signal all processes, or one."""
-        for i, process in enumerate(self.processes):
-            if process.poll() is None and which in (None, i):
-                os.killpg(process.pid, number)
-
-    def end(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.finish()
-
-    def finish(self) -> list[int]:
-        """Wait for the end; exit codes."""
-        try:
-            return [process.wait(timeout=PATIENCE) for process in self.processes]
-        except subprocess.TimeoutExpired:
-            self.signal(signal.SIGKILL)
-            raise DrillError(f"no end in {PATIENCE:.0f} s:\n{self.output()}") from None
+# Probability of each fault per request to the bucket.
+RATES = {"503": 0.02, "no answer": 0.004, "answer lost": 0.004, "torn upload": 0.01}
 
 
 class Drill:
-    """A drill: its commands, its faults, and counts of their outcomes."""
+    """A drill: its commands, its faults, and counts of their outcomes.
 
-    def __init__(self, out: Path, *, processes: int, seed: int) -> None:
-        self.out, self.processes = out, processes
-        self.draw = random.Random(seed)
+    Args:
+        out: folder of data and outputs, and of the undisturbed run.
+        processes: of each run.
+        seed: of all random choices.
+        workdir: folder of the disturbed runs, by default in `out`.
+        devices: the greatest number of devices per process of a start, which is drawn; with more
+            than one the losses are compared to 1e-5, otherwise state and metrics bit for bit.
+    """
+
+    def __init__(
+        self, out: Path, *, processes: int, seed: int, workdir: str = "", devices: int = 1
+    ) -> None:
+        self.out, self.processes, self.devices = out, processes, devices
+        self.workdir = workdir or str(out)
+        self.bucket = self.workdir.removeprefix("gs://").split("/")[0]
+        self.server = ""  # URL of the emulator
+        self.rates: dict[str, float] = {}
+        self.seed, self.draw = seed, random.Random(seed)
         self.kills: Counter[tuple[str, str]] = Counter()  # (phase, how)
         self.damages: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()  # faults of the store
         self.logs = 0
 
     # --- commands ---------------------------------------------------------------------------------
 
-    def start(self, *arguments: str, workdir: Path | None = None, count: int = 1) -> Run:
+    def start(
+        self, *arguments: str, folder: Folder | None = None, count: int = 1, devices: int = 1
+    ) -> Run:
         self.logs += 1
         command = [sys.executable, "-m", "satmip_jax.cli", *arguments]
         commands = [command]
@@ -170,15 +93,19 @@ class Drill:
                 address = f"127.0.0.1:{free.getsockname()[1]}"
             flags = ["--coordinator", address, "--processes", str(count), "--heartbeat", "10"]
             commands = [[*command, *flags, "--process", str(i)] for i in range(count)]
-        environment = {
-            "XLA_FLAGS": "",
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        variables = {
+            "XLA_FLAGS": flag if devices > 1 else "",
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(self.out / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "PYTHONUNBUFFERED": "1",
+            "TMPDIR": str(self.out / "tmp"),  # killed processes leave files there
         }
-        return Run(commands, self.out / f"{self.logs:03d}.log", workdir, environment)
+        if self.server:
+            variables |= environment(self.server)
+        return Run(commands, self.out / f"{self.logs:03d}.log", folder, variables)
 
     def prepare(self, name: str) -> Run:
         kind, *options = PREPARE
@@ -186,17 +113,33 @@ class Drill:
         out = str(self.out / name)
         return self.start("prepare", kind, "--source", scenes, "--out", out, *options)
 
-    def train(self, workdir: Path) -> Run:
+    def train(self, folder: Folder, devices: int = 1) -> Run:
         config = ["--config", str(REPOSITORY / "configs/eurosat.py:satmips,cpu")]
         data = f"--config.data.dir={self.out / 'shards'}"
-        where = ["--workdir", str(workdir)]
-        return self.start(
-            "train", *config, *where, *TRAIN, data, workdir=workdir, count=self.processes
-        )
+        command = ["train", *config, "--workdir", str(folder), *TRAIN, data]
+        return self.start(*command, folder=folder, count=self.processes, devices=devices)
+
+    def folder(self, number: int) -> Folder:
+        """Return the workdir of a disturbed run."""
+        name = f"run{number}"
+        if not self.server:
+            return LocalFolder(Path(self.workdir).resolve() / name)
+        path = self.workdir.removeprefix(f"gs://{self.bucket}").strip("/")
+        return BucketFolder(f"{path}/{name}".lstrip("/"), self.bucket, self.server)
 
     def must_end_well(self, run: Run) -> None:
         if any(run.finish()):
             raise DrillError(run.output())
+
+    def ends_well(self, run: Run) -> bool:
+        """Wait for a run; return False if it reports a fault of the store as the reason to end."""
+        if not any(run.finish()):
+            return True
+        if not self.rates or "Traceback" in run.output():
+            raise DrillError(run.output())
+        self.outcomes["starts ended by a fault of the store, and resumed"] += 1
+        print(f"ended, and resumed: {run.output().strip().splitlines()[-1]}", flush=True)
+        return False
 
     # --- faults -----------------------------------------------------------------------------------
 
@@ -216,38 +159,36 @@ class Drill:
             run.signal(signal.SIGTERM)
         codes = run.finish()
         allowed = {0, 130, -signal.SIGTERM}
-        if self.processes == 1 and not allowed.issuperset(codes):
+        if self.processes == 1 and not self.rates and not allowed.issuperset(codes):
             raise DrillError(f"{how} ended with {codes}:\n{run.output()}")
         return how
 
-    def damage(self, workdir: Path) -> str:
+    def damage(self, folder: Folder) -> str:
         """Damage a file of the newest checkpoint, if there is another one; return how and which."""
-        steps = sorted(int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit())
+        steps = folder.steps()
         if len(steps) < 2:
             return ""
-        folder = workdir / "checkpoints" / str(steps[-1])
-        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
-        chosen = [p for p in files if "sharding" not in p.name and "commit" not in p.name]
-        file = self.draw.choice(chosen)
+        file = self.draw.choice(folder.files_of(max(steps)))
         how = self.draw.choice(["missing", "torn", "bit flipped"])
         if how == "missing":
-            file.unlink()
+            folder.delete(file)
         else:
-            data = bytearray(file.read_bytes())
+            data = bytearray(folder.read(file))
             if how == "torn":
                 data = data[: self.draw.randrange(len(data))]
             else:
                 data[self.draw.randrange(len(data))] ^= 1 << self.draw.randrange(8)
-            file.write_bytes(data)
-        return f"{how}: {file.relative_to(workdir)}"
+            folder.write(file, bytes(data))
+        return f"{how}: {file}"
 
     # --- the drill --------------------------------------------------------------------------------
 
     def run(self, kills: int) -> None:
+        (self.out / "tmp").mkdir(exist_ok=True)
         begun = time.monotonic()
         self.must_end_well(self.prepare("shards"))
         prepare_seconds = time.monotonic() - begun
-        self.must_end_well(self.train(self.out / "whole"))
+        self.must_end_well(self.train(LocalFolder(self.out / "whole")))
         left = kills
         for _ in range(-(-kills // 10)):  # a tenth of them
             run = self.prepare("shards_cut")
@@ -257,24 +198,33 @@ class Drill:
             left -= 1
         self.must_end_well(self.prepare("shards_cut"))
         self.compare_prepared()
-        number = 0
-        while left > 0:
-            number += 1
-            left = self.one_run(self.out / f"run{number}", left)
+        with ExitStack() as stack:
+            if self.workdir.startswith("gs://"):
+                self.server = stack.enter_context(drill_folders.bucket_server(self.bucket))
+                if drill_folders.inject(self.server, RATES, self.seed):
+                    self.rates = RATES
+            number = 0
+            while left > 0:
+                number += 1
+                left = self.one_run(self.folder(number), left)
+            if self.rates:
+                self.injected.update(drill_folders.injected(self.server))
 
-    def one_run(self, workdir: Path, left: int) -> int:
+    def one_run(self, folder: Folder, left: int) -> int:
         """Start a run until it is done, with at most `left` kills; return how many are left."""
         damaged = ""
         while True:
-            run = self.train(workdir)
+            run = self.train(folder, self.draw.randint(1, self.devices))
             if left <= 0:
-                self.must_end_well(run)
-                break
+                if self.ends_well(run):
+                    break
+                continue
             phases = [p for p in PHASES if p != ("start" if run.before else "restore")]
             wanted = self.draw.choice(phases)
             if not run.wait_for(wanted, self.draw):
-                self.must_end_well(run)
-                break
+                if self.ends_well(run):
+                    break
+                continue
             phase = wanted if wanted in ("read back", "score") else run.phase()
             left -= 1
             self.kills[phase, self.kill(run, phase)] += 1
@@ -282,12 +232,12 @@ class Drill:
                 self.note_damage(damaged, run)
                 damaged = ""
             if not damaged and self.draw.random() < 0.4:
-                damaged = self.damage(workdir)
+                damaged = self.damage(folder)
         if damaged:
             self.note_damage(damaged, run)
-        self.compare(workdir)
+        self.compare(folder)
         if self.outcomes["differs"] == 0:
-            shutil.rmtree(workdir)
+            folder.remove()
         return left
 
     def note_damage(self, damaged: str, run: Run) -> None:
@@ -303,22 +253,19 @@ class Drill:
         same = all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
         self.outcomes["shards identical" if same else "differs"] += 1
 
-    def compare(self, workdir: Path) -> None:
-        """Compare state and metrics with those of the undisturbed run, leaf by leaf, row by row."""
-        mine, whole = (f / "checkpoints" / str(STEPS) for f in (workdir, self.out / "whole"))
-        records = [
-            json.loads((f / "run" / "metadata").read_text())["leaves"] for f in (mine, whole)
-        ]
-        different = [name for name in records[1] if records[0].get(name) != records[1][name]]
-        for name in records[1]:
-            a, b = (integrity.open_leaf(f / "state", name).read().result() for f in (mine, whole))
-            if np.asarray(a).tobytes() != np.asarray(b).tobytes() and name not in different:
-                different.append(name)
-        rows = [_rows(folder) for folder in (workdir, self.out / "whole")]
-        different += [] if rows[0] == rows[1] else ["metrics.jsonl"]
-        self.outcomes["differs" if different else "runs identical bit for bit"] += 1
+    def compare(self, folder: Folder) -> None:
+        """Compare a run with the undisturbed one, leaf by leaf and row by row."""
+        workdir, whole = folder.local_copy(self.out / "copy"), self.out / "whole"
+        rows = [_rows(path) for path in (workdir, whole)]
+        if self.devices > 1:
+            different, same = _different_losses(*rows), "runs with equal losses to 1e-5"
+        else:
+            different, same = _different_leaves(workdir, whole), "runs identical bit for bit"
+            different += [] if rows[0] == rows[1] else ["metrics.jsonl"]
+        self.outcomes["differs" if different else same] += 1
         if different:
-            print(f"{workdir} differs in {', '.join(different[:10])}", flush=True)
+            print(f"{folder} differs in {', '.join(different[:10])}", flush=True)
+        shutil.rmtree(self.out / "copy", ignore_errors=True)
 
     def table(self) -> str:
         lines = ["", f"{'phase':<12}{'kill -9':>10}{'SIGTERM':>10}{'SIGTERM twice':>16}"]
@@ -328,8 +275,35 @@ class Drill:
         total = sum(self.kills.values())
         lines += [f"{total} kills", "", "damaged checkpoints"]
         lines += [f"  {n:3} {what}" for what, n in sorted(self.damages.items())] or ["  none"]
+        if self.rates:
+            lines += ["faults of the store"]
+            lines += [f"  {self.injected[what]:3} {what}" for what in RATES]
         lines += ["outcomes"] + [f"  {n:3} {what}" for what, n in sorted(self.outcomes.items())]
         return "\n".join(lines)
+
+
+def _different_leaves(workdir: Path, whole: Path) -> list[str]:
+    """Return the leaves of which the states after the last step differ, bit for bit."""
+    mine, theirs = (path / "checkpoints" / str(STEPS) for path in (workdir, whole))
+    records = [json.loads((f / "run" / "metadata").read_text())["leaves"] for f in (mine, theirs)]
+    different = [name for name in records[1] if records[0].get(name) != records[1][name]]
+    for name in records[1]:
+        a, b = (integrity.open_leaf(f / "state", name).read().result() for f in (mine, theirs))
+        if np.asarray(a).tobytes() != np.asarray(b).tobytes() and name not in different:
+            different.append(name)
+    return different
+
+
+def _different_losses(mine: list[dict[str, float]], theirs: list[dict[str, float]]) -> list[str]:
+    """Return the losses that differ by more than 1e-5, and rows that are missing or doubled."""
+    if [row["step"] for row in mine] != [row["step"] for row in theirs]:
+        return ["the steps of metrics.jsonl"]
+    return [
+        f"{name} of step {row['step']}"
+        for row, other in zip(mine, theirs, strict=True)
+        for name in other
+        if name.endswith("loss") and not np.isclose(row[name], other[name], rtol=1e-5, atol=0)
+    ]
 
 
 def _rows(workdir: Path) -> list[dict[str, float]]:
@@ -345,12 +319,20 @@ def _rows(workdir: Path) -> list[dict[str, float]]:
 @click.option(
     "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes per run."
 )
+@click.option(
+    "--devices", default=1, show_default=True, type=click.IntRange(1), help="At most, per process."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+@click.option("--workdir", help="Folder of the runs, local or gs://bucket/folder.  [default: OUT]")
 @click.option("--out", help="Folder that keeps all files and outputs.  [default: a temporary one]")
-def main(kills: int, processes: int, seed: int, out: str | None) -> None:
+def main(
+    kills: int, processes: int, devices: int, seed: int, workdir: str | None, out: str | None
+) -> None:
     folder = Path(out) if out else Path(tempfile.mkdtemp(prefix="fault_drill_"))
     folder.mkdir(parents=True, exist_ok=True)
-    drill = Drill(folder.resolve(), processes=processes, seed=seed)
+    drill = Drill(
+        folder.resolve(), processes=processes, seed=seed, workdir=workdir or "", devices=devices
+    )
     try:
         drill.run(kills)
     finally:

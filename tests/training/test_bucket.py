@@ -19,6 +19,7 @@ from satmip_jax.training.metrics_log import read_rows
 from satmip_jax.training.step import build_program
 from satmip_jax.training.workdir import WorkdirError
 from tests.data.test_bucket import upload
+from tests.fault_drill import Drill
 
 
 @pytest.fixture
@@ -150,3 +151,15 @@ def test_a_run_in_a_bucket_is_evaluated_and_reported(tiny_run, shards, bucket, t
     assert result.exit_code == 0
     assert "knn5" in result.output
     assert json.loads(stores.get(workdir / "evaluation.json"))
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_survives_kills_and_faults_of_the_store(tmp_path, monkeypatch):
+    """Kills of real processes; `python -m tests.fault_drill --workdir gs://...` does many."""
+    pytest.importorskip("gcp_storage_emulator")
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)  # an emulator of its own
+    drill = Drill(tmp_path, processes=1, seed=2, workdir="gs://drill/run")
+    drill.run(kills=3)  # the first one is of `satmip prepare`
+    assert not drill.outcomes["differs"], drill.table()
+    assert drill.outcomes["runs identical bit for bit"] >= 1
+    assert sum(drill.injected.values()) > 0
