@@ -135,10 +135,11 @@ class Drill:
         """Wait for a run; return False if it reports a fault of the store as the reason to end."""
         if not any(run.finish()):
             return True
-        if not self.rates or "Traceback" in run.output():
+        if not self.rates or "\nsatmip: " not in run.output():
             raise DrillError(run.output())
         self.outcomes["starts ended by a fault of the store, and resumed"] += 1
-        print(f"ended, and resumed: {run.output().strip().splitlines()[-1]}", flush=True)
+        message = run.output().rpartition("\nsatmip: ")[2].splitlines()[0]
+        print(f"ended, and resumed: {message}", flush=True)
         return False
 
     # --- faults -----------------------------------------------------------------------------------

@@ -85,10 +85,22 @@ def store_errors(path: AnyPath) -> Iterator[None]:
 
 
 def put(path: AnyPath, data: bytes) -> None:
-    """Write an object, at once."""
+    """Write an object, at once; in gs:// once more if the store reports another checksum.
+
+    Raises:
+        StoreError: it could not be written, or differs afterwards.
+    """
     store, name = open_store(path)
     with store_errors(path):
-        store.pipe_file(name, data)
+        if not os.fspath(path).startswith("gs:"):
+            store.pipe_file(name, data)
+            return
+        from gcsfs.retry import ChecksumError
+
+        with suppress(ChecksumError):
+            store.pipe_file(name, data, consistency="md5")
+            return
+        store.pipe_file(name, data, consistency="md5")
 
 
 def put_file(local: Path, path: AnyPath) -> None:

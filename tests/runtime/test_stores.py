@@ -45,6 +45,17 @@ def test_an_upload_of_another_size_is_an_error(bucket, bucket_server, tmp_path):
         stores.put_file(tmp_path / "a", as_path(bucket) / "a")
 
 
+def test_an_upload_that_arrives_changed_is_repeated(bucket, bucket_server):
+    path = as_path(bucket) / "a"
+    bucket_server.torn.append(None)
+    stores.put(path, b"x" * 100)
+    assert stores.get(path) == b"x" * 100
+    bucket_server.torn.extend([None] * 2)
+    with pytest.raises(StoreError, match="checksum"):
+        stores.put(path, b"y" * 100)
+    assert not bucket_server.torn
+
+
 def test_folders_are_copied_and_removed_with_all_they_hold(bucket):
     folder = as_path(bucket)
     for name in ("a/x", "a/b/y", "ab/z"):
