@@ -105,6 +105,10 @@ class Handler(RequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
+    def _serve(self, method) -> None:
+        with suppress(ConnectionError):  # the client has what it wanted, or was killed
+            self._handle(method)
+
     def _handle(self, method) -> None:
         if self.path == "/faults":
             self._configure_faults()
@@ -124,7 +128,7 @@ class Handler(RequestHandler):
             return
         if fault == "answer lost":
             self.wfile, self.close_connection = io.BytesIO(), True
-        with self.lock, suppress(ConnectionError):  # the client has it, or was killed
+        with self.lock:
             if fault == "torn upload":
                 self.torn.append(None)
             self._answer(method)
@@ -150,16 +154,16 @@ class Handler(RequestHandler):
         super().end_headers()
 
     def do_GET(self) -> None:
-        self._handle(super().do_GET)
+        self._serve(super().do_GET)
 
     def do_POST(self) -> None:
-        self._handle(super().do_POST)
+        self._serve(super().do_POST)
 
     def do_DELETE(self) -> None:
-        self._handle(super().do_DELETE)
+        self._serve(super().do_DELETE)
 
     def do_PUT(self) -> None:
-        self._handle(super().do_PUT)
+        self._serve(super().do_PUT)
 
 
 class Store:
