@@ -63,7 +63,8 @@ def test_the_geometric_median_is_the_place_of_the_least_summed_distance():
 
 
 def test_one_neighbour_is_that_of_scikit_learn():
-    bank, queries = RNG.normal(size=(60, 4)), RNG.normal(size=(20, 4))
+    scales = np.array([0.1, 1.0, 10.0, 50.0])  # features as encoders have them, around a mean
+    bank, queries = (RNG.normal(size=(n, 4)) * scales + 30 for n in (60, 20))
     places = np.stack([RNG.uniform(-180, 180, 60), RNG.uniform(-80, 80, 60)], 1)
     found = knn_places(bank, places, queries, ks=(1, 3, 100))
     assert list(found) == [1, 3]
