@@ -128,8 +128,10 @@ class Parts:
             except OSError as error:
                 raise EmbedError(f"{self.folder}: another process is writing it") from error
             self._check_plan()
-            for left in self.folder.glob(".*.tmp"):
-                left.unlink()
+            kept = {path for path, _ in self._files()}
+            for left in (*self.folder.glob(".*.tmp"), *self.folder.glob("*.parquet")):
+                if left not in kept:
+                    left.unlink()
             yield
 
     def _check_plan(self) -> None:
@@ -149,23 +151,26 @@ class Parts:
 
     def finished(self) -> int:
         """Return the number of inputs, from the first one on, that are in parts."""
-        end = 0
-        for first, last, _ in self._files():
-            if first != end:
-                break
-            end = last
-        return end
+        return max((end for _, end in self._files()), default=0)
 
-    def _files(self) -> list[tuple[int, int, Path]]:
-        """Return first input, end and path of the parts, in order; damaged ones end the list."""
-        files = []
+    def _files(self) -> list[tuple[Path, int]]:
+        """Return the parts in order, each with its end: every input from the first on is in one.
+
+        Left out are damaged ones and those behind a gap: their inputs are done again, in parts that
+        may begin and end elsewhere.
+        """
+        files: list[tuple[Path, int]] = []
+        end = 0
         for path in sorted(self.folder.glob("*.parquet")):
-            if match := _NAME.fullmatch(path.name):
-                try:
-                    pq.read_metadata(path)
-                except (pa.ArrowException, OSError):
-                    break
-                files.append((int(match[1]), int(match[2]), path))
+            match = _NAME.fullmatch(path.name)
+            if match is None or int(match[1]) != end or int(match[2]) <= end:
+                continue
+            try:
+                pq.read_metadata(path)
+            except (pa.ArrowException, OSError):
+                continue
+            end = int(match[2])
+            files.append((path, end))
         return files
 
     def write(self, first: int, end: int, table: pa.Table, facts: PartFacts) -> None:
@@ -184,7 +189,7 @@ class Parts:
 
     def facts(self) -> Iterator[PartFacts]:
         """Yield what each part says."""
-        for _, _, path in self._files():
+        for path, _ in self._files():
             yield PartFacts.from_json(json.loads(pq.read_schema(path).metadata[_KEY]))
 
     def join(self, info: Mapping[str, Any]) -> int:
@@ -207,7 +212,7 @@ class Parts:
     def _tables(self, absent: set[str]) -> Iterator[pa.Table]:
         """Yield the rows of all parts in tables of `ROWS`, the last one of fewer."""
         waiting: list[pa.Table] = []
-        for _, _, path in self._files():
+        for path, _ in self._files():
             with pq.ParquetFile(path) as file:
                 if not file.metadata.num_rows:
                     continue

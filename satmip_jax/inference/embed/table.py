@@ -161,8 +161,11 @@ class EmbeddingTable:
         Args:
             column: "image" or "metadata".
             indices: numbers of rows from 0.
+
+        Raises:
+            IndexError: there is no such row.
         """
-        wanted = np.asarray([int(index) for index in indices], np.int64)
+        wanted = self._numbers(indices)
         found: np.ndarray | None = None
         for start, part in self.batches(column):
             here = (wanted >= start) & (wanted < start + len(part))
@@ -170,7 +173,10 @@ class EmbeddingTable:
             found[here] = part[wanted[here] - start]
             if start + len(part) > wanted.max(initial=-1):
                 return found
-        raise IndexError(f"no row {wanted.max(initial=-1)} of {self.count:,} in {self.path}")
+        if len(wanted):
+            raise EmbeddingTableError(f"{self.path} is damaged: no vector of row {wanted.max()}")
+        width = self.image_width if column == "image" else self.metadata_width or 0
+        return np.zeros((0, width), np.float32)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column other than the vectors, such as "id" or the name of a field."""
@@ -188,9 +194,7 @@ class EmbeddingTable:
         Raises:
             IndexError: there is no such row.
         """
-        wanted = [int(index) for index in indices]
-        if bad := [index for index in wanted if not 0 <= index < self.count]:
-            raise IndexError(f"no row {bad[0]} of {self.count:,} in {self.path}")
+        wanted = self._numbers(indices).tolist()
         names = [name for name in self._file.schema_arrow.names if name not in VECTORS]
         found: dict[int, dict[str, Any]] = {}
         ordered = np.unique(np.asarray(wanted, np.int64))
@@ -209,6 +213,12 @@ class EmbeddingTable:
                     )
                     start = end
         return [found[index] for index in wanted]
+
+    def _numbers(self, indices: Iterable[int]) -> np.ndarray:
+        wanted = [int(index) for index in indices]
+        if bad := [index for index in wanted if not 0 <= index < self.count]:
+            raise IndexError(f"no row {bad[0]} of {self.count:,} in {self.path}")
+        return np.asarray(wanted, np.int64)
 
     def _read(self, column: str, width: int) -> np.ndarray:
         rows = np.empty((self.count, width), np.float32)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+import shapely
 from click.testing import CliRunner
 
 import satmip_jax as sm
@@ -68,6 +70,7 @@ def test_vectors_are_those_of_the_library_for_the_same_files(model, folder, tmp_
     for row in rows:
         number = int(row["path"][-6:-4])
         assert row["location"] == [number + 0.5, -number]
+        assert row["geometry"] == shapely.to_wkb(shapely.Point(row["location"]))
         assert (row["id"], row["label"]) == (row["path"], "ab"[number % 2])
     assert any("columns: path <- path" in line for line in lines)
     assert (report.rows, report.left_out_file) == (20, None)
@@ -168,6 +171,29 @@ def test_an_interrupted_run_does_no_finished_batch_again(model, folder, tmp_path
     (folder / "0" / "00.jpg").unlink()
     with pytest.raises(EmbedError, match="holds embeddings of other inputs, options or another"):
         embed(model, [folder], out)
+
+
+@pytest.mark.parametrize("damage", ["cut", "deleted"])
+def test_inputs_of_a_lost_part_are_done_again_and_no_row_twice(
+    model, folder, tmp_path, monkeypatch, damage
+):
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "PART_SECONDS", 0.0)
+        patch.setattr(module, "_finish", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            embed(model, [folder], out)
+    first, lost, last = sorted((tmp_path / "e.parquet.parts").glob("*.parquet"))
+    assert (lost.stem, last.stem) == ("000000000008-000000000016", "000000000016-000000000020")
+    if damage == "cut":
+        lost.write_bytes(lost.read_bytes()[:100])
+    else:
+        lost.unlink()
+    report, table, _ = embed(model, [folder], out)  # one part: 8 to 20
+    assert (report.resumed, report.rows) == (8, 20)
+    paths = [row["path"] for row in table.rows(range(table.count))]
+    assert paths == sorted(map(str, folder.rglob("*.*")))
+    np.testing.assert_array_equal(table.images(), model.embed_images(paths, progress=False))
 
 
 @pytest.mark.parametrize("change", ["file", "tile", "table"])

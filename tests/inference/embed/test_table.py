@@ -104,6 +104,13 @@ def test_row_groups_are_joined_and_batches_number_their_rows(tmp_path, monkeypat
     assert table.metadata_width is None
     with pytest.raises(EmbeddingTableError, match="does not embed metadata"):
         table.metadata()
+    monkeypatch.setattr(reader, "ROWS", 7)  # of a batch
+    chosen = [30, 2, 39, 2, 8]
+    np.testing.assert_array_equal(table.vectors("image", chosen), images[chosen])
+    assert table.vectors("image", []).shape == (0, 2)
+    for row in (40, -1):
+        with pytest.raises(IndexError, match=f"no row {row} of 40"):
+            table.vectors("image", [3, row])
 
 
 def test_the_file_is_geoparquet_of_the_spec(written):
@@ -205,6 +212,18 @@ def test_a_file_that_claims_vectors_it_cannot_hold_is_refused_before_they_are_al
     pq.write_table(table.replace_schema_metadata(info), path, compression="zstd")
     assert path.stat().st_size < 1 << 20
     with pytest.raises(EmbeddingTableError, match="too short for 1,000,000 vectors"):
+        EmbeddingTable.open(path)
+
+
+def test_row_groups_that_would_take_too_much_memory_are_refused(written, monkeypatch):
+    path = written[0]
+    metadata = pq.read_metadata(path)
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    largest = max(group.total_byte_size for group in groups)
+    monkeypatch.setattr(reader, "MAX_GROUP", largest)
+    assert EmbeddingTable.open(path).count == 50
+    monkeypatch.setattr(reader, "MAX_GROUP", largest - 1)
+    with pytest.raises(EmbeddingTableError, match=f"a row group takes {largest:,} bytes"):
         EmbeddingTable.open(path)
 
 
