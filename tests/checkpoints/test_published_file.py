@@ -56,10 +56,11 @@ def test_every_tensor_is_used_or_left_out_for_a_reason(weights):
 
 
 HALF = [0.5, 0.5, 0.5]
+MEAN, STD = [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]
 BESIDE = {
-    "config.json": {"pretrained_cfg": {"mean": HALF, "std": HALF}, "model_args": {"num_heads": 2}},
-    "preprocessor_config.json": {"image_mean": HALF, "image_std": HALF},
-    "open_clip_config.json": {"preprocess_cfg": {"mean": HALF, "std": HALF}},
+    "config.json": {"pretrained_cfg": {"mean": MEAN, "std": STD}, "model_args": {"num_heads": 2}},
+    "preprocessor_config.json": {"image_mean": MEAN, "image_std": STD},
+    "open_clip_config.json": {"preprocess_cfg": {"mean": MEAN, "std": STD}},
 }
 
 
@@ -67,7 +68,7 @@ BESIDE = {
 def test_statistics_are_stated_beside_the_weights(weights, file):
     (weights / file).write_text(json.dumps(BESIDE[file]))
     read = read_pretrained(weights, vit("mu/8"))
-    assert read.statistics == ((0.5,) * 3,) * 2
+    assert read.statistics == (tuple(MEAN), tuple(STD))
     assert read.statistics_from == f"by {file}"
     (weights / "model.safetensors").rename(weights / "other.safetensors")
     read = read_pretrained(weights / "other.safetensors", vit("mu/8"))

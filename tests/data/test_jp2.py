@@ -106,6 +106,47 @@ def test_files_made_to_take_memory_are_refused_before_they_are_decoded(sound, mo
             read_header(data)
 
 
+def test_headers_are_those_of_gdal():
+    values = picture(96, 64, dtype="uint16")
+    for dtype, nbits in (("int16", 16), ("uint16", 16), ("uint8", 8)):
+        data = make(values.astype(dtype), NBITS=nbits, blockxsize=64, blockysize=32)
+        page = jp2.read_page(data)
+        with rasterio.io.MemoryFile(data) as file, file.open() as image:
+            assert (page.dtype, page.bands) == (image.dtypes[0], image.count)
+            assert page.block == image.block_shapes[0][::-1] == (64, 32)
+
+
+def test_tiles_that_override_the_main_header_are_refused(sound):
+    """What OpenJPEG allocates for them is not what was bounded."""
+    data = sound[2]
+    tile, coding = marker(data, 0xFF90), marker(data, 0xFF52)
+    (size,) = struct.unpack_from(">H", data, coding + 2)
+    segment = data[coding : coding + 2 + size]
+    (length,) = struct.unpack_from(">I", data, tile + 6)
+    start = data.index(b"\xff\x4f\xff\x51")
+    codestream = edit(data, tile + 6, struct.pack(">I", length + len(segment)))[start:]
+    header = tile + 12 - start
+    with pytest.raises(ImageError, match="tiles are coded differently"):
+        read_header(codestream[:header] + segment + codestream[header:])
+    comment = b"\xff\x64" + segment[2:]  # the same bytes as a comment do no harm
+    assert read_header(codestream[:header] + comment + codestream[header:]).width == 160
+
+
+@pytest.mark.parametrize("box", [b"pclr", b"cmap", b"free"])
+def test_palettes_are_not_taken_for_grey(sound, box):
+    data = sound[0]
+    place = data.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", data, place)
+    inserted = struct.pack(">I4s8x", 16, box)
+    longer = edit(data, place, struct.pack(">I", length + len(inserted)))
+    changed = longer[: place + length] + inserted + longer[place + length :]
+    if box == b"free":
+        assert read_header(changed).width == 96
+        return
+    with pytest.raises(ImageError, match="with a palette"):
+        read_header(changed)
+
+
 def test_truncated_files_are_told(sound):
     for data in sound:
         for share in (0.05, 0.3, 0.7, 0.99):

@@ -63,6 +63,9 @@ def test_a_region_holds_its_places(places):
     assert (places[:, 1] >= south).all()
     assert (places[:, 1] <= north).all()
     assert east - west <= 360 + 1e-9
+    around = np.sort(places[:, 0] % 360)  # it leaves out the widest gap between longitudes
+    gap = np.diff([*around, around[0] + 360]).max()
+    assert east - west == pytest.approx(360 if gap <= 2 else 362 - gap)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,13 @@ def test_a_grid_beyond_the_antimeridian_is_that_of_both_sides():
     assert (across >= 0).any()
 
 
+def test_rows_go_south_and_columns_east():
+    found = rasterize(-10, 70, 10, 4, 5)
+    cells = [[rasterize(-10 + 10 * x, 70 - 10 * y, 10, 1, 1)[0, 0] for x in range(5)] for y in range(4)]
+    np.testing.assert_array_equal(found, cells)
+    assert len(np.unique(found)) > 8
+
+
 def test_a_small_island_is_land_though_no_centre_of_a_cell_is():
     cell = rasterize(-6.0, 0.0, 6.0, 3, 1)  # Saint Helena and Ascension, of 400 km2 and less
     names = {countries()[i].name for i in cell.ravel() if i >= 0}
