@@ -42,7 +42,9 @@ def test_a_grid_beyond_the_antimeridian_is_that_of_both_sides():
 
 def test_rows_go_south_and_columns_east():
     found = rasterize(-10, 70, 10, 4, 5)
-    cells = [[rasterize(-10 + 10 * x, 70 - 10 * y, 10, 1, 1)[0, 0] for x in range(5)] for y in range(4)]
+    cells = [
+        [rasterize(-10 + 10 * x, 70 - 10 * y, 10, 1, 1)[0, 0] for x in range(5)] for y in range(4)
+    ]
     np.testing.assert_array_equal(found, cells)
     assert len(np.unique(found)) > 8
 

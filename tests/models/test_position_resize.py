@@ -34,6 +34,20 @@ def test_same_grid_changes_nothing() -> None:
     )
 
 
+def test_rows_of_no_patch_are_kept_in_front() -> None:
+    positions = random_positions(3 + 16)
+    resized = resize_positions(jnp.asarray(positions), (4, 4), (6, 2), 3)
+    np.testing.assert_array_equal(resized[:3], positions[:3])
+    alone = resize_positions(jnp.asarray(positions[3:]), (4, 4), (6, 2))
+    np.testing.assert_array_equal(resized[3:], alone)
+
+
+def test_a_smaller_grid_averages() -> None:
+    chequered = 1.0 - 2.0 * (np.indices((16, 16)).sum(0) % 2).reshape(256, 1).astype(np.float32)
+    resized = resize_positions(jnp.asarray(chequered), (16, 16), (4, 4))
+    assert np.abs(resized).max() < 0.05
+
+
 def test_a_linear_ramp_stays_linear_inside() -> None:
     """Rows and columns are not exchanged, and cubic interpolation reproduces a ramp."""
     y, x = np.mgrid[:8, :6].astype(np.float32) + 0.5

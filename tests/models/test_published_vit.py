@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from satmip_jax.checkpoints.published_file import read_pretrained
 from satmip_jax.models.published_vit import from_timm
+from satmip_jax.models.timm_weights import to_timm
 from satmip_jax.models.vit import vit
 from tests.conftest import import_torchvision
 from tests.models.test_vit import import_timm
@@ -56,6 +57,48 @@ def loaded(path, images, **options):
     mean, std = (np.float32(values)[None, None, None] for values in OURS)
     params = jax.tree.map(jnp.asarray, params)
     return weights, model.apply({"params": params}, jnp.asarray((images - mean) / std))
+
+
+def random_params(model):
+    """Parameters of a ViT in which none is zero or one."""
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+def test_the_first_layer_takes_pixels_of_another_normalization():
+    model = vit(ENCODER)
+    params = random_params(model)
+    theirs = ((0.7, 0.1, 0.45), (0.1, 0.3, 0.2))
+    loaded = from_timm(to_timm(params, model), model, 32, theirs, OURS)
+    patch = pixels()[0, :8, :8].astype(np.float64)
+
+    def layer(embedding, mean, std):
+        return ((patch - mean) / std).ravel() @ embedding["kernel"] + embedding["bias"]
+
+    got = layer(loaded["patch_embed"], *map(np.array, OURS))
+    np.testing.assert_allclose(got, layer(params["patch_embed"], *map(np.array, theirs)), rtol=1e-4)
+    for name in params.keys() - {"patch_embed"}:
+        jax.tree.map(np.testing.assert_array_equal, loaded[name], params[name])
+
+
+def test_layer_scales_multiply_what_their_layers_return():
+    model = vit(ENCODER)
+    params = random_params(model)
+    scales = np.random.default_rng(2).uniform(0.1, 2, (2, 2, 32)).astype(np.float32)
+    state = to_timm(params, model)
+    for i, (first, second) in enumerate(scales):
+        state |= {f"blocks.{i}.ls1.gamma": first, f"blocks.{i}.ls2.gamma": second}
+    got = from_timm(state, model, 32, OURS, OURS)["encoder"]["blocks"]
+    blocks = params["encoder"]["blocks"]
+    for number, (module, layer) in enumerate((("attention", "out"), ("mlp", "fc2"))):
+        old, new = blocks[module][layer], got[module][layer]
+        rows = np.random.default_rng(3).normal(size=(2, 1, old["kernel"].shape[1]))
+        want = (rows @ old["kernel"] + old["bias"][:, None]) * scales[:, number, None]
+        np.testing.assert_allclose(rows @ new["kernel"] + new["bias"][:, None], want, rtol=1e-4)
+    for module, layer in (("attention", "qkv"), ("mlp", "fc1")):
+        jax.tree.map(np.testing.assert_array_equal, got[module][layer], blocks[module][layer])
 
 
 TIMM = {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -54,6 +55,24 @@ def test_a_run_begins_with_a_models_encoder(kind, tiny_run, tiny_config, tiny_sh
     assert record["family"] == ("timm" if kind == "timm" else "satmip")
     assert record["mean"] == pytest.approx(tiny_shards.schema.image_mean)
     assert record["notes"] == []
+
+
+def test_pixels_are_those_that_the_weights_expect(tiny_run, tiny_config, tiny_shards, tmp_path):
+    """The difference of normalizations is folded into the first layer."""
+    config, weights = read_weights(tiny_run, tiny_config("satmips"), tmp_path)
+    mean, std = np.array([0.6, 0.2, 0.4]), np.array([0.1, 0.3, 0.2])
+    weights = replace(weights, statistics=(tuple(mean), tuple(std)))
+    program = build_program(config, tiny_shards.schema, 64, make_mesh(jax.devices()[:1]))
+    state = start_from(weights, program, program.init(), tmp_path)
+    patch = np.random.default_rng(0).uniform(size=(8, 8, 3))
+    schema, both = tiny_shards.schema, []
+    for params, (center, scale) in (
+        (load_model(tiny_run).params, (mean, std)),
+        (state.params, (np.array(schema.image_mean), np.array(schema.image_std))),
+    ):
+        first = jax.device_get(params["image_encoder"]["patch_embed"])
+        both.append(((patch - center) / scale).ravel() @ first["kernel"] + first["bias"])
+    np.testing.assert_allclose(*both, rtol=1e-3, atol=1e-5)
 
 
 def test_positions_and_sizes(tiny_run, tiny_config, tiny_shards, tmp_path):

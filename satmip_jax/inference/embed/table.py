@@ -212,6 +212,8 @@ class EmbeddingTable:
                         zip(here.tolist(), batch.take(here - start).to_pylist(), strict=True)
                     )
                     start = end
+        if missing := set(wanted) - set(found):
+            raise EmbeddingTableError(f"{self.path} is damaged: it has no row {min(missing)}")
         return [found[index] for index in wanted]
 
     def _numbers(self, indices: Iterable[int]) -> np.ndarray:
@@ -277,11 +279,11 @@ def _check(path: Path, file: pq.ParquetFile) -> None:
                 f"{path} is damaged: it is too short for {metadata.num_rows:,} vectors"
             )
     for group in groups:
-        sizes = [group.column(i).total_uncompressed_size for i in range(metadata.num_columns)]
-        if sum(sizes) > MAX_GROUP:
+        # not the sum over its columns: pyarrow ends the process for some damaged ones
+        if not 0 <= group.total_byte_size <= MAX_GROUP:
             raise EmbeddingTableError(
-                f"{path}: a row group takes {sum(sizes):,} bytes, more than the limit of "
-                f"{MAX_GROUP:,}"
+                f"{path}: a row group takes {group.total_byte_size:,} bytes, more than the limit "
+                f"of {MAX_GROUP:,}"
             )
 
 

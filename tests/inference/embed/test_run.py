@@ -78,6 +78,25 @@ def test_vectors_are_those_of_the_library_for_the_same_files(model, folder, tmp_
     assert table.info["parameters"] != ""
 
 
+def test_each_record_describes_an_image_of_its_size(model, folder, tmp_path, monkeypatch):
+    """A `gsd` counts per pixel of the file."""
+    seen, encode = {}, model.encoder.metadata
+
+    def spy(records, *, sizes, **options):
+        for record, size in zip(records, sizes, strict=True):
+            seen[record.numbers("location")] = tuple(size)
+        return encode(records, sizes=sizes, **options)
+
+    monkeypatch.setattr(model.encoder, "metadata", spy)
+    _, table, _ = embed(model, [folder, tmp_path / "table.csv"], tmp_path / "e.parquet")
+    sizes = {
+        tuple(row["location"]): cv2.imread(row["path"]).shape[1::-1]
+        for row in table.rows(range(20))
+    }
+    assert len(set(sizes.values())) == 20
+    assert seen == sizes
+
+
 def test_features_are_those_of_an_evaluation(tiny_run, tiny_shards_dir, model, tmp_path):
     dataset = ShardDataset(tiny_shards_dir, "val")
     for i in range(len(dataset)):
@@ -183,7 +202,7 @@ def test_inputs_of_a_lost_part_are_done_again_and_no_row_twice(
         patch.setattr(module, "_finish", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             embed(model, [folder], out)
-    first, lost, last = sorted((tmp_path / "e.parquet.parts").glob("*.parquet"))
+    _, lost, last = sorted((tmp_path / "e.parquet.parts").glob("*.parquet"))
     assert (lost.stem, last.stem) == ("000000000008-000000000016", "000000000016-000000000020")
     if damage == "cut":
         lost.write_bytes(lost.read_bytes()[:100])

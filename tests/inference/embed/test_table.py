@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import numpy as np
@@ -225,6 +227,28 @@ def test_row_groups_that_would_take_too_much_memory_are_refused(written, monkeyp
     monkeypatch.setattr(reader, "MAX_GROUP", largest - 1)
     with pytest.raises(EmbeddingTableError, match=f"a row group takes {largest:,} bytes"):
         EmbeddingTable.open(path)
+
+
+@pytest.mark.slow
+def test_no_damaged_byte_ends_the_process(written, tmp_path):
+    """As pyarrow does for some sizes of columns; the test in this process would only vanish."""
+    code = """
+import random, sys
+from satmip_jax.inference.embed.table import EmbeddingTable, EmbeddingTableError
+path, out = sys.argv[1:]
+sound, rng = open(path, "rb").read(), random.Random(0)
+for _ in range(2000):
+    content = bytearray(sound)
+    content[rng.randrange(len(content))] = rng.choice((0, 1, 32, 255))
+    open(out, "wb").write(content)
+    try:
+        table = EmbeddingTable.open(out)
+        table.images(), table.metadata(), table.rows(range(table.count))
+    except EmbeddingTableError:
+        pass
+"""
+    command = [sys.executable, "-c", code, str(written[0]), str(tmp_path / "damaged.parquet")]
+    assert subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False).stderr == ""
 
 
 @settings(max_examples=150, deadline=None)
