@@ -124,7 +124,7 @@ def test_from_nothing_to_scores(tmp_path):
     rows = json.loads((run / "evaluation.json").read_text())
     assert {row["features"] for row in rows} == {"image", "both"}
     keys = {"dataset", "split", "model", "features", "protocol", "metric", "value", "n"}
-    keys |= {"low", "high", "data", "step", "planned", "majority", "note"}
+    keys |= {"low", "high", "data", "step", "planned", "majority", "note", "by_class"}
     assert all(row.keys() == keys for row in rows)
     satmip(*train, f"--config.data.dir={shards}", "--config.optimizer.images=80", "--extend")
     assert (run / "checkpoints" / "5").is_dir()

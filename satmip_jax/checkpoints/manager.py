@@ -301,7 +301,6 @@ class Checkpoints:
         Example:
             >>> from satmip_jax.checkpoints.manager import Checkpoints
             >>> from satmip_jax.metadata.schema import Schema
-        from satmip_jax.runtime.paths import absolute, as_path
             >>> state = {"step": jnp.int32(7), "params": {"kernel": jnp.ones((2, 3))}}
             >>> with Checkpoints("run") as checkpoints:
             ...     checkpoints.save(7, state, config, Schema.load(shards / "schema.json"))

@@ -105,7 +105,7 @@ def test_a_step_for_a_slice_of_v5e(tmp_path):
     ("words", "message"),
     [
         (("--accelerator", "h100", "--devices", "8"), "--accelerator replaces --devices"),
-        (("--topology", "8"), "--topology, --json and --save-program need --accelerator"),
+        (("--topology", "8"), "--topology, --slices, --json and --save-program need --accelerator"),
     ],
 )
 def test_options_that_exclude_each_other(words, message):

@@ -99,7 +99,7 @@ def left_out_file(out: Path) -> Path:
     """Return the path of the list of what was left out.
 
     Example:
-        >>> from satmip_jax.inference.embed.run import left_out_file
+        >>> from satmip_jax.inference.embed.report import left_out_file
         >>> left_out_file(Path("scenes.parquet")).name
         'scenes.left_out.csv'
     """

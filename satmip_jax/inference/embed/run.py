@@ -115,7 +115,7 @@ def describe_model(model: EmbeddingModel) -> dict[str, Any]:
         >>> import satmip_jax as sm
         >>> from satmip_jax.inference.embed.run import describe_model
         >>> describe_model(sm.load(workdir))["fields"]
-        ['location']
+        ['location', 'utm_zone', 'country_code']
     """
     sha = hashlib.sha256()
     for name, leaf in sorted(named_leaves(model.model.params).items()):
