@@ -12,6 +12,7 @@ from scipy.special import softmax
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.spatial_blocks import cells, folds
 from satmip_jax.geography.grid import Grid, great_circle, unit
+from satmip_jax.geography.land import countries, rasterize
 from satmip_jax.geolocation import calibrate as module
 from satmip_jax.geolocation.calibration import BIN, Choice, bin_centres, bin_places
 from satmip_jax.geolocation.candidates import choice_vectors, place_vectors
@@ -69,12 +70,13 @@ def test_cells_are_described_by_their_own_place_and_country():
             described.extend(records)
             return super().embed_metadata(records)
 
-    grid = Grid.of_land((-6, 36, 24, 60), 3.0)
+    grid = Grid.of_land((0, 42, 24, 54), 3.0)
     place_vectors(Recorder(), grid, "location+country_code", progress=False)
     assert [record["location"] for record in described] == grid.places.tolist()
-    codes = {tuple(record["location"]): record["country_code"] for record in described}
-    known = {(1.5, 46.5): "FRA", (10.5, 49.5): "DEU", (-1.5, 40.5): "ESP", (19.5, 52.5): "POL"}
-    assert {place: codes[place] for place in known} == known
+    for record in described:
+        x, y = record["location"]
+        (country,) = rasterize(x - 1.5, y + 1.5, 3.0, 1, 1)[0]
+        assert record["country_code"] == countries()[country].code
 
 
 class Located(module._Examples):
@@ -120,4 +122,4 @@ def test_scores_are_of_the_half_that_was_not_fitted(monkeypatch):
     true = chord.argmin(axis=1)
     p = search.posterior(examples["val"].vectors[scored])[np.arange(len(scored)), true]
     density = np.log(p / search.grid.areas[true])  # per km2
-    assert row["log-likelihood"] == pytest.approx(density.mean())
+    assert row["log-likelihood"] == pytest.approx(density.mean(), abs=1e-3)

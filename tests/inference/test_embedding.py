@@ -167,6 +167,10 @@ def test_metadata_describe_the_image_as_given(model):
     double = model.embed_metadata([{"gsd": 0.5}], image_sizes=[(64, 64)])
     assert not np.allclose(double, model.embed_metadata([{"gsd": 0.5}]), atol=1e-4)
     np.testing.assert_allclose(double, model.embed_metadata([{"gsd": 1.0}]), rtol=1e-5, atol=1e-6)
+    sides = [16 * (i + 1) for i in range(20)]  # three batches
+    each = model.embed_metadata([{"gsd": 0.5}] * 20, image_sizes=[(side, side) for side in sides])
+    want = model.embed_metadata([{"gsd": 0.5 * side / 32} for side in sides])
+    np.testing.assert_allclose(each, want, rtol=1e-5, atol=1e-6)
     pixels = RNG.integers(0, 256, (64, 64, 3), np.uint8)
     fused = model.embed([pixels], [{"gsd": 0.5}])
     width = model.embed_images([pixels]).shape[1]

@@ -1,12 +1,18 @@
 """The image encoder as an ONNX program, run by ONNX Runtime."""
 
 import importlib.util
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 import satmip_jax as sm
-from satmip_jax.inference.export.onnx_program import OnnxError
+from satmip_jax.config.conversion import vary
+from satmip_jax.evaluation.loading import load_model
+from satmip_jax.inference.export.onnx_program import OnnxError, onnx_program
 from satmip_jax.inference.export.run import ExportError, export
 from tests.inference.export.test_run import PIXELS
 
@@ -35,6 +41,22 @@ def test_onnx_runtime_gives_the_same_features(
         (features,) = session.run(None, {"images": PIXELS[:count]})
         assert features.dtype == np.float32
         np.testing.assert_allclose(features, expected[:count], rtol=1e-4, atol=1e-4)
+
+
+def test_the_program_computes_in_float32(tiny_run, monkeypatch, no_type_checks):
+    """Whatever the run does; ONNX Runtime has no fast bfloat16."""
+    programs = []
+
+    def to_onnx(encode, inputs, **_):
+        programs.append(str(jax.make_jaxpr(encode)(PIXELS)))
+        return SimpleNamespace(SerializeToString=lambda: b"program")
+
+    monkeypatch.setitem(sys.modules, "jax2onnx", SimpleNamespace(to_onnx=to_onnx))
+    model = load_model(tiny_run)
+    model = replace(model, config=vary(model.config, {"dtype": "bfloat16"}))
+    assert onnx_program(model) == b"program"
+    assert "f32[3,32]" in programs[0]
+    assert "bf16" not in programs[0]
 
 
 def test_without_the_extra_nothing_is_written(tiny_run, tmp_path):
