@@ -14,6 +14,12 @@ from satmip_jax.objectives.simclr import SimCLROptions
 
 # keys and defaults of configs stored by version 0.1: they must keep loading, and mean the same
 STORED = {
+    "guide_auxiliary": "sub_region",
+    "guide_adversarial": "year",
+    "guide_weight": 0.1,
+    "guide_reversal": 1.0,
+    "guide_equalize": True,
+    "guide_hidden": 512,
     "coupled": True,
     "temperature": 0.1,
     "loss": "info_nce",
