@@ -204,12 +204,12 @@ class Drill:
                 self.server = stack.enter_context(drill_folders.bucket_server(self.bucket))
                 if drill_folders.inject(self.server, RATES, self.seed):
                     self.rates = RATES
+            if self.rates:  # also if a run fails
+                stack.callback(lambda: self.injected.update(drill_folders.injected(self.server)))
             number = 0
             while left > 0:
                 number += 1
                 left = self.one_run(self.folder(number), left)
-            if self.rates:
-                self.injected.update(drill_folders.injected(self.server))
 
     def one_run(self, folder: Folder, left: int) -> int:
         """Start a run until it is done, with at most `left` kills; return how many are left."""
