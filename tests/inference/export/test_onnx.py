@@ -44,7 +44,7 @@ def test_onnx_runtime_gives_the_same_features(
 
 
 def test_the_program_computes_in_float32(tiny_run, monkeypatch, no_type_checks):
-    """Whatever the run does; ONNX Runtime has no fast bfloat16."""
+    """Whatever the run computes in."""
     programs = []
 
     def to_onnx(encode, inputs, **_):

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 import satmip_jax as sm
 from satmip_jax.checkpoints.safetensors_file import WeightsError
 from satmip_jax.cli import cli
-from satmip_jax.evaluation.loading import ModelError
+from satmip_jax.evaluation.loading import ModelError, load_model
 from satmip_jax.evaluation.results import Score, write_scores
 from satmip_jax.inference.export.run import ExportError, export
 from satmip_jax.training.loop import train
@@ -43,6 +43,15 @@ def test_an_export_gives_the_features_of_its_run(tiny_run, exported):
     assert np.isfinite(run.embed_metadata(RECORDS)).all()
     np.testing.assert_array_equal(model.embed_metadata(RECORDS), run.embed_metadata(RECORDS))
     assert repr(model) == repr(run)
+
+
+def test_random_parameters_of_an_export_are_those_of_its_run(tiny_run, exported):
+    run, model = (load_model(path, init="random") for path in (tiny_run, exported))
+    jax.tree.map(np.testing.assert_array_equal, model.params, run.params)
+    kernels = [
+        m.params["image_encoder"]["patch_embed"]["kernel"] for m in (model, load_model(exported))
+    ]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
 
 
 def test_half_precision_takes_half_the_space(exported, tmp_path):
