@@ -178,6 +178,14 @@ def test_metadata_describe_the_image_as_given(model):
     np.testing.assert_allclose(part, double, rtol=1e-4, atol=1e-5)
 
 
+def test_an_image_or_a_record_that_cannot_be_used_makes_the_whole_row_nan(model):
+    good, record = np.zeros((32, 32, 3), np.uint8), {"gsd": 0.5}
+    bank = RNG.normal(size=(9, 32)), RNG.normal(size=(9, 16))
+    for options in ({}, {"bank": bank}):
+        rows = model.embed([good, "missing.jpg", good], [record, record, {}], **options)
+        assert np.isnan(rows).mean(axis=1).tolist() == [0, 1, 1]
+
+
 def test_similarity_is_the_cosine_of_the_projections(model):
     pixels = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
     rows = [{"gsd": 0.5}, {"gsd": 4.0}, {}, {"location": [10, 50]}]
