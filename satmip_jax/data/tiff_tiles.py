@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from affine import Affine
 
 from satmip_jax.data import jp2, tiff
 from satmip_jax.data.headers import MAX_PIXELS
@@ -86,6 +87,7 @@ class TiffImage:
             "dtype": dataset.dtypes[0],
             "nodata": dataset.nodata,
             "interleave": "band" if page.planar else "pixel",
+            "transform": Affine(1, 0, 0, 0, -1, 0),  # rasterio warns of the identity
         }
         if page.bits not in _WHOLE_BITS:
             profile["nbits"] = page.bits

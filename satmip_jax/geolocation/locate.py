@@ -161,7 +161,13 @@ class Locator:
             GeolocationError: unknown prior, or one that needs a calibration; cells that do not fit.
         """
         known = self.calibration
-        prior = prior or ("train" if known else "uniform")
+        inside = region is None or (known is not None and _holds(region, known.train_places()[0]))
+        if known and not inside:
+            log.warning(
+                f"{format_region(region or WORLD)}: no place of the training lies there, so the "
+                "model knows nothing of it, and its probabilities are not calibrated"
+            )
+        prior = prior or ("train" if known and inside else "uniform")
         if prior not in PRIORS:
             raise GeolocationError(f"no prior {prior!r}: choose one of {', '.join(PRIORS)}")
         if prior == "train" and known is None:
@@ -175,11 +181,12 @@ class Locator:
         if known is None or prior == "uniform":
             scale = known.uniform_scale if known else self.scale
             candidates = place_candidates(vectors, grid, None)
-            return Search(grid, candidates, scale, 0.0, prior, fields, known is not None)
+            calibrated = known is not None and inside
+            return Search(grid, candidates, scale, 0.0, prior, fields, calibrated)
         density = train_density(grid, *known.train_places(), known.bandwidth)
         candidates = place_candidates(vectors, grid, density)
         return Search(
-            grid, candidates, known.train_scale, known.train_weight, prior, fields, calibrated=True
+            grid, candidates, known.train_scale, known.train_weight, prior, fields, inside
         )
 
     def locate(
@@ -330,3 +337,10 @@ def _probabilities(
 ) -> dict[str, float]:
     p = np.exp(log_posterior(vector[None], candidates, scale, weight))[0]
     return dict(zip(labels, map(float, p), strict=True))
+
+
+def _holds(region: Region, places: Float[np.ndarray, "n 2"]) -> bool:
+    """Whether a region holds any of some places."""
+    west, south, east, north = region
+    across = (places[:, 0] - west) % 360 <= east - west
+    return bool((across & (south <= places[:, 1]) & (places[:, 1] <= north)).any())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -180,7 +181,8 @@ def _draw(axis: Axes, frame: _Frame, location: ImageLocation, image: np.ndarray)
     if location.sensors:
         sensor, p = max(location.sensors.items(), key=lambda item: item[1])
         stated += f"; {sensor} {format_probability(p)}"
-    axis.set_title(f"{title}\n{stated}", fontsize=9, loc="left")
+    name = Path(location.name).name
+    axis.set_title(f"{name}\n{title}\n{stated}", fontsize=9, loc="left")
     axis.set_xlim(frame[0], frame[2])
     axis.set_ylim(frame[1], frame[3])
     axis.set_aspect(_stretch(frame))
@@ -240,5 +242,5 @@ def _degrees(value: float, signs: str) -> str:
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format="png", dpi=150, bbox_inches="tight")
     return file.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -55,3 +55,9 @@ def with_bar(batches: Iterable[T], total: int, unit: str, progress: bool, size: 
         for batch in batches:
             yield batch
             bar.update(min(size, total - bar.n))
+
+
+def is_features(inputs: Any) -> bool:
+    """Whether inputs are an array of features instead of images or records."""
+    floats = isinstance(inputs, np.ndarray) and np.issubdtype(inputs.dtype, np.floating)
+    return bool(floats and inputs.ndim == 2)

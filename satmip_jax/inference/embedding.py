@@ -16,7 +16,7 @@ from satmip_jax.evaluation.fusion import fuse, standardize
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
 from satmip_jax.geolocation.locate import ImageLocation, Locator, read_calibration
-from satmip_jax.inference.batches import unit_rows
+from satmip_jax.inference.batches import is_features, unit_rows
 from satmip_jax.inference.encoders import BatchEncoder
 from satmip_jax.inference.image_input import InputProblem, Size, as_list
 from satmip_jax.inference.joint_space import JointSpace
@@ -199,6 +199,10 @@ class EmbeddingModel:
         if key not in self._galleries:
             rows = [{"location": place} for place in places.tolist()]
             features = self._embed_metadata(rows, select_fields("location"), None, progress)
+            self.problems = [
+                InputProblem(i, f"place {i}", "{:g}, {:g} is not on Earth".format(*places[i]))
+                for i in (problem.index for problem in self.problems)
+            ]
             self._report("places", len(rows))
             features.setflags(write=False)
             self._galleries[key] = features
@@ -293,9 +297,9 @@ class EmbeddingModel:
         self._reset()
         space = self.joint_space
         shown = select_fields(fields)
-        if not _are_features(images):
+        if not is_features(images):
             images, _ = self._embed_images(as_list(images), progress)
-        if not _are_features(metadata):
+        if not is_features(metadata):
             metadata = self._embed_metadata(as_rows(metadata), shown, None, progress)
         self._report("images and records", len(images) + len(metadata))
         ours, theirs = space.images(images), space.metadata(metadata)
@@ -371,24 +375,19 @@ class EmbeddingModel:
         self.problems, self.field_problems = [], Problems()
 
     def _report(self, what: str, total: int) -> None:
-        """Warn of the inputs that cannot be used, with the first few."""
+        """Warn of names that are no fields, and of the inputs that cannot be used."""
+        if names := [f for f, why, _ in self.field_problems.rows() if why == "unknown field"]:
+            log.warning(f"unknown fields are ignored: {', '.join(names[:MAX_LISTED])}")
         if not self.problems:
             return
         listed = "\n  ".join(map(str, self.problems[:MAX_LISTED]))
         more = len(self.problems) - MAX_LISTED
+        taken = "" if what == "images" else f" (the model takes in {', '.join(self.fields)})"
         log.warning(
-            f"{len(self.problems)} of {total} {what} cannot be used, and their features are NaN:\n"
-            f"  {listed}" + (f"\n  ... and {more} more, see `problems` of the model" * (more > 0))
+            f"{len(self.problems)} of {total} {what} cannot be used, and their features are NaN"
+            f"{taken}:\n  {listed}"
+            + (f"\n  ... and {more} more, see `problems` of the model" * (more > 0))
         )
-
-
-def _are_features(inputs: Any) -> bool:
-    """Whether inputs are an array of features instead of images or records."""
-    return (
-        isinstance(inputs, np.ndarray)
-        and inputs.ndim == 2
-        and np.issubdtype(inputs.dtype, np.floating)
-    )
 
 
 def load(

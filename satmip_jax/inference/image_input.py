@@ -65,7 +65,7 @@ def as_list(inputs: Any) -> list[Any]:
     """
     if isinstance(inputs, str | os.PathLike | bytes | Image.Image):
         return [inputs]
-    if hasattr(inputs, "ndim") and inputs.ndim <= 3:
+    if hasattr(inputs, "ndim") and inputs.ndim <= 3 and inputs.dtype != object:
         return [inputs]
     return list(inputs)
 

@@ -86,6 +86,9 @@ def locate_files(
         write_atomically(map_file, draw_maps(found, _pictures(found[:MAX_MAPS])))
         if (more := len(found) - MAX_MAPS) > 0:
             log.warning(f"{map_file} shows the first {MAX_MAPS} images; {more} more are not drawn")
+    for path in (json_file, geojson, map_file if found else None):
+        if path not in (None, "-"):
+            click.echo(f"{path} written", err=True)
     return len(found) == len(results)
 
 

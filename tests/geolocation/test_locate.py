@@ -80,6 +80,21 @@ def test_a_calibrated_search_lies_where_the_training_was():
     assert great_circle(np.array(far.place), np.array(FIJI)) < 60
 
 
+def test_a_region_without_training_is_not_calibrated(caplog):
+    locator = Locator(ToyModel(), calibration([ROME, OSLO]))
+    for region in ((170.0, -25.0, 190.0, -10.0), (20.0, 40.0, 30.0, 50.0)):
+        caplog.clear()
+        search = locator.search(region=region)
+        assert (search.prior, search.calibrated) == ("uniform", False)
+        assert "not calibrated" in str(search)
+        assert "no place of the training lies there" in caplog.text
+    caplog.clear()
+    around_rome = locator.search(region=(10.0 + 360, 40.0, 15.0 + 360, 45.0))
+    assert (around_rome.prior, around_rome.calibrated) == ("train", True)
+    assert not locator.search(region=(170.0, -25.0, 190.0, -10.0), prior="train").calibrated
+    assert locator.search().calibrated
+
+
 def test_the_prior_decides_where_the_image_says_nothing():
     munich, minsk = (11.75, 48.25), (27.75, 53.75)  # far from the sea
     known = calibration([munich] * 9 + [minsk], train_scale=0.0)

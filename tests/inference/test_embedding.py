@@ -244,7 +244,22 @@ def test_places_off_the_earth_are_named(model):
     features = model.embed_locations([0.0, 0.0], [10.0, 91.0])
     assert np.isfinite(features[0]).all()
     assert np.isnan(features[1]).all()
-    assert "has no usable field" in str(model.problems[0])
+    assert str(model.problems[0]) == "place 1: 0, 91 is not on Earth"
+
+
+def test_names_that_are_no_fields_are_listed(model, caplog):
+    features = model.embed_metadata({"gsd": 1.0, "locaton": [12.5, 41.9]})
+    np.testing.assert_array_equal(features, model.embed_metadata({"gsd": 1.0}))
+    assert "unknown fields are ignored: locaton" in caplog.text
+
+
+def test_a_column_of_paths_is_a_list_of_images(model, tmp_path):
+    paths = []
+    for value in (20, 200):
+        paths.append(str(tmp_path / f"{value}.png"))
+        cv2.imwrite(paths[-1], np.full((32, 32, 3), value, np.uint8))
+    column = np.array(paths, dtype=object)
+    np.testing.assert_array_equal(model.embed_images(column), model.embed_images(paths))
 
 
 def test_images_at_another_size(workdir, model):

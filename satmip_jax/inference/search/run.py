@@ -149,7 +149,8 @@ def search(
     if not queries and not ids and not sought:
         raise QueryError(_nothing_to_rank_by(terms, model, fields))
     if unseen := [str(term) for term in filters if term.operator == "=" and term.name != LABEL]:
-        log.warning("%s filters rows: the model does not take it in", " ".join(unseen))
+        reason = "the model does not take it in" if model else "without a model nothing ranks by it"
+        log.warning("%s filters rows: %s", " ".join(unseen), reason)
     passes, lacking = passing_rows(table, filters)
     rows = _rows_of(table, ids)
 
