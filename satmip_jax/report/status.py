@@ -85,8 +85,8 @@ def find_runs(folders: Iterable[str | os.PathLike[str]]) -> list[AnyPath]:
 
     Example:
         >>> from satmip_jax.report.status import find_runs
-        >>> [path.name for path in find_runs([Path(workdir).parent])]
-        ['run']
+        >>> find_runs([workdir]) == [Path(workdir)]
+        True
     """
     runs: dict[str, AnyPath] = {}
     for given in folders:
