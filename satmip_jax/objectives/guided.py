@@ -212,7 +212,7 @@ def scale_gradient(x: Float[Array, "*shape"], factor: float) -> Float[Array, "*s
 
     Example:
         >>> from satmip_jax.objectives.guided import scale_gradient
-        >>> float(jax.grad(lambda x: scale_gradient(x, -2.0) ** 2)(3.0))
+        >>> float(jax.grad(lambda x: scale_gradient(x, -2.0) ** 2)(jnp.float32(3)))
         -12.0
     """
     del factor

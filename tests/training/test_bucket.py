@@ -40,7 +40,9 @@ def state_of(workdir):
 def rows_of(workdir):
     """The rows of the metrics, but for the speed."""
     rows = read_rows(as_path(workdir) / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("images_per_second", "time")} for row in rows
+    ]
 
 
 def assert_same_result(workdir, other):
@@ -154,6 +156,7 @@ def test_a_run_in_a_bucket_is_evaluated_and_reported(tiny_run, shards, bucket, t
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("SATMIP_DRILL" not in os.environ, reason="minutes of retries: SATMIP_DRILL=1")
 def test_a_run_in_a_bucket_survives_kills_and_faults_of_the_store(tmp_path, monkeypatch):
     """Kills of real processes; `python -m tests.fault_drill --workdir gs://...` does many."""
     pytest.importorskip("gcp_storage_emulator")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -192,6 +191,10 @@ def test_an_interrupted_run_does_no_finished_batch_again(model, folder, tmp_path
         embed(model, [folder], out)
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("damage", ["cut", "deleted"])
 def test_inputs_of_a_lost_part_are_done_again_and_no_row_twice(
     model, folder, tmp_path, monkeypatch, damage
@@ -199,7 +202,7 @@ def test_inputs_of_a_lost_part_are_done_again_and_no_row_twice(
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(module, "PART_SECONDS", 0.0)
-        patch.setattr(module, "_finish", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(module, "_finish", interrupt)
         with pytest.raises(KeyboardInterrupt):
             embed(model, [folder], out)
     _, lost, last = sorted((tmp_path / "e.parquet.parts").glob("*.parquet"))
