@@ -254,12 +254,15 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
     """Print a table: one line per group, one column per metric, fractions as percent.
 
     Data set, split and model stand in the title if they are the same in all lines. The last lines
-    are the scores of always answering the bank's most frequent class; notes stand below.
+    are the scores of always answering the bank's most frequent class. Worst groups, if all scores
+    are of one model, and notes stand below.
 
     Args:
         rows: the scores.
         console: to print on; the terminal by default.
     """
+    worst = [row for row in rows if is_worst(row.metric)]
+    rows = [row for row in rows if not is_worst(row.metric)]
     metrics = list(dict.fromkeys(row.metric for row in rows))
     several = len({row.data for row in rows}) > 1
     names = ("dataset", *["data"] * several, "split", "model", "features", "protocol")
@@ -300,11 +303,10 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
         table.add_row(*(escape(names_of[name]) for name in shown), str(first.n), *cells)
     console = console or Console()
     console.print(table)
-    _print_classes([row for row in rows if row.by_class and not is_worst(row.metric)], console)
-    for row in rows:
-        if is_worst(row.metric):
-            console.print(_describe_worst(row), markup=False, highlight=False)
-    for note in dict.fromkeys(row.note for row in rows if row.note):
+    _print_classes([row for row in rows if row.by_class], console)
+    for row in worst if len({row.source for row in worst}) == 1 else ():
+        console.print(_describe_worst(row), markup=False, highlight=False)
+    for note in dict.fromkeys(row.note for row in [*rows, *worst] if row.note):
         console.print(note, markup=False, highlight=False)
 
 
