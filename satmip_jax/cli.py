@@ -21,7 +21,12 @@ from satmip_jax.planning.cli import doctor
 from satmip_jax.prepare.cli import prepare
 from satmip_jax.pretrained import MODELS
 from satmip_jax.runtime import console
-from satmip_jax.runtime.commands import InterruptibleGroup, LocalPath, interruption_explained
+from satmip_jax.runtime.commands import (
+    InterruptibleGroup,
+    LocalPath,
+    config_option,
+    interruption_explained,
+)
 from satmip_jax.runtime.paths import as_path
 from satmip_jax.studies.cli import study
 
@@ -92,13 +97,7 @@ def init_config(file: str, data: str) -> None:
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
-@click.option(
-    "--config",
-    type=LocalPath(),
-    required=True,
-    metavar="FILE[:ARG]",
-    help="Config, such as configs/fmow.py:s16.",
-)
+@config_option
 @click.option(
     "--workdir",
     required=True,

@@ -16,7 +16,7 @@ from satmip_jax.bench.options import (
     rounds_option,
     write,
 )
-from satmip_jax.runtime.commands import LocalPath
+from satmip_jax.runtime.commands import LocalPath, config_option
 
 
 @click.group()
@@ -272,9 +272,7 @@ def bench_startup(rounds: int, training: bool, out: str | None) -> None:
 
 
 @bench.command("step", context_settings={"ignore_unknown_options": True})
-@click.option(
-    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
-)
+@config_option
 @click.option(
     "--methods",
     default="simclr,satmip,satmips",
@@ -327,9 +325,7 @@ def bench_step(
 
 
 @bench.command("kernels", context_settings={"ignore_unknown_options": True})
-@click.option(
-    "--config", required=True, metavar="FILE[:ARG]", help="Config, such as configs/fmow.py:s16."
-)
+@config_option
 @click.option(
     "--steps", type=click.IntRange(1), default=5, show_default=True, help="Steps to trace."
 )

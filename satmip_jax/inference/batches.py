@@ -1,4 +1,4 @@
-"""Rows of batches: padding to one shape, progress, and scaling to length 1."""
+"""Batches of inputs: progress, and features given instead of inputs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 T = TypeVar("T")
-
-
-def padded(x: np.ndarray, size: int) -> np.ndarray:
-    """Repeat the first row of an array until there are `size` rows.
-
-    Args:
-        x: at least one row, at most `size`.
-        size: number of rows of the result.
-
-    Example:
-        >>> from satmip_jax.inference.batches import padded
-        >>> padded(np.array([[1], [2]]), 4).tolist()
-        [[1], [2], [1], [1]]
-    """
-    x = np.asarray(x)
-    return np.concatenate([x, np.repeat(x[:1], size - len(x), axis=0)])
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the rows scaled to length 1, float32; a row of zeros stays.
-
-    Example:
-        >>> from satmip_jax.inference.batches import unit_rows
-        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).round(1).tolist()
-        [[0.6..., 0.8...], [0.0, 0.0]]
-    """
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.where(length > 0, length, 1), np.float32)
 
 
 def with_bar(batches: Iterable[T], total: int, unit: str, progress: bool, size: int) -> Iterator[T]:

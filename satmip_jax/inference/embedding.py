@@ -13,13 +13,14 @@ from jaxtyping import Float, Float32
 
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.fusion import fuse, standardize
+from satmip_jax.evaluation.joint_space import JointSpace
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
+from satmip_jax.evaluation.row_batches import unit_rows
 from satmip_jax.geolocation.locate import ImageLocation, Locator, read_calibration
-from satmip_jax.inference.batches import is_features, unit_rows
+from satmip_jax.inference.batches import is_features
 from satmip_jax.inference.encoders import BatchEncoder
 from satmip_jax.inference.image_input import InputProblem, Size, as_list
-from satmip_jax.inference.joint_space import JointSpace
 from satmip_jax.inference.metadata_input import as_rows
 from satmip_jax.metadata.fields import Field, select_fields
 from satmip_jax.metadata.record import Problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from satmip_jax.config.conversion import vary
-from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.distributed.sharding import replicated, to_devices
 from satmip_jax.evaluation.features import CPU_BATCH, CPU_BATCHES, encode_images, encode_metadata
 from satmip_jax.evaluation.model import Model
-from satmip_jax.inference.batches import padded, with_bar
+from satmip_jax.evaluation.row_batches import OfRows, jit_rows, padded
+from satmip_jax.inference.batches import with_bar
 from satmip_jax.inference.image_input import ImageRows, InputProblem, Size, read_rows
 from satmip_jax.inference.metadata_input import encode_records, parse_rows
 from satmip_jax.metadata.fields import FIELDS, Field
@@ -21,8 +22,6 @@ from satmip_jax.metadata.record import Metadata, Problems
 from satmip_jax.models.position_resize import resize_positions
 from satmip_jax.runtime.process_pool import cores
 from satmip_jax.runtime.threads import map_in_order
-
-Encode = Callable[[Any, Any], jax.Array]  # (params, batch) -> rows
 
 
 class BatchEncoder:
@@ -59,18 +58,18 @@ class BatchEncoder:
             self.stored_size = round(stored * self.image_size / trained)
             self._image_model = resized(model, self.image_size)
         self._threads = CPU_BATCHES if on_cpu and devices == 1 else 1
-        self._encode_image = _jit(
+        self._encode_image = jit_rows(
             lambda params, images: encode_images(self._image_model, params, images),
             self._image_model,
         )
-        self._encode_metadata = _jit(
+        self._encode_metadata = jit_rows(
             lambda params, metadata: encode_metadata(model, params, metadata, stored), model
         )
 
     def images(
         self, items: Sequence[Any], *, progress: bool
     ) -> tuple[np.ndarray, list[Size], list[InputProblem]]:
-        """Encode images.
+        """OfRows images.
 
         Args:
             items: see `image_input.read_rows`.
@@ -104,7 +103,7 @@ class BatchEncoder:
         return self._joined(parts, self._encode_image, self._image_model, example), sizes, problems
 
     def pixels(self, squares: np.ndarray) -> np.ndarray:
-        """Encode one batch of squares.
+        """OfRows one batch of squares.
 
         Args:
             squares: uint8 (n, stored_size, stored_size, 3), RGB; n is at most `batch_size`.
@@ -123,7 +122,7 @@ class BatchEncoder:
         field_problems: Problems,
         progress: bool,
     ) -> tuple[np.ndarray, list[InputProblem]]:
-        """Encode metadata.
+        """OfRows metadata.
 
         Args:
             rows: see `metadata_input.parse_rows`.
@@ -162,15 +161,15 @@ class BatchEncoder:
         example, _ = encode_records([Metadata({})], None, self.model, fields)
         return self._joined(parts, self._encode_metadata, self.model, example), problems
 
-    def _run(self, function: Encode, model: Model, inputs: Any) -> np.ndarray:
-        """Encode the rows of one batch, padded to its size."""
+    def _run(self, function: OfRows, model: Model, inputs: Any) -> np.ndarray:
+        """OfRows the rows of one batch, padded to its size."""
         count = len(jax.tree.leaves(inputs)[0])
         batch = jax.tree.map(lambda x: padded(x, self.batch_size), inputs)
         features = function(model.params, to_devices(batch, model.mesh))
         return np.array(jax.device_get(features)[:count])  # a copy: rows are set to NaN
 
     def _joined(
-        self, parts: list[np.ndarray], function: Encode, model: Model, example: Any
+        self, parts: list[np.ndarray], function: OfRows, model: Model, example: Any
     ) -> np.ndarray:
         """Return all rows; for no inputs, none of the right width."""
         if parts:
@@ -178,12 +177,6 @@ class BatchEncoder:
         batch = jax.tree.map(lambda x: padded(x, self.batch_size), example)
         width = jax.eval_shape(function, model.params, batch).shape[1]
         return np.zeros((0, width), np.float32)
-
-
-def _jit(function: Encode, model: Model) -> Encode:
-    shardings = jax.tree.map(lambda x: x.sharding, model.params)
-    inputs = (shardings, batch_sharding(model.mesh))
-    return jax.jit(function, in_shardings=inputs, out_shardings=replicated(model.mesh))
 
 
 def resized(model: Model, image_size: int) -> Model:

@@ -1,10 +1,10 @@
-"""Regions of the world: those of the United Nations (M49), as fMoW-WILDS and FINO use them.
+"""Regions of the world: those of the United Nations (M49).
 
 Source: UN Statistics Division, "Standard country or area codes for statistical use" (M49): 5
 regions, and 17 sub-regions with Sub-Saharan Africa and Latin America as one each.
 
-NOTE[DIFF] M49 lacks Taiwan and Kosovo: they are in Eastern Asia, as in fMoW-WILDS, and in Southern
-Europe. Antarctica has no region, as in M49.
+NOTE[DIFF] M49 lacks Taiwan and Kosovo: they are in Eastern Asia and in Southern Europe.
+Antarctica has no region, as in M49.
 """
 
 from __future__ import annotations

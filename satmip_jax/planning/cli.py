@@ -5,17 +5,11 @@ from __future__ import annotations
 import click
 
 from satmip_jax.planning.accelerators import ACCELERATORS
-from satmip_jax.runtime.commands import LocalPath
+from satmip_jax.runtime.commands import LocalPath, config_option
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option(
-    "--config",
-    type=LocalPath(),
-    required=True,
-    metavar="FILE[:ARG]",
-    help="Config, such as configs/fmow.py:s16.",
-)
+@config_option
 @click.option(
     "--devices",
     type=click.IntRange(1),

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation import fusion
 from satmip_jax.evaluation.features import Features, extract
+from satmip_jax.evaluation.joint_space import JointSpace, has_joint_space
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.loading import load_model
-from satmip_jax.losses.contrastive import normalize
 from satmip_jax.metadata.schema import Schema
-from satmip_jax.objectives import build_method
 from satmip_jax.report.run import Run
 
 MAX_QUERIES, MAX_BANK = 2000, 10_000  # images encoded
@@ -124,16 +121,9 @@ def encode(run: Run, data: str) -> EncodedData:
     )
 
     embedded = None
-    if heads := build_method(model.config).joint_heads:
-
-        def embed(kind: str, head: str) -> np.ndarray:
-            outputs = jnp.asarray(queries.features.by_kind[kind])
-            projected: Any = model.towers.apply(
-                {"params": model.params}, head, outputs, method="head"
-            )
-            return np.asarray(normalize(projected))
-
-        embedded = embed("image", heads[0]), embed("metadata", heads[1])
+    if has_joint_space(model):
+        space, by_kind = JointSpace(model), queries.features.by_kind
+        embedded = space.images(by_kind["image"]), space.metadata(by_kind["metadata"])
     standardized = fusion.standardize(
         bank.features.by_kind["image"], queries.features.by_kind["image"]
     )

@@ -45,6 +45,15 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+config_option = click.option(
+    "--config",
+    type=LocalPath(),
+    required=True,
+    metavar="FILE[:ARG]",
+    help="Config, such as configs/fmow.py:s16.",
+)
+
+
 class InterruptibleGroup(click.Group):
     """A group that reports Ctrl-C in subcommands that do not explain it themselves."""
 

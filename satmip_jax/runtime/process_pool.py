@@ -23,6 +23,9 @@ Result = TypeVar("Result")
 Tick = Callable[[], Any]  # called once per item of progress
 Work = Callable[[Task, Tick], None]
 
+# a fork would copy locks of other threads (jax, opencv) while they are held
+_SPAWN = multiprocessing.get_context("spawn")
+
 
 class WorkerDiedError(SatmipError, RuntimeError):
     """A worker process ended without an exception, for example because the system killed it."""
@@ -64,31 +67,16 @@ def run(
         for task in tasks:
             work(task, bar.update)
         return
-    # spawn: a fork would copy locks of other threads (jax, opencv) while they are held
-    context = multiprocessing.get_context("spawn")
-    ticks = context.Value("q", 0)
-    before = set(multiprocessing.active_children())
+    ticks = _SPAWN.Value("q", 0)
     start = bar.n
-    # a background job of a shell ignores Ctrl-C, and so must its workers
-    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    with ProcessPoolExecutor(workers, context, _start, (work, ticks, initializer, ignores)) as pool:
-        try:
-            with _interrupts_held():
-                running: set[Future[None]] = {pool.submit(_call, task) for task in tasks}
-            while running:
-                finished, running = wait(running, 0.2, FIRST_COMPLETED)
-                bar.update(start + ticks.value - bar.n)
-                for future in finished:
-                    future.result()
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - before:
-                child.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise WorkerDiedError(
-                    "a worker process was killed; did it run out of memory? Use fewer workers"
-                ) from error
-            raise
+    with _pool(workers, work, ticks, initializer) as pool:
+        with _interrupts_held():
+            running: set[Future[None]] = {pool.submit(_call, task) for task in tasks}
+        while running:
+            finished, running = wait(running, 0.2, FIRST_COMPLETED)
+            bar.update(start + ticks.value - bar.n)
+            for future in finished:
+                future.result()
 
 
 def map_in_order(
@@ -112,19 +100,28 @@ def map_in_order(
     Raises:
         WorkerDiedError: a worker was killed. An exception of `work` is raised unchanged.
     """
-    context = multiprocessing.get_context("spawn")
-    before = set(multiprocessing.active_children())
-    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     pending: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(workers, context, _start, (work, None, initializer, ignores)) as pool:
-        try:
-            for task in tasks:
-                with _interrupts_held():  # it may start a process
-                    pending.append(pool.submit(_result, task))
-                if len(pending) > workers + 1:
-                    yield pending.popleft().result()
-            while pending:
+    with _pool(workers, work, None, initializer) as pool:
+        for task in tasks:
+            with _interrupts_held():  # it may start a process
+                pending.append(pool.submit(_result, task))
+            if len(pending) > workers + 1:
                 yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+@contextmanager
+def _pool(
+    workers: int, work: Callable[..., Any], ticks: Any, initializer: Callable[[], Any]
+) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool whose workers are ended at once if the block raises."""
+    before = set(multiprocessing.active_children())
+    # a background job of a shell ignores Ctrl-C, and so must its workers
+    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    with ProcessPoolExecutor(workers, _SPAWN, _start, (work, ticks, initializer, ignores)) as pool:
+        try:
+            yield pool
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(multiprocessing.active_children()) - before:

@@ -1,7 +1,8 @@
 """The folder that a run's logs are written in: the workdir, or for a bucket a copy on the disk.
 
 A store has no appends. The logs of a run in a bucket are files of a temporary folder, and are
-uploaded whole: before each checkpoint, so that it is never ahead of them, and once a minute.
+uploaded whole: before each checkpoint, and once a minute. A checkpoint is ahead of them only if
+that upload failed, which is logged.
 """
 
 from __future__ import annotations

@@ -258,7 +258,7 @@ class Trainer:
             monitor.restart_clock()
 
     def _save(self, done: int, monitor: MetricsMonitor, *, hurry: bool = False) -> None:
-        monitor.metrics_log.flush()  # no checkpoint is ahead of the log
+        monitor.metrics_log.flush()  # so that no checkpoint is ahead of the log
         self.checkpoints.save(done, self.state, self.config, self.program.schema, hurry=hurry)
 
     def _is_scored(self, done: int) -> bool:

@@ -13,9 +13,9 @@ import satmip_jax as sm
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation.features import extract
 from satmip_jax.evaluation.fusion import fuse, standardize
+from satmip_jax.evaluation.joint_space import JointSpaceError
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.inference.embedding import EmbeddingError, EmbeddingModel
-from satmip_jax.inference.joint_space import JointSpaceError
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.objectives.simclr import SimCLR
 from satmip_jax.training.loop import train

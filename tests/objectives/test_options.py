@@ -12,7 +12,7 @@ from satmip_jax.objectives.satmip import SatMIPOptions
 from satmip_jax.objectives.satmips import SatMIPSOptions
 from satmip_jax.objectives.simclr import SimCLROptions
 
-# keys and defaults of configs stored by version 0.1: they must keep loading, and mean the same
+# keys and defaults of stored configs, and the newer ones of `guided`: they must keep their meaning
 STORED = {
     "guide_auxiliary": "sub_region",
     "guide_adversarial": "year",

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from tqdm import tqdm
 
-from satmip_jax.inference.batches import unit_rows
+from satmip_jax.evaluation.joint_space import JointSpace
+from satmip_jax.evaluation.row_batches import unit_rows
 from satmip_jax.inference.embed.table import EmbeddingTable
 from satmip_jax.inference.embed.writer import ROWS
-from satmip_jax.inference.joint_space import JointSpace
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import satmip_jax
 from satmip_jax.data import images as images_of_files
 from satmip_jax.data.image_errors import ImageError
 from satmip_jax.data.rendering import Rendering
+from satmip_jax.evaluation.joint_space import has_joint_space
 from satmip_jax.inference.embed.run import describe_model
 from satmip_jax.inference.embed.table import EmbeddingTable, EmbeddingTableError
 from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.inference.image_input import MAX_FILE_BYTES, as_list
-from satmip_jax.inference.joint_space import has_joint_space
 from satmip_jax.inference.search import record
 from satmip_jax.inference.search.index import SearchIndex
 from satmip_jax.inference.search.query import LABEL, QueryError, Term, parse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32
 
-from satmip_jax.distributed.sharding import batch_sharding, replicated, to_devices
+from satmip_jax.distributed.sharding import to_devices
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.model import Model
-from satmip_jax.inference.batches import padded, unit_rows
+from satmip_jax.evaluation.row_batches import OfRows, jit_rows, padded, unit_rows
 from satmip_jax.objectives import build_method
 
 BATCH = 1024  # rows projected at once, over all devices
@@ -37,7 +36,7 @@ class JointSpace:
 
     Example:
         >>> from satmip_jax.evaluation.loading import load_model
-        >>> from satmip_jax.inference.joint_space import JointSpace
+        >>> from satmip_jax.evaluation.joint_space import JointSpace
         >>> space = JointSpace(load_model(workdir))
         >>> space.images(np.ones((3, 32), np.float32)).shape
         (3, 8)
@@ -68,17 +67,13 @@ class JointSpace:
         """
         return self._project(self._metadata, features)
 
-    def _projection(self, head: str) -> Callable[[Any, Any], jax.Array]:
+    def _projection(self, head: str) -> OfRows:
         def project(params: Any, rows: jax.Array) -> Any:
             return self.model.towers.apply({"params": params}, head, rows, method="head")
 
-        mesh = self.model.mesh
-        inputs = (jax.tree.map(lambda x: x.sharding, self.model.params), batch_sharding(mesh))
-        return jax.jit(project, in_shardings=inputs, out_shardings=replicated(mesh))
+        return jit_rows(project, self.model)
 
-    def _project(
-        self, function: Callable[[Any, Any], jax.Array], features: np.ndarray
-    ) -> np.ndarray:
+    def _project(self, function: OfRows, features: np.ndarray) -> np.ndarray:
         run = partial(function, self.model.params)
         parts = []
         for start in range(0, len(features), self._batch):
