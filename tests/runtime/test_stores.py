@@ -56,6 +56,16 @@ def test_an_upload_that_arrives_changed_is_repeated(bucket, bucket_server):
     assert not bucket_server.torn
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n", b"\0", b"--==0==--"])
+def test_every_byte_of_a_file_arrives(bucket, tmp_path, end):
+    content = bytes(range(256)) + end
+    (tmp_path / "local").write_bytes(content)
+    stores.put_file(tmp_path / "local", as_path(bucket) / "uploaded")
+    stores.put(as_path(bucket) / "written", content)
+    assert stores.get(as_path(bucket) / "uploaded") == content
+    assert stores.get(as_path(bucket) / "written") == content
+
+
 def test_folders_are_copied_and_removed_with_all_they_hold(bucket):
     folder = as_path(bucket)
     for name in ("a/x", "a/b/y", "ab/z"):
