@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -293,10 +294,19 @@ def calibrate(model: str, data: str, split: str, out: str | None, diagram: str |
 
 
 @click.command()
-def models() -> None:
+@click.option(
+    "--examples",
+    type=LocalPath(file_okay=False),
+    metavar="FOLDER",
+    help="Copy 20 Sentinel-2 chips to this folder instead, to try the models on.",
+)
+def models(examples: str | None) -> None:
     """List the models that come with this package; their names are accepted as MODEL."""
     from rich.console import Console
 
-    from satmip_jax.inference.shipped import shipped_models
+    from satmip_jax.inference.shipped import copy_examples, shipped_models
 
-    Console().print(shipped_models())
+    if examples:
+        click.echo(f"{len(copy_examples(Path(examples)))} images in {examples}")
+    else:
+        Console().print(shipped_models())

@@ -82,11 +82,12 @@ def locate_files(
         write_atomically(json_file, text + "\n")
     if geojson:
         write_atomically(geojson, json.dumps(to_geojson(found), allow_nan=False) + "\n")
-    if map_file and found:
-        write_atomically(map_file, draw_maps(found, _pictures(found[:MAX_MAPS])))
+    shown = found[:MAX_MAPS]
+    if map_file and shown:
+        write_atomically(map_file, draw_maps(shown, _pictures(shown)))
         if (more := len(found) - MAX_MAPS) > 0:
             log.warning(f"{map_file} shows the first {MAX_MAPS} images; {more} more are not drawn")
-    for path in (json_file, geojson, map_file if found else None):
+    for path in (json_file, geojson, map_file if shown else None):
         if path not in (None, "-"):
             click.echo(f"{path} written", err=True)
     return len(found) == len(results)

@@ -12,6 +12,8 @@ MODELS: dict[str, str] = {
     "eurosat-satmips": "SatMIPS on 18,900 EuroSAT chips of Europe and their locations",
 }
 
+EXAMPLES = Path(__file__).parent / "examples"  # GeoTIFFs to try a model on, with their licence
+
 
 def folder(name: str) -> Path:
     """Return the folder of a shipped model.

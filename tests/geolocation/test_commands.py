@@ -81,15 +81,17 @@ def test_a_calibration_is_written_with_its_scores(calibrated):
     assert all(row["images"] <= 14 for row in located)
 
 
-def test_images_are_located_and_bad_ones_named(calibrated, images, tmp_path):
+def test_images_are_located_and_bad_ones_named(calibrated, images, tmp_path, monkeypatch, caplog):
     folder, _ = calibrated
+    monkeypatch.setattr("satmip_jax.inference.locate.MAX_MAPS", 2)  # fewer than images
     paths = [images / name for name in ("0.jpg", "bad.jpg", "1.jpg", "rome.tif")]
     outputs = {name: tmp_path / name for name in ("a.json", "a.geojson", "a.png")}
     result = run(
         "locate", *paths, "--model", folder, "--cell", 5, "--top", 3, "--json", outputs["a.json"],
         "--geojson", outputs["a.geojson"], "--map", outputs["a.png"],
     )  # fmt: skip
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
+    assert "shows the first 2 images; 1 more are not drawn" in caplog.text
     assert "not calibrated" not in result.output
     found = json.loads(outputs["a.json"].read_text())
     assert [one["image"] for one in found] == [str(path) for path in paths if path.stem != "bad"]

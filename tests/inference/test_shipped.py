@@ -12,6 +12,7 @@ import satmip_jax as sm
 from satmip_jax import pretrained
 from satmip_jax.cli import cli
 from satmip_jax.evaluation.loading import ModelError
+from satmip_jax.geolocation.locate import stated_place
 from satmip_jax.metadata.record import Problems
 from satmip_jax.sources.eurosat import EuroSAT
 
@@ -52,6 +53,17 @@ def test_a_folder_comes_before_a_shipped_model_of_its_name(tiny_run, tmp_path, m
     name = next(iter(pretrained.MODELS))
     Path(name).symlink_to(tiny_run)
     assert sm.load(name).model.name == "satmips mu/8"
+
+
+def test_the_examples_are_placed_chips_that_the_shipped_model_reads(tmp_path):
+    result = CliRunner().invoke(cli, ["models", "--examples", str(tmp_path / "chips")])
+    assert result.exit_code == 0, result.output
+    chips = sorted((tmp_path / "chips").glob("*.tif"))
+    assert len(chips) == 20
+    assert "Copernicus" in (tmp_path / "chips" / "README.md").read_text()
+    assert stated_place(chips[0]) == pytest.approx((3.154172, 48.670768), abs=1e-5)
+    features = sm.load("eurosat-satmips").embed_images(chips[:2], progress=False)
+    assert np.isfinite(features).all()
 
 
 def test_an_unknown_name_lists_the_models():
