@@ -26,15 +26,15 @@ def default_config() -> ConfigDict:
     """
     config = ConfigDict(
         {
-            "seed": 0,
+            "seed": 0,  # of initial values, order of samples and all random choices
             "method": {
                 "name": "satmips",  # see objectives.METHODS
                 **{name: option.default for name, option in method_options().items()},
             },
             "data": {
                 "dir": "",  # written by `satmip prepare`
-                "train_split": "train",
-                "val_split": "val",
+                "train_split": "train",  # trained on
+                "val_split": "val",  # classified by the kNN of `eval`
                 "in_memory": False,  # keep the decoded train split in device memory
                 "workers": 2,  # worker processes that decode; 0: threads of this process
                 "bad_records": 100,  # abort after more unreadable records than this
@@ -51,13 +51,13 @@ def default_config() -> ConfigDict:
             "metadata": {
                 "encoder": "tabular",  # or "text"; see models.towers.METADATA_ENCODERS
                 "fields": "all",  # or groups and fields joined by "+", "GSD+Time+Location"
-                "width": 192,
-                "depth": 3,
-                "heads": 8,
+                "width": 192,  # of a token
+                "depth": 3,  # blocks
+                "heads": 8,  # attention heads; divides the width
                 "frequencies": 6,  # of the Fourier features of the location
                 "field_dropout": 0.1,  # probability of dropping a field in training
-                "attention_dropout": 0.2,
-                "ffn_dropout": 0.1,
+                "attention_dropout": 0.2,  # of attention weights
+                "ffn_dropout": 0.1,  # within the MLPs of blocks
                 "follow_crop": True,  # gsd, pixel_size and location are those of the view
                 "caption_length": 400,  # tokens (bytes), text encoder
             },
@@ -72,16 +72,16 @@ def default_config() -> ConfigDict:
                 "blur_p": 0.5,
             },
             "optimizer": {
-                "learning_rate": 3e-3,
+                "learning_rate": 3e-3,  # its peak; AdamW, linear warm-up, then a cosine to 0
                 "batch_size": 4096,  # images, over all devices
                 "images": 0,  # length of training, in images seen; 0: use epochs
                 "epochs": 100.0,  # length of training if images is 0
                 "extended_from": (),  # steps at which `satmip train --extend` went on
                 "warmup_epochs": 1.0,  # limited to a tenth of the training
-                "weight_decay": 0.1,
-                "b1": 0.9,
-                "b2": 0.98,
-                "eps": 1e-8,
+                "weight_decay": 0.1,  # of matrices; not of biases, norms and tokens
+                "b1": 0.9,  # of AdamW
+                "b2": 0.98,  # of AdamW
+                "eps": 1e-8,  # of AdamW
                 "clip_norm": 0.0,  # 0: no clipping
             },
             "parallel": {

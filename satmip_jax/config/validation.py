@@ -51,6 +51,25 @@ _RANGES: dict[str, tuple[int, int | None]] = {
 _POSITIVE = ("optimizer.learning_rate",)
 
 
+def valid_values(key: str) -> str:
+    """Return the valid values of an option in words; "" if only its type is checked.
+
+    Args:
+        key: "section.option"; options of methods are declared elsewhere, see `Option.limits`.
+
+    Example:
+        >>> from satmip_jax.config.validation import valid_values
+        >>> valid_values("metadata.field_dropout"), valid_values("image.pool")
+        ('from 0 to below 1', 'one of cls, mean')
+    """
+    if key in _CHOICES:
+        return f"one of {', '.join(_CHOICES[key])}"
+    if key in _RANGES:
+        low, high = _RANGES[key]
+        return f"at least {low}" if high is None else f"from {low} to below {high}"
+    return "above 0" if key in _POSITIVE else ""
+
+
 def validate(config: ConfigDict) -> None:
     """Check the values of a config, each on its own and together.
 
@@ -74,17 +93,16 @@ def _check_values(config: ConfigDict) -> None:
     """Check each value against its choices or its range."""
     for key, choices in _CHOICES.items():
         value = _value(config, key)
-        _require(value in choices, f"config.{key} is {value!r}; choose one of {', '.join(choices)}")
+        _require(value in choices, f"config.{key} is {value!r}; choose {valid_values(key)}")
     for key, (low, high) in _RANGES.items():
         value = _value(config, key)
-        limits = f"at least {low}" if high is None else f"from {low} to below {high}"
         _require(
             value >= low and (high is None or value < high),
-            f"config.{key} is {value}; it must be {limits}",
+            f"config.{key} is {value}; it must be {valid_values(key)}",
         )
     for key in _POSITIVE:
         value = _value(config, key)
-        _require(value > 0, f"config.{key} is {value}; it must be above 0")
+        _require(value > 0, f"config.{key} is {value}; it must be {valid_values(key)}")
 
 
 def _check_training_length(config: ConfigDict) -> None:

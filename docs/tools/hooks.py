@@ -1,0 +1,80 @@
+"""Hook of mkdocs: links that leave docs/, dark pictures, and tables made from the code.
+
+Pages are written so that they read well in the repository. There, a link may name a file of the
+code; on the site it becomes plain text, because the code is not part of it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference
+
+ROOT = Path(__file__).resolve().parents[2]
+# files outside of docs/ that are pages of the site
+PAGES = {
+    "CONTRIBUTING.md": "contributing.md",
+    "satmip_jax/pretrained/eurosat-satmips/README.md": "reference/eurosat-satmips.md",
+}
+HOME = {"README.md": "index.md"}  # links to the one are links to the other
+TABLES = {"config options": reference.config_options, "metadata fields": reference.metadata_fields}
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2`* *$", re.MULTILINE | re.DOTALL)
+
+
+def on_files(files: Files, *, config: Any) -> Files:
+    """Add the pages whose files are outside of docs/."""
+    for source, target in PAGES.items():
+        text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / source).read_text(), flags=re.DOTALL)
+        files.append(File.generated(config, target, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) -> str:
+    """Insert the tables, and adapt links and pictures."""
+    for name, table in TABLES.items():
+        marker = f"<!-- {name} -->"
+        if marker in markdown:
+            markdown = markdown.replace(marker, table())
+    here = page.file.src_uri
+    source = next((source for source, target in PAGES.items() if target == here), f"docs/{here}")
+    pieces, end = [], 0
+    for fence in _FENCE.finditer(markdown):  # links in code are code
+        pieces += [_adapt(markdown[end : fence.start()], source, here), fence[0]]
+        end = fence.end()
+    return "".join([*pieces, _adapt(markdown[end:], source, here)])
+
+
+def _adapt(text: str, source: str, here: str) -> str:
+    """Adapt the links of a text from the file `source`, which is the page `here`."""
+
+    def link(match: re.Match[str]) -> str:
+        picture, label, target = match.groups()
+        if re.match(r"[a-z]+:|#", target):
+            return match[0]
+        path, _, anchor = target.partition("#")
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        path = PAGES.get(path) or HOME.get(path) or path
+        inside = path in PAGES.values() or path in HOME.values()
+        if not inside and not path.startswith("docs/"):
+            if not (ROOT / path).exists():
+                return match[0]  # mkdocs reports it
+            return label if label.startswith("`") else f"`{label}`"
+        path = path.removeprefix("docs/")
+        url = posixpath.relpath(path, posixpath.dirname(here) or ".")
+        dark = path.replace(".svg", "-dark.svg")
+        if picture and dark != path and (ROOT / "docs" / dark).exists():
+            url_dark = url.replace(".svg", "-dark.svg")
+            return f"![{label}]({url}#only-light)\n![{label}]({url_dark}#only-dark)"
+        return f"{picture}[{label}]({url}{'#' if anchor else ''}{anchor})"
+
+    return _LINK.sub(link, text)
