@@ -15,6 +15,7 @@ import json
 import logging
 import random
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -46,6 +47,7 @@ class Handler(RequestHandler):
     answers: ClassVar[list[int]] = []  # status of the next requests, which are refused
     refused: ClassVar[list[str]] = []  # requests whose path contains one of these are forbidden
     torn: ClassVar[list[None]] = []  # one for each of the next uploads of which half is stored
+    silent: ClassVar[list[float]] = []  # seconds without a byte before the next answers
     rates: ClassVar[dict[str, float]] = {}  # fault -> probability per request
     injected: ClassVar[Counter[str]] = Counter()  # random faults until now
     draw = random.Random(0)
@@ -120,6 +122,8 @@ class Handler(RequestHandler):
             self._configure_faults()
             return
         self.requests.append(f"{self.command} {self.path}")
+        if self.silent:
+            time.sleep(self.silent.pop())
         refused = any(part in unquote(self.path) for part in self.refused)
         fault = self._random_fault() if self.rates else ""
         if self.answers or refused or fault == "503":
@@ -183,7 +187,7 @@ class Store:
     def __init__(self, port: int = 0, bucket: str = BUCKET) -> None:
         self.folders, self.requests = 0, Handler.requests
         self.answers, self.torn = Handler.answers, Handler.torn
-        self.refused = Handler.refused
+        self.refused, self.silent = Handler.refused, Handler.silent
         self.storage = Storage(use_memory_fs=True)
         buckets.create_bucket(bucket, self.storage)
         self.server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, self.storage))
@@ -225,12 +229,16 @@ def environment(url: str) -> dict[str, str]:
 @click.command()
 @click.option("--port", default=0, show_default=True, help="To listen on; 0 chooses a free one.")
 @click.option("--bucket", default=BUCKET, show_default=True)
-def main(port: int, bucket: str) -> None:
+@click.option("--until-input-ends", is_flag=True, help="End with the process that holds stdin.")
+def main(port: int, bucket: str, until_input_ends: bool) -> None:
     """Serve one empty bucket until the process is killed, and print the variables of clients."""
     logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)  # each missing object
     store = Store(port, bucket)
     for name, value in store.environment().items():
         print(f"export {name}={value}", flush=True)
+    if until_input_ends:
+        sys.stdin.read()
+        return
     store.thread.join()
 
 

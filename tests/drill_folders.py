@@ -168,14 +168,20 @@ def injected(server: str) -> dict[str, Any]:
 def bucket_server(bucket: str) -> Iterator[str]:
     """Yield the URL of the emulator that STORAGE_EMULATOR_HOST names, or of one started here.
 
-    It runs in its own session, so that it outlives the processes that a drill kills.
+    It runs in its own session, so that it outlives the processes that a drill kills, and ends with
+    this process, however that ends.
     """
     if url := os.environ.get("STORAGE_EMULATOR_HOST"):
         yield url.rstrip("/")
         return
-    command = [sys.executable, "-m", "tests.buckets", "--bucket", bucket]
+    command = [sys.executable, "-m", "tests.buckets", "--bucket", bucket, "--until-input-ends"]
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             assert process.stdout is not None

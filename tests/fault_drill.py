@@ -2,6 +2,7 @@
 
     python -m tests.fault_drill --kills 50 [--processes 2] [--seed 0] [--out FOLDER]
     python -m tests.fault_drill --kills 30 --workdir gs://bucket/run
+    python -m tests.fault_drill --kills 10 --processes 2 --devices 2 --elastic
 
 It starts `satmip prepare` and `satmip train` of a tiny config as real processes, ends them in every
 phase that is visible from outside (output and files), damages the newest checkpoint now and then,
@@ -60,14 +61,22 @@ class Drill:
         processes: of each run.
         seed: of all random choices.
         workdir: folder of the disturbed runs, by default in `out`.
-        devices: the greatest number of devices per process of a start, which is drawn; with more
-            than one the losses are compared to 1e-5, otherwise state and metrics bit for bit.
+        devices: of each process.
+        elastic: draw the processes and devices of each start, up to these numbers; losses are then
+            compared to 1e-5, otherwise state and metrics bit for bit.
     """
 
     def __init__(
-        self, out: Path, *, processes: int, seed: int, workdir: str = "", devices: int = 1
+        self,
+        out: Path,
+        *,
+        processes: int,
+        seed: int,
+        workdir: str = "",
+        devices: int = 1,
+        elastic: bool = False,
     ) -> None:
-        self.out, self.processes, self.devices = out, processes, devices
+        self.out, self.processes, self.devices, self.elastic = out, processes, devices, elastic
         self.workdir = workdir or str(out)
         self.bucket = self.workdir.removeprefix("gs://").split("/")[0]
         self.server = ""  # URL of the emulator
@@ -77,7 +86,9 @@ class Drill:
         self.damages: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.injected: Counter[str] = Counter()  # faults of the store
+        self.layouts: Counter[tuple[int, int]] = Counter()  # (processes, devices) of starts
         self.logs = 0
+        self.latest: Run | None = None
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -105,7 +116,8 @@ class Drill:
         }
         if self.server:
             variables |= environment(self.server)
-        return Run(commands, self.out / f"{self.logs:03d}.log", folder, variables)
+        self.latest = Run(commands, self.out / f"{self.logs:03d}.log", folder, variables)
+        return self.latest
 
     def prepare(self, name: str) -> Run:
         kind, *options = PREPARE
@@ -113,11 +125,18 @@ class Drill:
         out = str(self.out / name)
         return self.start("prepare", kind, "--source", scenes, "--out", out, *options)
 
-    def train(self, folder: Folder, devices: int = 1) -> Run:
+    def train(self, folder: Folder, *, elastic: bool = False) -> Run:
+        """Start a training, on a number of processes and devices that is drawn if `elastic`."""
+        count, devices = self.processes, self.devices
+        if elastic:
+            fitting = [n for n in (1, 2, 4, 8, 16) if n <= max(count, devices)]
+            count = self.draw.choice([n for n in fitting if n <= count])
+            devices = self.draw.choice([n for n in fitting if n <= devices])
+        self.layouts[count, devices] += 1
         config = ["--config", str(REPOSITORY / "configs/eurosat.py:satmips,cpu")]
         data = f"--config.data.dir={self.out / 'shards'}"
         command = ["train", *config, "--workdir", str(folder), *TRAIN, data]
-        return self.start(*command, folder=folder, count=self.processes, devices=devices)
+        return self.start(*command, folder=folder, count=count, devices=devices)
 
     def folder(self, number: int) -> Folder:
         """Return the workdir of a disturbed run."""
@@ -135,7 +154,8 @@ class Drill:
         """Wait for a run; return False if it reports a fault of the store as the reason to end."""
         if not any(run.finish()):
             return True
-        if not self.rates or "\nsatmip: " not in run.output():
+        none_left = "\nsatmip: no checkpoint" in run.output()
+        if not self.rates or none_left or "\nsatmip: " not in run.output():
             raise DrillError(run.output())
         self.outcomes["starts ended by a fault of the store, and resumed"] += 1
         message = run.output().rpartition("\nsatmip: ")[2].splitlines()[0]
@@ -150,8 +170,9 @@ class Drill:
         if how == "kill -9":
             # one of several processes, or all. If it is one, the others must detect it and end by
             # themselves, which takes minutes before they have joined.
-            which = [None, *(range(self.processes) if phase not in ("start", "restore") else ())]
-            run.signal(signal.SIGKILL, self.draw.choice(which) if self.processes > 1 else None)
+            count = len(run.processes)
+            which = [None, *(range(count) if phase not in ("start", "restore") else ())]
+            run.signal(signal.SIGKILL, self.draw.choice(which) if count > 1 else None)
             run.finish()
             return how
         run.signal(signal.SIGTERM)
@@ -160,7 +181,7 @@ class Drill:
             run.signal(signal.SIGTERM)
         codes = run.finish()
         allowed = {0, 130, -signal.SIGTERM}
-        if self.processes == 1 and not self.rates and not allowed.issuperset(codes):
+        if len(codes) == 1 and not self.rates and not allowed.issuperset(codes):
             raise DrillError(f"{how} ended with {codes}:\n{run.output()}")
         return how
 
@@ -215,7 +236,7 @@ class Drill:
         """Start a run until it is done, with at most `left` kills; return how many are left."""
         damaged = ""
         while True:
-            run = self.train(folder, self.draw.randint(1, self.devices))
+            run = self.train(folder, elastic=self.elastic)
             if left <= 0:
                 if self.ends_well(run):
                     break
@@ -258,7 +279,7 @@ class Drill:
         """Compare a run with the undisturbed one, leaf by leaf and row by row."""
         workdir, whole = folder.local_copy(self.out / "copy"), self.out / "whole"
         rows = [_rows(path) for path in (workdir, whole)]
-        if self.devices > 1:
+        if self.elastic:
             different, same = _different_losses(*rows), "runs with equal losses to 1e-5"
         else:
             different, same = _different_leaves(workdir, whole), "runs identical bit for bit"
@@ -279,6 +300,9 @@ class Drill:
         if self.rates:
             lines += ["faults of the store"]
             lines += [f"  {self.injected[what]:3} {what}" for what in RATES]
+        if self.elastic:
+            lines += ["starts"]
+            lines += [f"  {n:3} on {p} x {d} devices" for (p, d), n in sorted(self.layouts.items())]
         lines += ["outcomes"] + [f"  {n:3} {what}" for what, n in sorted(self.outcomes.items())]
         return "\n".join(lines)
 
@@ -321,22 +345,39 @@ def _rows(workdir: Path) -> list[dict[str, float]]:
     "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes per run."
 )
 @click.option(
-    "--devices", default=1, show_default=True, type=click.IntRange(1), help="At most, per process."
+    "--devices", default=1, show_default=True, type=click.IntRange(1), help="Of each process."
+)
+@click.option(
+    "--elastic", is_flag=True, help="Draw both numbers for each start; losses agree to 1e-5."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @click.option("--workdir", help="Folder of the runs, local or gs://bucket/folder.  [default: OUT]")
 @click.option("--out", help="Folder that keeps all files and outputs.  [default: a temporary one]")
 def main(
-    kills: int, processes: int, devices: int, seed: int, workdir: str | None, out: str | None
+    kills: int,
+    processes: int,
+    devices: int,
+    elastic: bool,
+    seed: int,
+    workdir: str | None,
+    out: str | None,
 ) -> None:
     folder = Path(out) if out else Path(tempfile.mkdtemp(prefix="fault_drill_"))
     folder.mkdir(parents=True, exist_ok=True)
     drill = Drill(
-        folder.resolve(), processes=processes, seed=seed, workdir=workdir or "", devices=devices
+        folder.resolve(),
+        processes=processes,
+        seed=seed,
+        workdir=workdir or "",
+        devices=devices,
+        elastic=elastic,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         drill.run(kills)
     finally:
+        if drill.latest is not None:
+            drill.latest.end()
         print(drill.table())
     if drill.outcomes["differs"]:
         print(f"files and outputs: {folder}")

@@ -26,6 +26,10 @@ class CheckpointError(SatmipError, ValueError):
     """A missing or unsuitable checkpoint; the message names each missing or misshapen leaf."""
 
 
+class NoneIntactError(CheckpointError):
+    """All checkpoints of a run are damaged; the message gives the reason for each."""
+
+
 def restore_checked(folder: AnyPath, abstract: PyTree, *, partial: bool = False) -> PyTree:
     """Return the state in a checkpoint, placed by the shardings of `abstract`.
 

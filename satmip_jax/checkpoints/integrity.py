@@ -3,11 +3,13 @@
 Orbax checksums its indices, not the values. The `run` item of a checkpoint therefore holds a record
 of every leaf: dtype, shape and a checksum of the values in memory when it was saved. The files must
 give the same. The checksum is a sum over elements, so it does not depend on how an array is sharded
-over devices and processes, and it needs no compilation.
+over devices and processes, and it needs no compilation. The `run` item has a checksum of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,9 +130,26 @@ def _listed(names: list[str]) -> str:
 # --- reading back ---------------------------------------------------------------------------------
 
 
+def with_checksum(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `run` item with the checksum of its other entries."""
+    rest = {name: value for name, value in run.items() if name != "checksum"}
+    text = json.dumps(rest, sort_keys=True)
+    return {**rest, "checksum": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read_run(folder: AnyPath) -> Any:
-    """Return the `run` item of the checkpoint in `folder`, or raise DamagedError."""
-    return _read_json(folder / "run" / "metadata")
+    """Return the `run` item of the checkpoint in `folder`, or raise DamagedError.
+
+    Checkpoints of earlier versions have no checksum of it.
+    """
+    path = folder / "run" / "metadata"
+    run = _read_json(path)
+    if isinstance(run, dict) and run.get("checksum", "") not in (
+        "",
+        with_checksum(run)["checksum"],
+    ):
+        raise DamagedError(f"{path} has changed: its checksum differs")
+    return run
 
 
 def _read_json(path: AnyPath) -> Any:
@@ -174,8 +193,11 @@ def find_problem(
     Returns:
         "" if all is well, or the names of missing, misshapen or changed leaves.
     """
+    notes = folder / "array_metadatas" / f"process_{jax.process_index()}"
     try:
         _read_json(folder / "_METADATA")
+        if notes.exists():
+            _read_json(notes)
     except DamagedError as error:
         return str(error)
     share = list(expected.items())[jax.process_index() :: jax.process_count()]

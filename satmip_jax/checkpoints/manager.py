@@ -24,7 +24,11 @@ from ml_collections import ConfigDict
 
 import satmip_jax
 from satmip_jax.checkpoints import folders, integrity, run_item
-from satmip_jax.checkpoints.checked_restore import CheckpointError, restore_checked
+from satmip_jax.checkpoints.checked_restore import (
+    CheckpointError,
+    NoneIntactError,
+    restore_checked,
+)
 from satmip_jax.checkpoints.read_back import ReadBack, short_reason
 from satmip_jax.config.conversion import to_json
 from satmip_jax.distributed.multihost import is_main_process
@@ -35,7 +39,7 @@ from satmip_jax.runtime.stores import store_errors
 
 PyTree = Any
 
-__all__ = ["CheckpointError", "Checkpoints", "SaveError"]
+__all__ = ["CheckpointError", "Checkpoints", "NoneIntactError", "SaveError"]
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +101,8 @@ class Checkpoints:
                     create=not self.read_only,
                     read_only=self.read_only,
                     cleanup_tmp_directories=not self.read_only,
+                    # otherwise a folder that cannot be made leaves threads that wait 300 s for it
+                    async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
                 ),
                 item_handlers={
                     "state": ocp.StandardCheckpointHandler(),  # read by `restore_checked`
@@ -147,7 +153,8 @@ class Checkpoints:
             "schema": schema.to_json(),
             "leaves": leaves,
         }
-        items = {"state": ocp.args.StandardSave(state), "run": ocp.args.JsonSave(run)}
+        described = ocp.args.JsonSave(integrity.with_checksum(run))
+        items = {"state": ocp.args.StandardSave(state), "run": described}
         pending = ReadBack(self._manager, step, self.folder / str(step), leaves)
         self._reading_back = pending
         try:
@@ -230,12 +237,11 @@ class Checkpoints:
                     log.warning(f"checkpoint {step} could not be deleted: {error}")
 
     def _reopen(self, damaged: list[int]) -> None:
-        """Replace the Orbax manager after a failure.
+        """Replace the Orbax manager, which raises the error of a failed save again in the next one.
 
-        Orbax raises the error of a failed save again in the next one, so its manager cannot be used
-        any more. It is closed, the `damaged` steps are moved to `<workdir>/damaged`, the temporary
-        folders of failed saves are deleted (they hold disk space), and a new manager is opened,
-        which knows the remaining checkpoints.
+        It is closed, the `damaged` steps are moved to `<workdir>/damaged`, the temporary folders of
+        failed saves are deleted (they hold disk space), and a new manager is opened, which knows
+        the remaining checkpoints.
         """
         for _ in range(5):  # each part of orbax that failed raises once before the rest is closed
             with suppress(OSError, ValueError), store_errors(self.folder):  # already logged
@@ -249,6 +255,10 @@ class Checkpoints:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager = self._open()
+
+    def abandon(self) -> None:
+        """Move all checkpoints to `<workdir>/damaged`."""
+        self._reopen(damaged=self._steps())
 
     def _set_aside(self, damaged: list[int]) -> None:
         """Move damaged checkpoints away, and remove what unfinished saves have left."""
@@ -331,7 +341,7 @@ class Checkpoints:
             self.restored = candidate
             return state
         reasons = "\n  ".join(f"{bad}: {reason}" for bad, reason in damaged.items())
-        raise CheckpointError(
+        raise NoneIntactError(
             f"no checkpoint in {self.folder} is intact:\n  {reasons}\n"
             "Copy an intact one there, or train in another workdir."
         )

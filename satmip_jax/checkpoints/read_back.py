@@ -44,9 +44,12 @@ class ReadBack:
     def _run(self) -> None:
         try:
             if self._wait_until_complete():
+                integrity.read_run(self._folder)
                 self._problem = integrity.find_problem(
                     self._folder / "state", self._leaves, self._cancelled.is_set
                 )
+        except integrity.DamagedError as error:
+            self._problem = str(error)
         except Exception as error:
             self._problem = f"cannot be read back: {short_reason(error)}"
 

@@ -22,6 +22,7 @@ else:
 
 STORES = {"gs": "gcs", "s3": "s3"}  # scheme -> extra of this package with its client
 _CLIENTS = {"gs": "gcsfs", "s3": "s3fs"}  # scheme -> module of its client
+SILENCE = 30  # seconds without a byte after which a request to gs:// is repeated
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # pathlib joins the slashes of a URL
 
 
@@ -117,7 +118,7 @@ def file_size(path: AnyPath) -> int:
 
 
 def _import_client(scheme: str, text: str) -> None:
-    """Import the client of a store, with listings that are never taken from a cache."""
+    """Import the client of a store, with bounded waiting and without a cache of listings."""
     import importlib
 
     try:
@@ -133,3 +134,18 @@ def _import_client(scheme: str, text: str) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("gcs", "gs", "s3"):  # other processes write there, too
         fsspec.config.conf.setdefault(name, {})["use_listings_cache"] = False
+    if scheme == "gs":
+        _bound_waiting()
+
+
+def _bound_waiting() -> None:
+    """Let gcsfs and tensorstore, which by default wait forever, give up a silent connection."""
+    import aiohttp
+    import fsspec
+
+    timeout = aiohttp.ClientTimeout(sock_connect=SILENCE, sock_read=SILENCE)
+    for name in ("gcs", "gs"):
+        fsspec.config.conf[name].setdefault("requests_timeout", timeout)
+    os.environ.setdefault("TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS", str(SILENCE))
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", str(SILENCE))
+    os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")

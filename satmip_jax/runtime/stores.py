@@ -7,8 +7,9 @@ atomic there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,30 +92,40 @@ def put(path: AnyPath, data: bytes) -> None:
         StoreError: it could not be written, or differs afterwards.
     """
     store, name = open_store(path)
-    with store_errors(path):
-        if not os.fspath(path).startswith("gs:"):
-            store.pipe_file(name, data)
-            return
-        from gcsfs.retry import ChecksumError
-
-        with suppress(ChecksumError):
-            store.pipe_file(name, data, consistency="md5")
-            return
-        store.pipe_file(name, data, consistency="md5")
+    _write_checked(path, partial(store.pipe_file, name, data))
 
 
 def put_file(local: Path, path: AnyPath) -> None:
-    """Upload a file, which appears when it is complete.
+    """Upload a file, which appears when it is complete; checked and repeated as by `put`.
 
     Raises:
-        StoreError: it could not be written, or has another size afterwards.
+        StoreError: it could not be written, or differs afterwards.
     """
     store, name = open_store(path)
+    _write_checked(path, partial(store.put_file, os.fspath(local), name))
     with store_errors(path):
-        store.put_file(os.fspath(local), name)
         size, stored = local.stat().st_size, store.info(name)["size"]
     if size != stored:
         raise StoreError(f"{os.fspath(path)}: {stored:,} of {size:,} bytes arrived")
+
+
+def _write_checked(path: AnyPath, write: Callable[..., None]) -> None:
+    if not (_arrives(path, write) or _arrives(path, write)):
+        raise StoreError(f"{os.fspath(path)} arrived with another checksum, twice")
+
+
+def _arrives(path: AnyPath, write: Callable[..., None]) -> bool:
+    """Write an object; return False if gs:// reports another checksum afterwards."""
+    with store_errors(path):
+        if not os.fspath(path).startswith("gs:"):
+            write()
+            return True
+        from gcsfs.retry import ChecksumError
+
+        with suppress(ChecksumError):
+            write(consistency="md5")
+            return True
+    return False
 
 
 def get(path: AnyPath) -> bytes:
@@ -140,8 +151,8 @@ def create(path: AnyPath, data: bytes) -> bool:
     """
     store, name = open_store(path)
     try:
-        with store_errors(path):
-            store.pipe_file(name, data, mode="create")
+        if not _arrives(path, partial(store.pipe_file, name, data, mode="create")):
+            put(path, data)  # the object is this call's, but its content is not
     except FileExistsError:
         return get(path) == data  # a first request arrived, and its answer was lost
     return True

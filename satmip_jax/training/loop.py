@@ -10,7 +10,7 @@ from dataclasses import replace
 import jax
 from ml_collections import ConfigDict
 
-from satmip_jax.checkpoints.manager import Checkpoints
+from satmip_jax.checkpoints.manager import Checkpoints, NoneIntactError
 from satmip_jax.checkpoints.published_file import PretrainedWeights
 from satmip_jax.config.fields import describe_fields
 from satmip_jax.config.validation import validate
@@ -159,10 +159,9 @@ class Trainer:
     ) -> None:
         self.program, self.config = program, program.config
         self.dataset, self.workdir, self.checkpoints = dataset, workdir, checkpoints
-        self.resumed = checkpoints.latest is not None
-        self.state: TrainState = (
-            checkpoints.restore(program.abstract) if self.resumed else program.init()
-        )
+        restored = self._restore()
+        self.resumed = restored is not None
+        self.state: TrainState = program.init() if restored is None else restored
         if weights is not None and not self.resumed:
             self.state = start_from(weights, program, self.state, workdir)
         self.start = int(jax.device_get(self.state.step))
@@ -170,6 +169,24 @@ class Trainer:
             self.config, program.schema, program.towers, self.state.params, program.mesh
         )
         checkpoints.scores |= read_knn_scores(workdir)
+
+    def _restore(self) -> TrainState | None:
+        """Return the newest intact state; None for a new run.
+
+        A run whose only checkpoint is the first one starts again if that is damaged. It may have
+        been killed before the file was read back, and would have no checkpoint one moment earlier.
+        """
+        latest = self.checkpoints.latest
+        if latest is None:
+            return None
+        try:
+            return self.checkpoints.restore(self.program.abstract)
+        except NoneIntactError as error:
+            if latest > self.config.checkpoint.every or self.config.image.init:
+                raise
+            log.warning(f"{error}\nIt is the first one, so the run starts again from step 0.")
+            self.checkpoints.abandon()
+            return None
 
     def run(self, profile_steps: range = range(0), *, wandb: str = "") -> TrainState:
         """Take the steps that are left, and return the last state; see `train`."""

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from satmip_jax.checkpoints import integrity
 from satmip_jax.checkpoints.manager import CheckpointError, Checkpoints, SaveError
-from satmip_jax.checkpoints.read_back import short_reason
+from satmip_jax.checkpoints.read_back import ReadBack, short_reason
 from satmip_jax.config.defaults import default_config
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh, replicated
 from tests.conftest import full_disk
@@ -97,7 +97,8 @@ def test_a_config_in_a_checkpoint_is_validated(three, tmp_path):
         run = json.loads(path.read_text())
         config = json.loads(run["config"])
         config["metadata"]["heads"] = value
-        path.write_text(json.dumps(run | {"config": json.dumps(config)}))
+        run = integrity.with_checksum(run | {"config": json.dumps(config)})
+        path.write_text(json.dumps(run))
     with Checkpoints(workdir, read_only=True) as checkpoints:
         with pytest.raises(CheckpointError, match=r"metadata\.heads is 0; it must be at least 1"):
             checkpoints.run(3)
@@ -127,7 +128,13 @@ def lie(folder):
     path = folder / "run" / "metadata"
     run = json.loads(path.read_text())
     run["leaves"]["params.b"] = run["leaves"]["params.zero"]
-    path.write_text(json.dumps(run))
+    path.write_text(json.dumps(integrity.with_checksum(run)))
+
+
+def rename_a_leaf(folder):
+    """Change one bit of the record of leaves."""
+    path = folder / "run" / "metadata"
+    path.write_text(path.read_text().replace("params.zero", "params.zdro", 1))
 
 
 def rename_a_key(folder):
@@ -147,6 +154,7 @@ DAMAGES = {
     ),
     "notes changed": (rename_a_key, "cannot be restored"),
     "no run": (lambda folder: shutil.rmtree(folder / "run"), "run/metadata is missing"),
+    "a bit of the run": (rename_a_leaf, "run/metadata has changed"),
     "another record": (lie, "params.b has changed: its checksum differs"),
 }
 
@@ -174,6 +182,26 @@ def test_damage_is_named_and_the_newest_intact_checkpoint_restored(three, tmp_pa
         save(checkpoints, 3)  # the step is reached again
         assert int(checkpoints.restore(ABSTRACT)["step"]) == 3
     assert (workdir / "damaged" / "3").is_dir()
+
+
+@pytest.mark.parametrize("name", ["run/metadata", "state/array_metadatas/process_0"])
+def test_a_torn_file_is_found_before_older_checkpoints_are_deleted(name, tmp_path, monkeypatch):
+    wait = ReadBack._wait_until_complete
+
+    def tear(self):
+        done = wait(self)
+        if self.step == 3:
+            path = tmp_path / "checkpoints" / "3" / name
+            path.write_bytes(path.read_bytes()[:30])
+        return done
+
+    monkeypatch.setattr(ReadBack, "_wait_until_complete", tear)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for step in (2, 3):
+            save(checkpoints, step)
+            checkpoints.settle()
+        assert checkpoints.latest == 2
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(ABSTRACT), state(2))
 
 
 def test_without_an_intact_checkpoint_nothing_is_restored_or_moved(three, tmp_path):

@@ -61,7 +61,7 @@ def rewrite_record(workdir, step, change):
     path = workdir / "checkpoints" / str(step) / "run" / "metadata"
     run = json.loads(path.read_text())
     change(run["leaves"])
-    path.write_text(json.dumps(run))
+    path.write_text(json.dumps(integrity.with_checksum(run)))
 
 
 def damage(leaves, prefix):

@@ -18,7 +18,7 @@ from satmip_jax.training.loop import train
 from satmip_jax.training.metrics_log import read_rows
 from satmip_jax.training.monitor import NotFiniteError
 from satmip_jax.training.step import build_program, make_loss
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, load_state
 from tests.fault_drill import Drill
 
 # number of devices, and options of `config.parallel`
@@ -128,6 +128,38 @@ def test_a_run_resumes_on_another_number_of_devices(tiny_run, tiny_shards_dir, t
         if "loss" in row:
             assert row["loss"] == pytest.approx(other["loss"], rel=1e-5)
             assert row["simclr_loss"] == pytest.approx(other["simclr_loss"], rel=1e-5)
+
+
+def tear_checkpoints(workdir):
+    for file in workdir.glob("checkpoints/*/state/d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_in_its_first_save_starts_again(
+    tiny_run, tiny_config, tmp_path, caplog
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    tear_checkpoints(workdir)
+    train(tiny_config("satmips", "--config.eval.every=4"), workdir)
+    assert "starts again from step 0" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, *map(load_state, (workdir, tiny_run)))
+    steps = [[row["step"] for row in read_rows(f / "metrics.jsonl")] for f in (workdir, tiny_run)]
+    assert steps[0] == steps[1]
+    assert [path.name for path in (workdir / "damaged").iterdir()] == ["2"]
+
+
+def test_a_run_whose_later_checkpoints_are_damaged_does_not_start_again(
+    tiny_run, tiny_config, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    tear_checkpoints(workdir)
+    with pytest.raises(CheckpointError, match=r"no checkpoint .* is intact"):
+        train(tiny_config("satmips", "--config.eval.every=4"), workdir)
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"2", "4"}
 
 
 def test_a_resumed_run_makes_up_for_a_missing_score(tiny_run, tiny_config, tmp_path):
