@@ -20,6 +20,7 @@ from satmip_jax.checkpoints.safetensors_file import read_tensors
 from satmip_jax.config.conversion import from_json
 from satmip_jax.config.training_length import total_steps
 from satmip_jax.config.validation import validate
+from satmip_jax.data.remote_cache import mirror
 from satmip_jax.data.shard_format import SCHEMA_FILE
 from satmip_jax.distributed.sharding import leaf_name
 from satmip_jax.distributed.target import Target
@@ -29,7 +30,7 @@ from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, abstract_params, build_towers, init_params
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import FileContentError, read_json_object
-from satmip_jax.runtime.paths import AnyPath, as_path, local_path
+from satmip_jax.runtime.paths import AnyPath, as_path, is_remote, local_path
 from satmip_jax.runtime.stores import check_access
 
 FORMAT = 1  # of an exported folder
@@ -48,9 +49,9 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
     here, and replicated otherwise.
 
     Args:
-        path: workdir of a run, which may be in a bucket; a folder written by
-            `satmip export --format safetensors`; or the name of a model in `pretrained.MODELS`; a
-            folder of that name comes first.
+        path: workdir of a run, or a folder written by `satmip export --format safetensors`, on a
+            disk or in a bucket; or the name of a model in `pretrained.MODELS`; a folder of that
+            name comes first.
         init: "trained" for the parameters of the newest intact checkpoint or of the export,
             "random" for those drawn from the run's seed, from which training started if it began
             without `--init`.
@@ -68,7 +69,7 @@ def load_model(path: str | PathLike[str], *, init: str = "trained") -> Model:
     folder = model_folder(path)
     if (folder / run_item.FOLDER).is_dir():
         return replace(_load_run(folder, init), folder=folder)
-    return replace(_load_export(local_path(folder, "exported model"), init), folder=folder)
+    return replace(_load_export(folder, init), folder=folder)
 
 
 def model_folder(path: str | PathLike[str]) -> AnyPath:
@@ -131,14 +132,22 @@ def _initial_params(config: ConfigDict, towers: Towers, schema: Schema, abstract
     return jax.jit(lambda: init_params(config, towers, schema), out_shardings=shardings)()
 
 
-def _load_export(folder: Path, init: str) -> Model:
+def _local_export(folder: AnyPath) -> Path:
+    """Return an exported folder, or the copy in the cache of one in a bucket."""
+    for name in (CONFIG_FILE, SCHEMA_FILE):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} has no {name}: copy all files of the exported folder")
+    if is_remote(folder):
+        return mirror(folder, (CONFIG_FILE, SCHEMA_FILE, WEIGHTS_FILE), b"exported model")
+    return local_path(folder, "exported model")
+
+
+def _load_export(exported: AnyPath, init: str) -> Model:
     """Load an exported folder, which may be untrusted: it is checked before anything is allocated.
 
     The sizes that its config asks for count only once the file of parameters is known to have them.
     """
-    for name in (CONFIG_FILE, SCHEMA_FILE):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} has no {name}: copy all files of the exported folder")
+    folder = _local_export(exported)
     config_file = folder / CONFIG_FILE
     data, config = read_export_config(config_file)
     schema = Schema.load(folder / SCHEMA_FILE)

@@ -227,12 +227,7 @@ def embed(
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=LocalPath())
-@click.option(
-    "--model",
-    type=LocalPath(),
-    required=True,
-    help="Workdir, exported folder or name of a shipped model.",
-)
+@click.option("--model", required=True, help="Workdir, exported folder or name of a shipped model.")
 @click.option(
     "--region",
     metavar="W,S,E,N",
@@ -272,14 +267,10 @@ def locate(images: tuple[str, ...], model: str, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("model", type=LocalPath())
+@click.argument("model")
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
 @click.option("--split", default="val", show_default=True, help="Split to fit and score on.")
-@click.option(
-    "--out",
-    type=LocalPath(dir_okay=False),
-    help="File to write.  [default: locate.json in the folder of MODEL]",
-)
+@click.option("--out", help="File to write.  [default: locate.json in the folder of MODEL]")
 @click.option("--diagram", type=LocalPath(dir_okay=False), help="Draw reliability to this PNG.")
 def calibrate(model: str, data: str, split: str, out: str | None, diagram: str | None) -> None:
     """Calibrate the probabilities that `satmip locate` states by MODEL.

@@ -24,6 +24,8 @@ from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.inference.image_input import read_rows
 from satmip_jax.runtime import compilation_cache
 from satmip_jax.runtime.files import write_atomically
+from satmip_jax.runtime.paths import AnyPath, absolute, as_path, is_remote
+from satmip_jax.runtime.stores import check_access
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +102,15 @@ def _pictures(locations: Sequence[ImageLocation]) -> list[np.ndarray]:
 
 def calibrate_model(
     model: str, data: str, split: str, out: str | None = None, diagram: str | None = None
-) -> Path:
+) -> AnyPath:
     """Calibrate a model, print the scores, and write the calibration.
 
     Args:
         model: see `load_model`.
         data: folder written by `satmip prepare`.
         split: to fit and score on.
-        out: file to write; by default `locate.json` in the folder of the model.
+        out: file to write; by default `locate.json` in the folder of the model, on a disk or in a
+            bucket.
         diagram: PNG of the reliability diagrams.
 
     Returns:
@@ -115,10 +118,12 @@ def calibrate_model(
 
     Raises:
         LocateError: the file cannot be written there.
+        StoreError: it is in a bucket that cannot be accessed.
         GeolocationError: see `geolocation.calibrate.calibrate`.
     """
-    path = Path(out) if out else model_folder(model) / FILE
-    if not os.access(path.absolute().parent, os.W_OK):
+    path = as_path(out) if out else model_folder(model) / FILE
+    check_access(path)
+    if not is_remote(path) and not os.access(absolute(path).parent, os.W_OK):
         raise LocateError(f"{path} cannot be written: give another file with --out")
     compilation_cache.enable()
     calibration, diagrams = calibrate(EmbeddingModel(load_model(model)), data, split=split)

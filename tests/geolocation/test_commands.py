@@ -12,9 +12,14 @@ from click.testing import CliRunner
 import satmip_jax as sm
 from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.evaluation.loading import load_model
 from satmip_jax.geolocation import calibrate as module
 from satmip_jax.geolocation.calibration import Calibration
+from satmip_jax.geolocation.locate import read_calibration
+from satmip_jax.inference import locate as locate_module
 from satmip_jax.inference.export.run import export
+from satmip_jax.runtime import stores
+from satmip_jax.runtime.paths import as_path
 from satmip_jax.training.loop import train
 
 pytestmark = pytest.mark.slow
@@ -64,6 +69,20 @@ def calibrated(workdir, tiny_shards_dir, tmp_path_factory):
     assert result.exit_code == 0, result.output
     assert (copy / "d.png").read_bytes().startswith(b"\x89PNG")
     return copy, result.output
+
+
+def test_a_calibration_is_written_and_read_in_a_bucket(calibrated, bucket):
+    folder, _ = calibrated
+    remote = as_path(bucket)
+    stores.put_folder(folder, remote)
+    for step in stores.names_in(remote / "checkpoints"):
+        stores.put(remote / "checkpoints" / step / "commit_success.txt", b"")
+    known = read_calibration(load_model(remote))
+    assert known == Calibration.load(folder / "locate.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locate_module, "calibrate", lambda *_, **__: (known, []))
+        path = locate_module.calibrate_model(bucket, "no data", "val")
+    assert stores.get(path) == (folder / "locate.json").read_bytes()
 
 
 def test_a_calibration_is_written_with_its_scores(calibrated):

@@ -31,6 +31,7 @@ from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Problems
 from satmip_jax.runtime import process_pool, threads
+from satmip_jax.runtime.paths import local_path
 
 PART_SECONDS = 30.0  # after which a part is written: what an interruption costs at most
 FEW = 4096  # images for which worker processes are not worth their start
@@ -85,7 +86,7 @@ def embed_files(
         1
     """
     start_time = time.monotonic()
-    out = Path(out)
+    out = local_path(out, "out")
     if not out.parent.is_dir():
         raise EmbedError(f"{out}: no folder {out.parent}")
     try:
