@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -140,23 +139,3 @@ def test_from_nothing_to_scores(tmp_path):
     )
     assert "index.html" in printed
     assert (tmp_path / "quick" / "page" / "index.html").is_file()
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md"])
-def test_documented_commands_exist(page):
-    """Every option and file in the command lines of the documentation exists."""
-    text = (REPOSITORY / page).read_text()
-    commands = re.findall(r"^\s*(satmip \w+ .*|bash \S+.*)$", text.replace("\\\n", ""), re.M)
-    assert len(commands) >= 5
-    for command in commands:
-        words = command.split()
-        if words[0] == "bash":
-            assert (REPOSITORY / words[1]).is_file(), command
-            continue
-        group = words[1] in ("bench", "prepare", "study")
-        printed = satmip(*words[1 : 3 if group else 2], "--help")
-        for option in (w for w in words[2:] if w.startswith("--")):
-            name = option.split("=")[0]
-            assert name.startswith("--config.") or name in printed, command
-        for path in re.findall(r"configs/\w+\.py", command):
-            assert (REPOSITORY / path).is_file(), command

@@ -28,7 +28,7 @@ class Palette:
 
 
 LIGHT = Palette("#ffffff", "#1f2933", "#62707c", "#d9dee3", "#2a6f97", "#b5651d", "#5b3a8e")
-DARK = Palette("#1b222c", "#e6ebf0", "#9aa7b3", "#3d4854", "#35799f", "#b36a26", "#7b5abd")
+DARK = Palette("#1e2329", "#e6ebf0", "#9aa7b3", "#3d4854", "#35799f", "#b36a26", "#7b5abd")
 PALETTES = {"": LIGHT, "-dark": DARK}
 
 matplotlib.rcParams |= {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import commands
 import reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,14 @@ PAGES = {
     "satmip_jax/pretrained/eurosat-satmips/README.md": "reference/eurosat-satmips.md",
 }
 HOME = {"README.md": "index.md"}  # links to the one are links to the other
-TABLES = {"config options": reference.config_options, "metadata fields": reference.metadata_fields}
+# what stands for <!-- name: argument -->
+GENERATED: dict[str, Callable[[str], str]] = {
+    "commands": commands.commands,
+    "group": commands.group,
+    "config options": lambda _: reference.config_options(),
+    "metadata fields": lambda _: reference.metadata_fields(),
+}
+_MARKER = re.compile(rf"<!-- ({'|'.join(GENERATED)}): (.*?) -->")
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^( *)(`{3,}).*?^\1\2`* *$", re.MULTILINE | re.DOTALL)
 
@@ -41,10 +50,9 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) -> str:
     """Insert the tables, and adapt links and pictures."""
-    for name, table in TABLES.items():
-        marker = f"<!-- {name} -->"
-        if marker in markdown:
-            markdown = markdown.replace(marker, table())
+    if page.parent is None:  # nothing stands beside it in the navigation
+        page.meta["hide"] = ["navigation"]
+    markdown = _MARKER.sub(lambda match: GENERATED[match[1]](match[2]), markdown)
     here = page.file.src_uri
     source = next((source for source, target in PAGES.items() if target == here), f"docs/{here}")
     pieces, end = [], 0

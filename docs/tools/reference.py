@@ -50,7 +50,7 @@ def config_options() -> str:
             r"\b((?:objectives|models|losses)\.[\w.]+|Forward\.encode)", r"`\1`", meaning
         )
         valid = valid or _type(value)
-        cells = (f"`{key}`", f"`{value!r}`", valid, meaning)
+        cells = (f"`{key}`", f"`{_default(value)}`", valid, meaning)
         sections[section].append(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         )
@@ -124,6 +124,11 @@ def _type(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{len(value)} numbers" if value else "steps"
     return names[type(value)]
+
+
+def _default(value: Any) -> str:
+    """Return a default in few digits."""
+    return repr(round(value, 4) if isinstance(value, float) and value > 1 else value)
 
 
 def _number(value: float) -> str:

@@ -28,7 +28,7 @@ def default_config() -> ConfigDict:
         {
             "seed": 0,  # of initial values, order of samples and all random choices
             "method": {
-                "name": "satmips",  # see objectives.METHODS
+                "name": "satmips",  # the pretraining task, of objectives.METHODS
                 **{name: option.default for name, option in method_options().items()},
             },
             "data": {

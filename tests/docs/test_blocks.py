@@ -1,0 +1,85 @@
+"""Every block of code in the documentation runs, or says why not.
+
+A block is run in the order of its page, in a folder that has what the page speaks of. One that is
+not run has `<!-- not run: REASON -->` before it; its commands are parsed, and its files and extras
+must exist. Comments of a literal behind an expression, `f(x)  # (2, 128)`, are its value.
+"""
+
+import ast
+
+import duckdb
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.docs import command_lines, sandbox
+from tests.docs.blocks import SHOWN, Block, pages, read_blocks
+
+SLOW = ("README.md", "docs/tutorial.md", "docs/inference.md", "docs/howto/stac.md")
+
+
+def run_python(block: Block, names: dict[str, object]) -> None:
+    """Run a block, and compare the values that its comments state."""
+    lines = block.text.splitlines()
+    for node in ast.parse(block.text).body:
+        if not isinstance(node, ast.Expr):
+            exec(compile(ast.Module([node], []), f"{block.page}:{block.line}", "exec"), names)
+            continue
+        code = ast.get_source_segment(block.text, node) or ""
+        value = eval(code, names)
+        _, _, comment = lines[node.end_lineno - 1].partition("  # ")
+        try:
+            stated = ast.literal_eval(comment.split(";")[0])
+        except (SyntaxError, ValueError):
+            continue
+        assert value == stated, f"{block.page}: {code} is {value!r}, not {stated!r}"
+
+
+def run(block: Block, names: dict[str, object]) -> None:
+    if block.language == "python":
+        run_python(block, names)
+    elif block.language == "sql":
+        assert duckdb.sql(block.text.replace(";", "")).fetchall()
+    else:
+        for line in block.commands():
+            command_lines.run(line)
+
+
+def marked(page: str) -> object:
+    return pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else [])
+
+
+def runnable(page: str) -> list[Block]:
+    blocks = read_blocks(REPOSITORY / page)
+    return [block for block in blocks if block.language not in SHOWN and not block.not_run]
+
+
+RUN = [page for page in pages() if runnable(page)]
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in RUN])
+def test_blocks_run(page, tmp_path, monkeypatch, tiny_shards_dir, no_type_checks):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    blocks = runnable(page)
+    sandbox.fill(tmp_path, tiny_shards_dir, "\n".join(block.text for block in blocks))
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        try:
+            run(block, names)
+        except Exception as error:
+            error.add_note(f"in the block at {page}:{block.line}")
+            raise
+
+
+@pytest.mark.parametrize("page", pages())
+def test_blocks_that_are_not_run_could_be(page):
+    """They say why not; their commands are accepted, and their Python compiles."""
+    for block in read_blocks(REPOSITORY / page):
+        where = f"{page}:{block.line}"
+        assert block.language in ("python", "bash", "sql", *SHOWN), f"{where}: {block.language}"
+        if block.language == "python":
+            compile(block.text, where, "exec")
+        elif block.language == "bash":
+            assert block.commands(), where
+            for line in block.commands():
+                command_lines.check(line)
