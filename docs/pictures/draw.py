@@ -30,7 +30,9 @@ def main() -> None:
     for name in sys.argv[1:] or PICTURES:
         for suffix, palette in PALETTES.items():
             path = Path(__file__).with_name(f"{name}{suffix}.svg")
-            PICTURES[name](palette).savefig(path, metadata={"Date": None})
+            description = results_picture.describe() if name == "results" else None
+            metadata = {"Date": None, "Description": description}
+            PICTURES[name](palette).savefig(path, metadata=metadata)
             lines = (line.rstrip() for line in path.read_text().splitlines())
             path.write_text(re.sub(r"\n{2,}", "\n", "\n".join(lines)) + "\n")
             print(f"{path.name}: {path.stat().st_size:,} bytes")

@@ -41,6 +41,14 @@ def read_table(text: str) -> dict[tuple[str, str], float]:
     return values
 
 
+def describe() -> str:
+    """Return the numbers of the picture in words; they are in the file, and a test reads them."""
+    return "; ".join(
+        f"{model} from {features}: {value:.1f}"
+        for (features, model), value in read_table(RESULTS.read_text()).items()
+    )
+
+
 def draw(palette: Palette) -> Figure:
     """Return the picture: a group of bars per kind of features."""
     values = read_table(RESULTS.read_text())
