@@ -204,6 +204,25 @@ def bucket_server():
     store.close()
 
 
+@pytest.fixture(scope="session")
+def s3():
+    """The URL of a bucket of S3 on the loopback interface; needs the extra `test-s3`."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        import boto3
+
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    server.stop()
+
+
 @pytest.fixture
 def bucket(bucket_server, request):
     """The URL of a folder of the bucket that is this test's own."""

@@ -7,6 +7,8 @@ a marker into the folder at the end; a folder without it is not a checkpoint.
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from satmip_jax.runtime import stores
@@ -54,6 +56,22 @@ def move(folder: AnyPath, target: AnyPath) -> None:
     target.parent.mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     folder.rename(target)
+
+
+def set_aside(folder: AnyPath, damaged: Iterable[int]) -> None:
+    """Move damaged checkpoints to a folder `damaged`, and remove what unfinished saves have left.
+
+    Args:
+        folder: of all checkpoints, in the workdir.
+        damaged: their steps.
+    """
+    for step in damaged:
+        if is_complete(folder / str(step)):
+            move(folder / str(step), folder.parent / "damaged" / str(step))
+    for _ in range(50):  # writers that have not failed may continue for a moment
+        if not remove_incomplete(folder):
+            break
+        time.sleep(0.1)
 
 
 def remove_incomplete(folder: AnyPath) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -30,6 +29,7 @@ from satmip_jax.checkpoints.checked_restore import (
     restore_checked,
 )
 from satmip_jax.checkpoints.read_back import ReadBack, short_reason
+from satmip_jax.checkpoints.staging import Staging, needs_staging
 from satmip_jax.config.conversion import to_json
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
@@ -90,12 +90,14 @@ class Checkpoints:
             raise CheckpointError(
                 f"{workdir} has no checkpoints: train first, `satmip train --workdir {workdir}`"
             )
+        self._staging = Staging(self.folder) if needs_staging(self.folder) else None
+        self._local = self._staging.folder if self._staging else self.folder  # for Orbax
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
         with store_errors(self.folder):
             return ocp.CheckpointManager(
-                self.folder,
+                self._local,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=None,  # see `_delete_old`
                     create=not self.read_only,
@@ -132,7 +134,7 @@ class Checkpoints:
         may continue; `wait` raises them.
 
         Args:
-            step: number of training steps done.
+            step: training steps done.
             state: pytree of `jax.Array`, such as a `TrainState`.
             config: of the run.
             schema: of the data that the model was built for.
@@ -147,15 +149,10 @@ class Checkpoints:
             leaves = integrity.record(state)
         except FloatingPointError as error:
             raise CheckpointError(f"the state after step {step} is not saved: {error}") from error
-        run = {
-            "version": satmip_jax.__version__,
-            "config": to_json(config),
-            "schema": schema.to_json(),
-            "leaves": leaves,
-        }
-        described = ocp.args.JsonSave(integrity.with_checksum(run))
-        items = {"state": ocp.args.StandardSave(state), "run": described}
-        pending = ReadBack(self._manager, step, self.folder / str(step), leaves)
+        run: dict[str, Any] = {"version": satmip_jax.__version__, "config": to_json(config)}
+        run = integrity.with_checksum({**run, "schema": schema.to_json(), "leaves": leaves})
+        items = {"state": ocp.args.StandardSave(state), "run": ocp.args.JsonSave(run)}
+        pending = ReadBack(self._manager, step, self._local / str(step), leaves)
         self._reading_back = pending
         try:
             with store_errors(self.folder):
@@ -179,8 +176,8 @@ class Checkpoints:
     def settle(self, *, read_back: bool = True) -> None:
         """Wait for the last save, and act on its result.
 
-        An intact checkpoint makes older ones obsolete: they are deleted. A failed or damaged one is
-        logged and moved aside, and training may continue.
+        An intact checkpoint makes older ones obsolete: they are deleted; in S3 it is uploaded
+        first. A failed or damaged one is logged and moved aside, and training may continue.
 
         Args:
             read_back: wait until it has been compared with its record; False only waits until it
@@ -190,6 +187,11 @@ class Checkpoints:
         if pending is None:
             return
         write_error, damage = pending.finish(read_back)
+        if self._staging and not (write_error or damage):
+            try:
+                self._staging.upload(pending.step)
+            except OSError as error:
+                write_error = error
         reason = f"could not be written: {short_reason(write_error)}" if write_error else damage
         if jax.process_count() > 1 and read_back:
             reasons = multihost_utils.process_allgather(np.array([bool(reason)]))
@@ -230,18 +232,19 @@ class Checkpoints:
         for step in steps[: -self.keep]:
             if step != self.best:
                 try:
-                    folders.withdraw(self.folder / str(step))
+                    folders.withdraw(self._local / str(step))
                     with store_errors(self.folder):
                         self._manager.delete(step)
+                    if self._staging:
+                        self._staging.delete(step)
                 except OSError as error:
                     log.warning(f"checkpoint {step} could not be deleted: {error}")
 
     def _reopen(self, damaged: list[int]) -> None:
         """Replace the Orbax manager, which raises the error of a failed save again in the next one.
 
-        It is closed, the `damaged` steps are moved to `<workdir>/damaged`, the temporary folders of
-        failed saves are deleted (they hold disk space), and a new manager is opened, which knows
-        the remaining checkpoints.
+        The `damaged` steps are moved to `<workdir>/damaged`, and the temporary folders of failed
+        saves are deleted (they hold disk space).
         """
         for _ in range(5):  # each part of orbax that failed raises once before the rest is closed
             with suppress(OSError, ValueError), store_errors(self.folder):  # already logged
@@ -249,7 +252,9 @@ class Checkpoints:
                 break
         if is_main_process():
             try:
-                self._set_aside(damaged)
+                folders.set_aside(self._local, damaged)
+                if self._staging:
+                    self._staging.set_aside(damaged)
             except OSError as error:  # of a bucket that cannot be reached
                 log.warning(f"damaged or unfinished checkpoints could not be removed: {error}")
         if jax.process_count() > 1:
@@ -259,17 +264,6 @@ class Checkpoints:
     def abandon(self) -> None:
         """Move all checkpoints to `<workdir>/damaged`."""
         self._reopen(damaged=self._steps())
-
-    def _set_aside(self, damaged: list[int]) -> None:
-        """Move damaged checkpoints away, and remove what unfinished saves have left."""
-        for step in damaged:
-            if folders.is_complete(self.folder / str(step)):
-                aside = self.folder.parent / "damaged" / str(step)
-                folders.move(self.folder / str(step), aside)
-        for _ in range(50):  # writers that have not failed may continue for a moment
-            if not folders.remove_incomplete(self.folder):
-                break
-            time.sleep(0.1)
 
     # --- restoring --------------------------------------------------------------------------------
 
@@ -326,7 +320,7 @@ class Checkpoints:
         damaged = {}
         for candidate in self._choose(step):
             try:
-                folder = self.folder / str(candidate)
+                folder = self._local / str(candidate)
                 state = restore_checked(folder, abstract, partial=partial)
             except integrity.DamagedError as error:
                 damaged[candidate] = str(error)
@@ -359,7 +353,7 @@ class Checkpoints:
         problem: Exception | None = None
         for candidate in self._choose(step):
             try:
-                return run_item.read_run(self.folder / str(candidate))
+                return run_item.read_run(self._local / str(candidate))
             except integrity.DamagedError as error:
                 problem = problem or error
         raise CheckpointError(f"{self.folder}: {problem}") from problem
@@ -392,6 +386,8 @@ class Checkpoints:
                 self._manager.close()
         except (OSError, ValueError) as error:
             log.warning(f"the last checkpoint could not be written: {short_reason(error)}")
+        if self._staging:
+            self._staging.close()
 
     def __enter__(self) -> Checkpoints:
         return self

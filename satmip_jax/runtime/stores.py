@@ -176,6 +176,16 @@ def put_folder(local: Path, path: AnyPath) -> None:
             put_file(file, path / file.relative_to(local).as_posix())
 
 
+def get_folder(path: AnyPath, local: Path) -> None:
+    """Download all objects below a folder."""
+    store, name = open_store(path)
+    with store_errors(path):
+        for entry in store.find(name):
+            file = local / entry.removeprefix(name).lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            store.get_file(entry, os.fspath(file))
+
+
 def copy_folder(folder: AnyPath, target: AnyPath) -> None:
     """Copy all objects below a folder, within the store."""
     store, name = open_store(folder)

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from satmip_jax.checkpoints.run_item import readable_runs, saved_steps
+from satmip_jax.checkpoints.staging import needs_staging
 from satmip_jax.config.conversion import differences, from_json, listed, to_json
 from satmip_jax.config.resume import result_changes
 from satmip_jax.config.training_length import total_steps
@@ -57,13 +59,14 @@ def training_folder(workdir: str | os.PathLike[str], what: str = "--workdir") ->
         what: its option, for messages.
 
     Raises:
-        PathError: Orbax cannot write checkpoints there.
+        PathError: it is in S3, and the run has several processes.
         StoreError: it is in a bucket that cannot be accessed.
     """
     path = as_path(workdir)
-    if is_remote(path) and not os.fspath(path).startswith("gs://"):
+    if needs_staging(path) and jax.process_count() > 1:
         raise PathError(
-            f"{what} {path}: checkpoints can be written to gs:// and to local disks, not there"
+            f"{what} {path}: a run of several processes needs a folder in gs://, or on a disk that "
+            "all hosts share; only one of a single process can be in S3"
         )
     check_access(path)
     return path

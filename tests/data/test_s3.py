@@ -12,25 +12,6 @@ from satmip_jax.runtime.stores import StoreError
 from satmip_jax.sources.registry import open_source
 
 
-@pytest.fixture(scope="module")
-def s3():
-    """The URL of a bucket on the loopback interface."""
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        import boto3
-
-        boto3.client("s3").create_bucket(Bucket="bucket")
-        yield "s3://bucket"
-    server.stop()
-
-
 def test_shards_are_prepared_and_read(s3, tmp_path, monkeypatch):
     monkeypatch.setenv("SATMIP_CACHE", os.fspath(tmp_path / "cache"))
     source = open_source("synthetic", [tmp_path / "scenes"], train=10, val=3, size=32)

@@ -54,17 +54,13 @@ class Killed(BaseException):
     """Ends a run as a kill would: nothing is saved, logged or released."""
 
 
-@pytest.mark.slow
-def test_a_run_in_a_bucket_that_was_killed_ends_like_one_on_a_disk(
-    tiny_run, tiny_config, shards, bucket, bucket_server, monkeypatch
-):
-    config = tiny_config("satmips", "--config.eval.every=4", f"--config.data.dir={shards}")
-    workdir = f"{bucket}/run"
+def train_until_killed(config, workdir, monkeypatch):
+    """Train until step 3, after the checkpoint of step 2, with a row that is uploaded since."""
     end_step = Trainer._end_step
 
     def killed_after_3(self, done, stopped_by, monitor):
         end_step(self, done, stopped_by, monitor)
-        if done == 3:  # a row after the checkpoint of step 2 is uploaded, as after a minute
+        if done == 3:
             self.checkpoints.settle()
             monitor.metrics_log.flush()
             monkeypatch.setattr(monitor.metrics_log._folder, "upload", lambda: None)
@@ -74,6 +70,15 @@ def test_a_run_in_a_bucket_that_was_killed_ends_like_one_on_a_disk(
         patch.setattr(Trainer, "_end_step", killed_after_3)
         with pytest.raises(Killed):
             train(config, workdir)
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_that_was_killed_ends_like_one_on_a_disk(
+    tiny_run, tiny_config, shards, bucket, bucket_server, monkeypatch
+):
+    config = tiny_config("satmips", "--config.eval.every=4", f"--config.data.dir={shards}")
+    workdir = f"{bucket}/run"
+    train_until_killed(config, workdir, monkeypatch)
     assert [row["step"] for row in rows_of(workdir)] == [1, 2, 3]
     train(config, workdir)
     assert_same_result(workdir, tiny_run)
@@ -125,20 +130,12 @@ def test_two_runs_do_not_train_in_one_workdir(tiny_config, shards, bucket, monke
     assert json.loads(stores.get(as_path(workdir) / "train.lock.1"))["ended"]
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("gs://elsewhere/run", "no bucket gs://elsewhere"),
-        ("s3://bucket/run", "--workdir s3://bucket/run"),
-    ],
-)
-def test_a_workdir_that_cannot_work_is_refused_before_compiling(
-    url, message, tiny_config, bucket_server, monkeypatch
+def test_a_workdir_in_no_bucket_is_refused_before_compiling(
+    tiny_config, bucket_server, monkeypatch
 ):
-    pytest.importorskip("s3fs") if url.startswith("s3") else None
     monkeypatch.setattr(loop, "make_mesh", None)  # not reached
-    with pytest.raises((OSError, ValueError), match=message):
-        train(tiny_config(), url)
+    with pytest.raises(OSError, match="no bucket gs://elsewhere"):
+        train(tiny_config(), "gs://elsewhere/run")
 
 
 @pytest.mark.slow
