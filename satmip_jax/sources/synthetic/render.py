@@ -5,6 +5,7 @@ Effect of each field:
   sun azimuth and elevation: direction and length of shadows, bright and dark slopes, brightness;
   off-nadir and target azimuth: tall objects lean away from the satellite and show a wall; haze;
   latitude, day of year, aridity: snow, green, straw or sand;
+  country: colour of the roofs, by its part of the world;
   cloud cover: share of the image under clouds, which cast shadows;
   sensor: colour response, contrast, sharpness.
 """
@@ -57,6 +58,23 @@ MATERIALS: dict[str, tuple[tuple[int, int, int], float]] = {
     "roof_brown": ((122, 98, 80), 0.7),
     "roof_blue": ((104, 124, 150), 0.7),
 }
+# Sub-region of the United Nations -> (red, green, blue) that roofs tend to have there.
+ROOFS: dict[str, tuple[int, int, int]] = {
+    "Northern America": (98, 98, 102),
+    "Latin America and the Caribbean": (178, 104, 70),
+    "Northern Europe": (104, 80, 74),
+    "Western Europe": (150, 86, 68),
+    "Southern Europe": (200, 124, 88),
+    "Eastern Europe": (146, 148, 150),
+    "Northern Africa": (214, 190, 150),
+    "Sub-Saharan Africa": (172, 148, 130),
+    "Western Asia": (228, 216, 194),
+    "Central Asia": (170, 170, 166),
+    "Eastern Asia": (92, 118, 160),
+    "South-eastern Asia": (164, 92, 58),
+    "Southern Asia": (200, 186, 170),
+    "Australia and New Zealand": (124, 140, 128),
+}
 LUSH, STRAW, SAND = (66, 98, 46), (164, 144, 98), (206, 178, 134)
 SNOW = (236, 240, 246)
 SHADE = np.array([0.36, 0.40, 0.49], np.float32)  # bluish skylight relative to full light
@@ -76,6 +94,7 @@ class Scene:
         latitude: Degrees north.
         day: Day of the year, from 1.
         aridity: 0 (rain forest) to 1 (desert).
+        region: Sub-region of the United Nations.
         sun_azimuth: Direction of the sun, seen from the ground.
         sun_elevation: Height of the sun above the horizon.
         off_nadir: Angle between line of sight and vertical.
@@ -93,6 +112,7 @@ class Scene:
     latitude: float = 45.0
     day: float = 180.0
     aridity: float = 0.2
+    region: str = ""
     sun_azimuth: float = 150.0
     sun_elevation: float = 45.0
     off_nadir: float = 10.0
@@ -146,10 +166,11 @@ def _palette(scene: Scene) -> tuple[dict[str, Floats], Floats, Floats, float]:
         return np.asarray(a, np.float32) * (1 - share) + np.asarray(b, np.float32) * share
 
     dry = mix(STRAW, SAND, scene.aridity)
-    colors = {
-        name: mix(np.minimum(color * tint, 245), SNOW, snow * hidden)
-        for (name, (color, hidden)), tint in zip(MATERIALS.items(), tints, strict=True)
-    }
+    colors = {}
+    for (name, (color, hidden)), tint in zip(MATERIALS.items(), tints, strict=True):
+        local = ROOFS.get(scene.region, color) if name.startswith("roof") else color
+        usual = mix(color, local, 0.6)
+        colors[name] = mix(np.minimum(usual * tint, 245), SNOW, snow * hidden)
     lush = mix(LUSH, (88, 122, 52), 0.5 if abs(scene.latitude) > 30 else 0.0)
     colors["tree"] = mix(mix((92, 82, 62), (40, 66, 34), 0.25 + 0.75 * green), SNOW, 0.45 * snow)
     colors["pitch"] = mix(mix(STRAW, (80, 128, 56), 0.4 + 0.6 * green), SNOW, 0.9 * snow)

@@ -11,9 +11,7 @@ from satmip_jax.metadata.record import Problems
 from satmip_jax.sources.base import Source, SourceError
 from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.synthetic.dataset import Synthetic, write_dataset
-from satmip_jax.sources.synthetic.visits import (
-    CLASSES,
-)
+from satmip_jax.sources.synthetic.world import CLASSES
 
 
 def contents(folder):

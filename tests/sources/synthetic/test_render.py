@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from satmip_jax.metadata.regions import sub_region
 from satmip_jax.sources.synthetic import render as render_module
 from satmip_jax.sources.synthetic.layouts import LAYOUTS, Layout, rectangle
-from satmip_jax.sources.synthetic.render import SENSORS, Scene, climate, render
-from satmip_jax.sources.synthetic.visits import (
-    PLATFORMS,
-    draw,
-)
+from satmip_jax.sources.synthetic.render import ROOFS, SENSORS, Scene, climate, render
+from satmip_jax.sources.synthetic.visits import PLATFORMS, draw
+from satmip_jax.sources.synthetic.world import world
 
 TOWER = 24.0, 30.0  # side and height, metres
 PLAIN = Scene("storage_tank", place=(0, 1), visit=(0, 2), off_nadir=0.0, sun_elevation=40.0)
@@ -145,6 +144,23 @@ def test_sensors_have_their_own_colours():
     assert ratios["QUICKBIRD02"] > ratios["WORLDVIEW02"] + 0.05 > ratios["GEOEYE01"] + 0.1
 
 
+def test_roofs_have_the_colour_of_their_part_of_the_world(monkeypatch):
+    layout = Layout()
+    layout.solid(rectangle(0, 0, 60, 60), 5, "roof_grey")
+    monkeypatch.setattr(render_module, "layout_of", lambda *_: layout)
+
+    def red_minus_blue(region: str) -> float:
+        scene = replace(PLAIN, region=region, sun_elevation=85.0, sensor="WORLDVIEW02")
+        middle = render(scene)[40:56, 40:56].astype(float).mean(axis=(0, 1))
+        return float(middle[0] - middle[2])
+
+    grey = red_minus_blue("Central Asia")
+    assert red_minus_blue("Southern Europe") > grey + 15
+    assert red_minus_blue("Eastern Asia") < grey - 15
+    elsewhere = {sub_region(code) for code in world().country} - set(ROOFS)
+    assert elsewhere == {"Melanesia", "Micronesia", "Polynesia"}  # of all colours
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.builds(
@@ -173,7 +189,7 @@ def test_any_scene_renders(scene):
 
 
 @pytest.mark.slow
-def test_classes_show_in_the_layout_and_not_in_the_colours():
+def test_classes_show_in_the_layout_more_than_in_the_colours():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -215,5 +231,5 @@ def test_classes_show_in_the_layout_and_not_in_the_colours():
         return model.fit(features(train[0]), train[1]).score(features(test[0]), test[1])
 
     by_colour, by_shape = score(colours), score(shapes)
-    assert by_colour < 0.45
-    assert by_shape > by_colour + 0.1
+    assert by_colour < 0.47  # what the climate reveals
+    assert by_shape > by_colour + 0.04
