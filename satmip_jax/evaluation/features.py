@@ -229,10 +229,15 @@ def encode_metadata(
             of side `stored_size`.
         stored_size: pixels.
     """
-    size = model.config.image.size
-    if model.config.metadata.follow_crop:
-        everything = jnp.array([[0.0, 0.0, 1.0, 1.0]], jnp.float32)
-        crop = jnp.tile(everything, (metadata["present"].shape[0], 1))
-        metadata = tabular.follow_crop(metadata, crop, stored_size, size)
+    metadata = of_whole_image(model, metadata, stored_size)
     features: Any = model.towers.apply({"params": params}, metadata, method="encode_metadata")
     return features
+
+
+def of_whole_image(model: Model, metadata: dict[str, Array], stored_size: int) -> dict[str, Array]:
+    """Return the metadata of whole images, resized to the views; arguments as above."""
+    if not model.config.metadata.follow_crop:
+        return metadata
+    everything = jnp.array([[0.0, 0.0, 1.0, 1.0]], jnp.float32)
+    crop = jnp.tile(everything, (metadata["present"].shape[0], 1))
+    return tabular.follow_crop(metadata, crop, stored_size, model.config.image.size)
