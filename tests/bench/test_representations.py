@@ -17,12 +17,12 @@ from satmip_jax.objectives import build_method
 
 def test_the_chosen_one_is_what_evaluation_scores(tiny_run, tiny_shards_dir):
     model, dataset = load_model(tiny_run), ShardDataset(tiny_shards_dir, "val")
-    batch = ReadBatch(dataset, model.schema)(range(24))["metadata"]
+    batch = jax.device_put(ReadBatch(dataset, model.schema)(range(24))["metadata"])
     whole = of_whole_image(model, batch, dataset.schema.image_size)
     found = jax.device_get(representations(model, model.params, whole))
     encoded = extract(model, dataset).by_kind["metadata"]
     np.testing.assert_allclose(found[CHOSEN], encoded, atol=1e-5)
-    norm = model.params["metadata_encoder"]["transformer"]["norm"]
+    norm = jax.device_get(model.params["metadata_encoder"]["transformer"]["norm"])
     before = np.asarray(found["class token before the norm"], np.float64)
     scale = np.sqrt(before.var(axis=1, keepdims=True) + 1e-5)
     normed = (before - before.mean(axis=1, keepdims=True)) / scale

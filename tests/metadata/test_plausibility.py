@@ -10,7 +10,24 @@ from satmip_jax.metadata.countries import country_cells, country_lines, in_cells
 from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Metadata
 from satmip_jax.metadata.solar import solar_position
-from satmip_jax.sources.synthetic.visits import REGIONS, utm_zone
+from satmip_jax.sources.synthetic.visits import utm_zone
+
+# Boxes of land inside one country: west, east, south, north.
+BOXES = {
+    "USA": (-100, -96, 37.5, 39.5),
+    "CAN": (-108, -103, 50, 53),
+    "MEX": (-103, -100.5, 20.5, 23),
+    "BRA": (-54, -49, -16, -11),
+    "PER": (-76.2, -75, -8.5, -6),
+    "ARG": (-63, -60, -36, -33),
+    "FRA": (0.5, 4, 45.5, 48.5),
+    "ESP": (-5, -2, 38.5, 41.5),
+    "DEU": (9, 11.5, 49.5, 52.5),
+    "POL": (18, 21, 51, 53),
+    "UKR": (31, 34, 48.5, 50.5),
+    "FIN": (24, 27, 61.5, 64.5),
+    "RUS": (45, 50, 54, 57),
+}
 
 
 def records(n=60, seed=0):
@@ -18,9 +35,8 @@ def records(n=60, seed=0):
     rng = np.random.default_rng(seed)
     out = []
     for i in range(n):
-        region = REGIONS[i % 13]
-        longitude = rng.uniform(region.west, region.east)
-        latitude = rng.uniform(region.south, region.north)
+        country, (west, east, south, north) = list(BOXES.items())[i % 13]
+        longitude, latitude = rng.uniform(west, east), rng.uniform(south, north)
         longitude = max(longitude, -89.0)  # exchanged, it must still be a latitude
         when = datetime(2015, 1, 1, tzinfo=UTC) + timedelta(days=int(rng.integers(365)))
         when += timedelta(hours=10.5 - longitude / 15)
@@ -32,7 +48,7 @@ def records(n=60, seed=0):
                 "sun_azimuth_angle": azimuth,
                 "sun_elevation_angle": elevation,
                 "utm_zone": utm_zone(longitude, latitude),
-                "country_code": region.country if region.country not in OUTSIDE else None,
+                "country_code": country if country not in OUTSIDE else None,
             }
         )
     return out
@@ -174,10 +190,9 @@ def test_records_at_the_poles_and_the_date_line():
 
 def test_cells_of_countries():
     assert len(country_lines()) > 230
-    for region in REGIONS:
-        x = np.array([region.west, region.east])
-        y = np.array([region.south, region.north])
-        assert in_cells(country_cells(region.country), x, y).all()
+    for country, (west, east, south, north) in BOXES.items():
+        x, y = np.array([west, east]), np.array([south, north])
+        assert in_cells(country_cells(country), x, y).all()
     assert not in_cells(country_cells("DEU"), np.array([-100.0]), np.array([50.0])).any()
     fiji = country_cells("FJI")  # on both sides of the date line
     assert in_cells(fiji, np.array([-179.9, 179.9]), np.array([-17.0, -17.0])).all()

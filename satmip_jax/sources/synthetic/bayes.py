@@ -75,8 +75,9 @@ def accuracy(seed: int, split: str, images: int) -> tuple[float, float]:
 
     Example:
         >>> from satmip_jax.sources.synthetic.bayes import accuracy
-        >>> accuracy(seed=0, split="val", images=800)
-        (0.0, 0.0)
+        >>> everything, without = accuracy(seed=0, split="val", images=200)
+        >>> 0.6 < everything < 0.8, without < everything
+        (True, True)
     """
     right = np.zeros((images, 2), bool)
     for row, (index, visit) in enumerate(plan(seed, split, images)):

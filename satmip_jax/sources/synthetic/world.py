@@ -21,8 +21,8 @@ from satmip_jax.metadata.regions import sub_region
 
 LOWEST_SUN = 18.0  # degrees; satellites take no images at dusk
 LOCAL_HOUR = 10.5  # mean solar time of the satellites
-GROUND_SPREAD = 0.3  # standard deviation of the logarithm of the ground width of a class
-FAVOUR = 6.0  # factor of the odds of a class in the parts of the world that favour it
+GROUND_SPREAD = 0.25  # standard deviation of the logarithm of the ground width of a class
+FAVOUR = 20.0  # factor of the odds of a class in the parts of the world that favour it
 
 
 @dataclass(frozen=True)
@@ -46,34 +46,34 @@ class Habitat:
 
 HABITATS: dict[str, Habitat] = {
     "airport": Habitat(
-        (12, 14), (0.4, 0.5), ("Northern America", "Australia and New Zealand"), 0.0, 280
+        (12, 10), (0.4, 0.35), ("Northern America", "Australia and New Zealand"), 0.0, 280
     ),
     "crop_field": Habitat(
-        (13, 4), (0.3, 0.15), ("Eastern Europe", "Northern America", "Southern Asia"), 2.0, 250
+        (13, 3), (0.3, 0.1), ("Eastern Europe", "Northern America", "Southern Asia"), 3.0, 250
     ),
     "lake_or_pond": Habitat(
-        (3, 5), (0.15, 0.2), ("Northern Europe", "Northern America", "Eastern Europe"), 1.5, 210
+        (3, 3.5), (0.15, 0.15), ("Northern Europe", "Northern America", "Eastern Europe"), 2.0, 210
     ),
     "multi-unit_residential": Habitat(
-        (9, 6), (0.35, 0.4), ("Eastern Asia", "Central Asia", "Eastern Europe"), 0.0, 165
+        (9, 4), (0.35, 0.3), ("Eastern Asia", "Central Asia", "Eastern Europe"), 0.0, 165
     ),
     "parking_lot_or_garage": Habitat(
-        (14, 7), (0.3, 0.4), ("Northern America", "Western Europe", "Eastern Asia"), -1.0, 140
+        (14, 5), (0.3, 0.3), ("Northern America", "Western Europe", "Eastern Asia"), -1.5, 140
     ),
     "solar_farm": Habitat(
-        (23, 5), (0.9, 0.25), ("Southern Asia", "Western Asia", "Southern Europe"), 1.0, 190
+        (23, 3.5), (0.9, 0.2), ("Southern Asia", "Western Asia", "Southern Europe"), 1.5, 190
     ),
     "stadium": Habitat(
-        (23, 5), (0.25, 0.3), ("Latin America and the Caribbean", "Sub-Saharan Africa"), -0.5, 170
+        (23, 3.5), (0.25, 0.2), ("Latin America and the Caribbean", "Sub-Saharan Africa"), -1.0, 170
     ),
     "storage_tank": Habitat(
-        (24, 7), (0.7, 0.3), ("Northern Africa", "Western Asia", "Sub-Saharan Africa"), 0.0, 155
+        (24, 5), (0.7, 0.2), ("Northern Africa", "Western Asia", "Sub-Saharan Africa"), 0.0, 155
     ),
     "swimming_pool": Habitat(
-        (20, 4), (0.4, 0.3), ("Southern Europe", "Australia and New Zealand"), 2.0, 115
+        (20, 3), (0.4, 0.2), ("Southern Europe", "Australia and New Zealand"), 3.0, 115
     ),
     "wind_farm": Habitat(
-        (7, 3), (0.35, 0.3), ("Western Europe", "Northern Europe", "Central Asia"), -1.5, 270
+        (7, 2.5), (0.35, 0.2), ("Western Europe", "Northern Europe", "Central Asia"), -2.0, 270
     ),
 }
 CLASSES = tuple(HABITATS)
