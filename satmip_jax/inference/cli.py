@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from satmip_jax.pretrained import copy_examples
 from satmip_jax.runtime.commands import LocalPath, interruption_explained
 
 
@@ -293,11 +294,12 @@ def calibrate(model: str, data: str, split: str, out: str | None, diagram: str |
 )
 def models(examples: str | None) -> None:
     """List the models that come with this package; their names are accepted as MODEL."""
-    from rich.console import Console
-
-    from satmip_jax.inference.shipped import copy_examples, shipped_models
-
     if examples:
         click.echo(f"{len(copy_examples(Path(examples)))} images in {examples}")
-    else:
-        Console().print(shipped_models())
+        return
+
+    from rich.console import Console
+
+    from satmip_jax.inference.shipped import shipped_models
+
+    Console().print(shipped_models())

@@ -1,9 +1,6 @@
-"""The models and example images that come with this package, for `satmip models`."""
+"""A table of the models that come with this package, for `satmip models`."""
 
 from __future__ import annotations
-
-import shutil
-from pathlib import Path
 
 from rich.table import Table
 
@@ -37,18 +34,3 @@ def shipped_models() -> Table:
             f"{size / 1e6:.1f} MB",
         )
     return table
-
-
-def copy_examples(folder: Path) -> list[Path]:
-    """Copy the example images and their licence to a folder; return the images.
-
-    Args:
-        folder: new or existing; files of the same names are replaced.
-
-    Example:
-        >>> from satmip_jax.inference.shipped import copy_examples
-        >>> len(copy_examples(Path("chips")))
-        20
-    """
-    shutil.copytree(pretrained.EXAMPLES, folder, dirs_exist_ok=True)
-    return sorted(folder / file.name for file in pretrained.EXAMPLES.glob("*.tif"))

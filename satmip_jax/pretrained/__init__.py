@@ -5,6 +5,7 @@ A new one is its folder here and one line in `MODELS`.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 # name -> where it comes from, for `satmip models`
@@ -27,3 +28,18 @@ def folder(name: str) -> Path:
         ['README.md', 'config.json']
     """
     return Path(__file__).parent / name
+
+
+def copy_examples(folder: Path) -> list[Path]:
+    """Copy the example images and their licence to a folder; return the images.
+
+    Args:
+        folder: new or existing; files of the same names are replaced.
+
+    Example:
+        >>> from satmip_jax import pretrained
+        >>> len(pretrained.copy_examples(Path("chips")))
+        20
+    """
+    shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
+    return sorted(folder / file.name for file in EXAMPLES.glob("*.tif"))

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from satmip_jax import pretrained
-from satmip_jax.inference.shipped import copy_examples
 from tests.sources.geotiff_files import AFFINE, geotiff, picture
 
 
@@ -24,7 +23,7 @@ def fill(folder: Path, shards: Path, code: str) -> None:
         shards: prepared data with the splits train and val.
         code: what will be run; what it writes itself is left out.
     """
-    chips = copy_examples(folder / "examples")
+    chips = pretrained.copy_examples(folder / "examples")
     (folder / "data").mkdir()
     for name in ("mine", "eurosat"):
         if f"--out data/{name}" not in code:
