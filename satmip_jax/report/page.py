@@ -17,6 +17,7 @@ from satmip_jax.report import run as runs
 from satmip_jax.report.data import data_report
 from satmip_jax.report.embeddings import EncodedData, encode
 from satmip_jax.report.files import ReportError
+from satmip_jax.report.paper import PAPER_FILE, read_paper
 from satmip_jax.report.run import CONFIG_FILE, Run, read_run
 from satmip_jax.report.scores import scores
 from satmip_jax.report.section import Part, Section
@@ -66,6 +67,8 @@ def write_report(
         sections.append(section)
     mixed = len(read) > 1 and len(trained) < len(read)
     title = f"{len(read)} runs and studies" if mixed else sections[0].title
+    if (paths[0] / PAPER_FILE).is_file():
+        title = sections[0].title
     return write_page(target, title, sections)
 
 
@@ -89,6 +92,8 @@ def short_names(paths: Sequence[AnyPath]) -> list[str]:
 
 
 def _read(path: AnyPath, name: str) -> Run | Section:
+    if (path / PAPER_FILE).is_file():
+        return read_paper(path)
     if (path / STUDY_FILE).is_file():
         return read_study(path)
     if (path / CONFIG_FILE).is_file():

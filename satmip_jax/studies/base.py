@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from satmip_jax.config.conversion import differences, vary
 from satmip_jax.config.fields import known_fields
 from satmip_jax.errors import SatmipError
+from satmip_jax.evaluation.features import KINDS
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.runtime.options import Option, options_of
 
@@ -52,6 +53,7 @@ class Variant:
         baseline: a key of `evaluation.baselines.BASELINES`, if there is no config.
         run: name of the training run to score, if several variants share one; else `name`.
         values: values of the study's own columns.
+        features: kinds of features to score; those that the method lacks are left out.
 
     Raises:
         ValueError: the name cannot name a folder, or there are both a config and a baseline.
@@ -69,6 +71,7 @@ class Variant:
     baseline: str = ""
     run: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    features: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

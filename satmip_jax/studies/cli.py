@@ -5,19 +5,24 @@ A study is imported when its subcommand or the list of studies is shown, not bef
 
 from __future__ import annotations
 
+from collections import ChainMap
 from typing import Any
 
 import click
 
 from satmip_jax.runtime.commands import RegistryGroup, flag, interruption_explained
+from satmip_jax.studies.paper.cli import paper
 from satmip_jax.studies.registry import STUDIES, open_study
+
+COMPOSED: dict[str, click.Command] = {"paper": paper}  # studies that are made of others
+NAMES: ChainMap[str, Any] = ChainMap(COMPOSED, STUDIES)  # those of STUDIES come first
 
 
 @click.group(
     cls=RegistryGroup,
-    names=STUDIES,
+    names=NAMES,
     kind="study",
-    build=lambda name: _command(name),
+    build=lambda name: COMPOSED.get(name) or _command(name),
     subcommand_metavar="NAME --config FILE[:ARG] --out FOLDER [OPTIONS]",
     no_args_is_help=True,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -50,8 +50,17 @@ def render(study: Study, summaries: Sequence[Summary]) -> dict[str, bytes]:
     Returns:
         Format ("svg", "png") -> content of the file.
     """
+    return in_formats(lambda: study.draw(study, summaries))
+
+
+def in_formats(draw: Callable[[], Figure]) -> dict[str, bytes]:
+    """Return a figure as files, format -> content, in the style of all plots.
+
+    Args:
+        draw: makes the figure.
+    """
     with matplotlib.rc_context(_STYLE):
-        figure = study.draw(study, summaries)
+        figure = draw()
         files = {}
         for form in ("svg", "png"):
             buffer = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -12,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from satmip_jax.config.validation import validate
-from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.studies import table
 from satmip_jax.studies.base import MethodConfigs, StudyError
+from satmip_jax.studies.eval_data import by_name, of_training
 from satmip_jax.studies.registry import open_study
 from satmip_jax.studies.scoring import train_and_score
 from satmip_jax.studies.tracker import StudyTracker
@@ -68,9 +69,11 @@ def run_study(
         if variant.config is not None:
             validate(variant.config)
     if study.measure:
-        seeds, data = 1, {dataset.schema.name: config.data.dir}
+        seeds = 1
+        data = {dataset.schema.name: of_training(config)}
     else:
-        data = check_eval_data(config, eval_data or [config.data.dir])
+        own = of_training(config)
+        data = by_name([replace(own, folder=f) for f in dict.fromkeys(eval_data)] or [own])
     tracker = StudyTracker(
         folder,
         study,
@@ -93,29 +96,6 @@ def run_study(
             f"{len(tracker.failed)} of {len(tracker.runs)} runs failed; the others are in the "
             "table; run the same command again to retry"
         )
-
-
-def check_eval_data(config: ConfigDict, folders: Sequence[str]) -> dict[str, str]:
-    """Check that prepared folders can be scored on; return them by name of the data set.
-
-    Raises:
-        StudyError: a data set without labels, or two of one name, whose scores could not be told
-            apart.
-        ShardError: a folder without prepared data, or without the config's splits.
-    """
-    data: dict[str, str] = {}
-    for folder in dict.fromkeys(folders):
-        for split in (config.data.train_split, config.data.val_split):
-            schema = ShardDataset(folder, split).schema
-        if not schema.classes:
-            raise StudyError(f"{folder} has no classes: a study scores on labelled data")
-        if schema.name in data:
-            raise StudyError(
-                f"{folder} and {data[schema.name]} are both named {schema.name!r}: prepare one of "
-                "them with another --name"
-            )
-        data[schema.name] = folder
-    return data
 
 
 def _print_plan(tracker: StudyTracker) -> None:

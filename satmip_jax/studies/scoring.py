@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
-from satmip_jax.studies.tracker import StudyTracker
+from satmip_jax.evaluation.results import Score
+from satmip_jax.metadata.fields import select_fields
+from satmip_jax.studies.eval_data import EvalData
+from satmip_jax.studies.tracker import StudyRun, StudyTracker
 from satmip_jax.training.loop import train
+
+LEAK_FREE = "all-leak"  # fields of the leak-free scores
 
 
 def train_and_score(tracker: StudyTracker) -> None:
@@ -16,20 +25,39 @@ def train_and_score(tracker: StudyTracker) -> None:
     Raises:
         Interrupted: training received a stop signal and saved its state; the next call resumes.
     """
-    splits = {
-        "split": tracker.config.data.val_split,
-        "bank": tracker.config.data.train_split,
-    }
     for run in tracker.pending():
         with tracker.attempt(run):
             if run.config is not None:
                 train(run.config, run.folder)  # returns at once if complete
-            for name, folder in tracker.data.items():
-                if tracker.load_scores(run, name) is not None:
-                    continue
-                if run.config is None:
-                    scores = evaluate_baseline(run.variant.baseline, folder, **splits)
-                else:
-                    scores = evaluate(run.folder, folder, init=run.variant.init, **splits)
-                tracker.save_scores(run, name, scores)
+            for name, data in tracker.data.items():
+                if tracker.load_scores(run, name) is None:
+                    tracker.save_scores(run, name, score_run(run, data))
             tracker.finish(run)
+
+
+def score_run(run: StudyRun, data: EvalData) -> list[Score]:
+    """Score a trained run or a baseline on a data set."""
+    scores = _score(run, data, run.variant.features)
+    metadata = [kind for kind in run.variant.features if any(s.features == kind for s in scores)]
+    metadata = [kind for kind in metadata if kind != "image"]
+    if data.leak_free and metadata and _has_leak(run, data):
+        scores += _score(run, data, metadata, fields=LEAK_FREE)
+    return list({score.identity: score for score in scores}.values())
+
+
+def _score(
+    run: StudyRun, data: EvalData, features: Sequence[str], fields: str = "all"
+) -> list[Score]:
+    variant = run.variant
+    options: dict[str, Any] = {**data.options, "fields": fields}
+    if run.config is None:
+        return evaluate_baseline(variant.baseline, data.folder, **options)
+    return evaluate(run.folder, data.folder, features=features, init=variant.init, **options)
+
+
+def _has_leak(run: StudyRun, data: EvalData) -> bool:
+    """Whether a run or baseline sees fields that reveal the size of the image, and others."""
+    schema = ShardDataset(data.folder, data.bank).schema
+    spec = "all" if run.config is None else run.config.metadata.fields
+    seen = [f for f in select_fields(spec) if schema.fields[f.name].count]
+    return any(f.leak for f in seen) and not all(f.leak for f in seen)

@@ -26,6 +26,7 @@ from satmip_jax.config.resume import result_changes
 from satmip_jax.config.training_length import total_steps
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.errors import SatmipError
+from satmip_jax.evaluation.features import KINDS
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
 from satmip_jax.runtime.environment import environment
 from satmip_jax.runtime.files import (
@@ -37,6 +38,7 @@ from satmip_jax.runtime.files import (
 from satmip_jax.runtime.paths import AnyPath, make_folder
 from satmip_jax.studies import plot, table
 from satmip_jax.studies.base import MethodConfigs, Plan, Study, StudyError, Variant
+from satmip_jax.studies.eval_data import EvalData
 from satmip_jax.studies.training_time import training_seconds
 from satmip_jax.training.loop import Interrupted
 
@@ -74,9 +76,12 @@ class StudyTracker:
         plan: its variants.
         configs: the configs that the variants start from.
         seeds: seeds of every variant that is trained.
-        data: name of each data set to score on -> its prepared folder.
+        data: name of each data set to score on -> how.
         train_examples: number of training images.
         console: where to print.
+        runs_folder: folder of the runs, which several studies may share; by default "runs" in
+            `folder`.
+        failures: folder of each failed run -> reason; studies that share runs share it.
 
     Attributes:
         runs: all runs, in the order of the table.
@@ -94,13 +99,17 @@ class StudyTracker:
         configs: MethodConfigs,
         *,
         seeds: Sequence[int],
-        data: Mapping[str, str],
+        data: Mapping[str, EvalData],
         train_examples: int,
         console: Console,
+        runs_folder: AnyPath | None = None,
+        failures: dict[AnyPath, str] | None = None,
     ) -> None:
         self.folder, self.study, self.plan, self.config = folder, study, plan, configs.config
         self.seeds, self.data, self.train_examples = seeds, data, train_examples
         self.console = console
+        self.runs_folder = folder / "runs" if runs_folder is None else runs_folder
+        self._failures = {} if failures is None else failures
         self.runs = [run for variant in plan.variants for run in self._runs_of(variant)]
         self.results: dict[str, list[dict[str, Any]]] = {}
         self.failed: dict[str, tuple[StudyRun, str]] = {}
@@ -113,7 +122,7 @@ class StudyTracker:
         self.environments: list[dict[str, Any]] = []
 
     def _runs_of(self, variant: Variant) -> Iterator[StudyRun]:
-        folder = self.folder / "runs" / (variant.run or variant.name)
+        folder = self.runs_folder / (variant.run or variant.name)
         if variant.config is None:
             yield StudyRun(variant, None, None, folder)
             return
@@ -163,10 +172,8 @@ class StudyTracker:
             if run.name in self.results or run.name in self.failed:
                 continue
             self.console.rule(f"{number}/{len(self.runs)}  {run.name}")
-            failures = self.failed.values()
-            reasons = [reason for other, reason in failures if other.folder == run.folder]
-            if reasons:
-                self.fail(run, reasons[0])
+            if reason := self._failures.get(run.folder):
+                self.fail(run, reason)
             else:
                 yield run
 
@@ -193,6 +200,7 @@ class StudyTracker:
     def fail(self, run: StudyRun, reason: str) -> None:
         """Record a run as failed."""
         self.failed[run.name] = (run, reason)
+        self._failures[run.folder] = reason
         self.console.print(f"{run.name} failed: {reason}", style="red", markup=False)
         self.write()
 
@@ -227,9 +235,9 @@ class StudyTracker:
 
     def _scored_key(self, run: StudyRun, data: str) -> str:
         """Return a key of `SCORED_FILE`: features, data set and splits."""
-        features = run.variant.baseline or run.variant.init
-        splits = self.config.data
-        return f"{features} on {data}, {splits.val_split} by {splits.train_split}"
+        variant = run.variant
+        key = f"{variant.baseline or variant.init} on {data}, {self.data[data].description}"
+        return key if variant.features == KINDS else f"{key}, {'+'.join(variant.features)}"
 
     def _is_complete(self, run: StudyRun) -> bool:
         if run.config is not None:
@@ -297,7 +305,7 @@ class StudyTracker:
             "x_axis": {"column": axis.column, "label": axis.label, "scale": axis.scale},
             "config": self.config.to_dict(),
             "seeds": list(self.seeds),
-            "data": dict(self.data),
+            "data": {name: data.folder for name, data in self.data.items()},
             "variants": [variant.name for variant in self.plan.variants],
             "recipes": self.recipe_differences,
             "skipped": dict(self.plan.skipped),

@@ -11,8 +11,9 @@ from satmip_jax.errors import ConfigError
 from satmip_jax.evaluation.results import read_scores
 from satmip_jax.studies import scoring, table, tracker
 from satmip_jax.studies.base import MethodConfigs, StudyError
+from satmip_jax.studies.eval_data import EvalData, by_name
 from satmip_jax.studies.registry import open_study
-from satmip_jax.studies.runner import check_eval_data, run_study
+from satmip_jax.studies.runner import run_study
 from satmip_jax.studies.training_time import training_seconds
 from satmip_jax.training.monitor import NotFiniteError
 from tests.studies.toy import count_calls, rows_of
@@ -138,8 +139,11 @@ def test_two_data_sets_of_one_name_are_refused(tiny_config, tiny_shards_dir, tmp
     copy = tmp_path / "copy"
     copy.symlink_to(tiny_shards_dir)
     with pytest.raises(StudyError, match="both named 'synthetic'"):
-        check_eval_data(tiny_config(), [str(tiny_shards_dir), str(copy)])
-    assert check_eval_data(tiny_config(), [str(copy), str(copy)]) == {"synthetic": str(copy)}
+        run_study(
+            "fields", tiny_config(), tmp_path / "out", eval_data=[str(tiny_shards_dir), str(copy)]
+        )
+    entry = EvalData(str(copy), "val", "train")
+    assert by_name([entry]) == {"synthetic": entry}
     with pytest.raises(ConfigError, match=r"config\.data\.dir is empty"):
         run_study("fields", tiny_config("satmip", "--config.data.dir="), tmp_path / "out")
 
