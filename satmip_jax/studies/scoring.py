@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from satmip_jax.config.fields import known_fields
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.evaluation.baselines import BASELINES
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.results import Score
 from satmip_jax.metadata.fields import select_fields
+from satmip_jax.metadata.schema import Schema
 from satmip_jax.studies.eval_data import EvalData
 from satmip_jax.studies.tracker import StudyRun, StudyTracker
 from satmip_jax.training.loop import train
@@ -36,11 +39,15 @@ def train_and_score(tracker: StudyTracker) -> None:
 
 
 def score_run(run: StudyRun, data: EvalData) -> list[Score]:
-    """Score a trained run or a baseline on a data set."""
+    """Score a trained run or a baseline on a data set; none if the baseline needs its metadata."""
+    schema = ShardDataset(data.folder, data.bank).schema
+    needs_metadata = run.config is None and "image" not in BASELINES[run.variant.baseline].kinds
+    if needs_metadata and not known_fields(schema):
+        return []
     scores = _score(run, data, run.variant.features)
     metadata = [kind for kind in run.variant.features if any(s.features == kind for s in scores)]
     metadata = [kind for kind in metadata if kind != "image"]
-    if data.leak_free and metadata and _has_leak(run, data):
+    if data.leak_free and metadata and _has_leak(run, schema):
         scores += _score(run, data, metadata, fields=LEAK_FREE)
     return list({score.identity: score for score in scores}.values())
 
@@ -55,9 +62,8 @@ def _score(
     return evaluate(run.folder, data.folder, features=features, init=variant.init, **options)
 
 
-def _has_leak(run: StudyRun, data: EvalData) -> bool:
+def _has_leak(run: StudyRun, schema: Schema) -> bool:
     """Whether a run or baseline sees fields that reveal the size of the image, and others."""
-    schema = ShardDataset(data.folder, data.bank).schema
     spec = "all" if run.config is None else run.config.metadata.fields
     seen = [f for f in select_fields(spec) if schema.fields[f.name].count]
     return any(f.leak for f in seen) and not all(f.leak for f in seen)

@@ -73,11 +73,11 @@ def _bar(axis: Axes, position: int, cell: Cell, table: PaperTable) -> None:
             axis.errorbar(
                 cell.mean, position, xerr=cell.deviation, color="#333333", capsize=2, linewidth=1
             )
-        end = cell.mean + (cell.deviation or 0.0)
+        end = max(cell.mean + (cell.deviation or 0.0), cell.published or 0.0)
         axis.annotate(
             f"{cell.mean:.{digits}f}",
             (end, position),
-            xytext=(3, 0),
+            xytext=(6, 0),
             textcoords="offset points",
             va="center",
             fontsize=7.5,

@@ -275,13 +275,8 @@ _LEAK = (
 
 
 def _with_metadata(scores: PaperScores) -> list[str]:
-    """Return HOME, and the transfer sets of which metadata were scored."""
-    found = []
-    for name in map(canonical_name, scores.transfers):
-        with suppress(MissingError):
-            if scores.values(Quantity("satmip", name, "metadata")):
-                found.append(name)
-    return [HOME, *found]
+    """Return HOME, and the transfer sets of which the paper has scores from metadata."""
+    return [HOME, *(name for name in map(canonical_name, scores.transfers) if name in METADATA)]
 
 
 def _key(data: str) -> str:

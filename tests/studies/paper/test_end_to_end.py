@@ -1,4 +1,4 @@
-"""The comparison with real trainings, on small data in the layouts of fMoW and its transfer sets."""
+"""The comparison with real trainings, on small data in the layouts of fMoW and six others."""
 
 import io
 import json

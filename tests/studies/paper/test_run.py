@@ -63,7 +63,7 @@ class Fakes:
         dataset = ShardDataset(shards, options["split"])
         known = any(stats.count for stats in dataset.schema.fields.values())
         rows = []
-        for kind in kinds if known else ["image"]:
+        for kind in kinds if known else ["image"]:  # as `evaluate` does
             for protocol in options["protocols"]:
                 suffix = f" (tune {options['tune']})" if "tune" in options else ""
                 shown = kind if fields == "all" or kind == "image" else f"{kind} ({fields})"
