@@ -68,6 +68,8 @@ def store_errors(path: AnyPath) -> Iterator[None]:
     """Raise errors of the clients of stores as `StoreError`, so that they are `OSError`s."""
     try:
         yield
+    except TimeoutError as error:  # its text is empty
+        raise StoreError(f"{os.fspath(path)}: the store does not answer") from error
     except (OSError, SatmipError):
         raise
     except Exception as error:

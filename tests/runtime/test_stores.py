@@ -12,7 +12,7 @@ import pytest
 from satmip_jax.runtime import stores
 from satmip_jax.runtime.files import atomic_path, read_json, write_atomically
 from satmip_jax.runtime.paths import as_path
-from satmip_jax.runtime.stores import StoreError
+from satmip_jax.runtime.stores import StoreError, store_errors
 from tests.conftest import REPOSITORY
 from tests.drill_folders import injected
 
@@ -79,6 +79,8 @@ def test_a_store_that_stays_silent_is_asked_again(bucket, bucket_server, monkeyp
     bucket_server.silent.append(1.0)
     assert stores.get(path) == b"x"
     assert not bucket_server.silent
+    with pytest.raises(StoreError, match="/a: the store does not answer"), store_errors(path):
+        raise fsspec.exceptions.FSTimeoutError
 
 
 def test_the_server_of_a_drill_ends_with_the_drill():
