@@ -101,7 +101,7 @@ def init_config(file: str, data: str) -> None:
 @click.option(
     "--workdir",
     required=True,
-    help="Folder for checkpoints and metrics; an existing run resumes.",
+    help="Folder for checkpoints and metrics, also in gs:// or s3://; an existing run resumes.",
 )
 @click.option(
     "--init",

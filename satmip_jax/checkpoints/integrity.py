@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from satmip_jax.distributed.sharding import leaf_name
 from satmip_jax.errors import SatmipError
 from satmip_jax.runtime.files import FileContentError, read_json
-from satmip_jax.runtime.paths import AnyPath
+from satmip_jax.runtime.paths import AnyPath, is_remote
 from satmip_jax.runtime.process_pool import cores
 
 PyTree = Any
@@ -31,6 +31,8 @@ Record = dict[str, list[Any]]  # name of a leaf -> [dtype, shape, checksum]
 
 MAX_LISTED = 5  # leaves in a message
 _CHUNK = 1 << 15  # elements summed at a time: they stay in the processor's cache
+_INDEX_BYTES = 100_000_000  # of the index of a checkpoint, kept while its leaves are read
+_REQUESTS = 8  # leaves read at a time from a bucket
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, spreads consecutive numbers
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -200,29 +202,42 @@ def find_problem(
             _read_json(notes)
     except DamagedError as error:
         return str(error)
-    share = list(expected.items())[jax.process_index() :: jax.process_count()]
-    problems = []
-    for name, (dtype, shape, checksum) in share:
+    import tensorstore
+
+    context = tensorstore.Context({"cache_pool": {"total_bytes_limit": _INDEX_BYTES}})
+
+    def problem_of(leaf: tuple[str, list[Any]]) -> str:
+        name, (dtype, shape, checksum) = leaf
         if cancelled():
-            break
-        if problem := _leaf_problem(folder, name, dtype, tuple(shape), checksum):
-            problems.append(f"{name} {problem}")
-    return _listed(problems)
+            return ""
+        problem = _leaf_problem(folder, name, dtype, tuple(shape), checksum, context)
+        return problem and f"{name} {problem}"
+
+    share = list(expected.items())[jax.process_index() :: jax.process_count()]
+    with ThreadPoolExecutor(_REQUESTS if is_remote(folder) else 1) as pool:
+        return _listed([problem for problem in pool.map(problem_of, share) if problem])
 
 
-def open_leaf(folder: AnyPath, name: str) -> Any:
-    """Open the `tensorstore.TensorStore` of one leaf below the folder of the item `state`."""
+def open_leaf(folder: AnyPath, name: str, context: Any = None) -> Any:
+    """Open the `tensorstore.TensorStore` of one leaf below the folder of the item `state`.
+
+    Args:
+        folder: of the item `state`.
+        name: of the leaf.
+        context: `tensorstore.Context` of several leaves, which then read the index once.
+    """
     import tensorstore
 
     store = {"driver": "ocdbt", "base": folder.as_uri() + "/", "path": f"{name}/"}
-    return tensorstore.open({"driver": "zarr", "kvstore": store}, read=True).result()
+    spec = {"driver": "zarr", "kvstore": store}
+    return tensorstore.open(spec, read=True, context=context).result()
 
 
 def _leaf_problem(
-    folder: AnyPath, name: str, dtype: str, shape: tuple[int, ...], checksum: str
+    folder: AnyPath, name: str, dtype: str, shape: tuple[int, ...], checksum: str, context: Any
 ) -> str:
     try:
-        array = open_leaf(folder, name)
+        array = open_leaf(folder, name, context)
     except ValueError as error:
         return "is missing" if "NOT_FOUND" in str(error) else f"cannot be opened: {_short(error)}"
     stored = array.dtype.name
