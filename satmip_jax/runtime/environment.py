@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
         >>> from satmip_jax.runtime.environment import environment
         >>> environment()
         {'device_kind': ..., 'devices': ..., 'processes': 1, 'processor': ..., 'cores': ...,
-        'versions': {'satmip_jax': '0.1.0', 'python': ...}}
+        'versions': {'satmip_jax': '0.2.0', 'python': ...}}
     """
     return {
         "device_kind": jax.devices()[0].device_kind,
