@@ -16,6 +16,7 @@ from satmip_jax.bench.options import (
     rounds_option,
     write,
 )
+from satmip_jax.bench.representations_cli import bench_representations
 from satmip_jax.runtime.commands import LocalPath, config_option
 
 
@@ -25,6 +26,7 @@ def bench() -> None:
 
 
 bench.add_command(bench_embed)
+bench.add_command(bench_representations)
 
 
 @bench.command("loss")
@@ -388,31 +390,3 @@ def bench_scaling(
     measurements = write(scaling.bench(load_config(config, overrides), rounds=rounds), out)
     if plot:
         scaling.draw(measurements, Path(plot), f"Step time of {config}")
-
-
-@bench.command("representations")
-@click.argument("model", type=str)
-@click.option("--data", required=True, help="Prepared folder with labels.")
-@click.option(
-    "--init",
-    type=click.Choice(["trained", "random"]),
-    default="trained",
-    show_default=True,
-    help="Parameters of the encoder.",
-)
-@click.option("--protocols", default="knn5,linear", show_default=True, help="Joined by commas.")
-@click.option(
-    "--block", type=click.FloatRange(0), default=0.0, show_default=True, help="See evaluate."
-)
-@out_option
-def bench_representations(
-    model: str, data: str, init: str, protocols: str, block: float, out: str | None
-) -> None:
-    """Compare which vector of the metadata encoder of MODEL to probe."""
-    from satmip_jax.bench import representations
-    from satmip_jax.evaluation.loading import load_model
-    from satmip_jax.evaluation.protocols import check_protocols
-
-    names = check_protocols(protocols.split(","))
-    loaded = load_model(model, init=init)
-    write(representations.bench(loaded, data, protocols=names, block=block, init=init), out)
