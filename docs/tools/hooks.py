@@ -1,4 +1,4 @@
-"""Hook of mkdocs: links that leave docs/, dark pictures, and tables made from the code.
+"""Hook of mkdocs: links that leave docs/, dark pictures, notebooks, and tables made from the code.
 
 Pages are written so that they read well in the repository. There, a link may name a file of the
 code; on the site it becomes plain text, because the code is not part of it.
@@ -15,6 +15,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -27,6 +28,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "satmip_jax/pretrained/eurosat-satmips/README.md": "reference/eurosat-satmips.md",
 }
+NOTEBOOKS = "notebooks"  # folder in docs/
 HOME = {"README.md": "index.md"}  # links to the one are links to the other
 # what stands for <!-- name: argument -->
 GENERATED: dict[str, Callable[[str], str]] = {
@@ -45,7 +47,22 @@ def on_files(files: Files, *, config: Any) -> Files:
     for source, target in PAGES.items():
         text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / source).read_text(), flags=re.DOTALL)
         files.append(File.generated(config, target, content=text))
+    for notebook in sorted((ROOT / "docs" / NOTEBOOKS).glob("*.ipynb")):
+        for name, content in _page_of(notebook).items():
+            files.append(File.generated(config, f"{NOTEBOOKS}/{name}", content=content))
     return files
+
+
+def _page_of(notebook: Path) -> dict[str, str | bytes]:
+    """Return the page of a notebook and its figures, name -> content."""
+    stem = notebook.stem
+    names = {"output_files_dir": f"{stem}_figures", "unique_key": "figure"}
+    text, resources = MarkdownExporter().from_filename(str(notebook), resources=names)
+    title, _, rest = text.partition("\n\n")
+    link = f'<p><a href="{notebook.name}" download>Download this notebook</a></p>'
+    rest = rest.replace("![png](", "![figure of the code above](")
+    page = f"{title}\n\n{link}\n\n{rest}"
+    return {f"{stem}.md": page, **resources["outputs"]}
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: Any, files: Files) -> str:
@@ -78,6 +95,8 @@ def _adapt(text: str, source: str, here: str) -> str:
                 return match[0]  # mkdocs reports it
             return label if label.startswith("`") else f"`{label}`"
         path = path.removeprefix("docs/")
+        if path.startswith(NOTEBOOKS):
+            path = path.replace(".ipynb", ".md")
         url = posixpath.relpath(path, posixpath.dirname(here) or ".")
         dark = path.replace(".svg", "-dark.svg")
         if picture and dark != path and (ROOT / "docs" / dark).exists():
