@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,11 @@ def by_class(names, pattern: str, form: str = "JPEG") -> dict[str, bytes]:
     }
 
 
-def transfer_sets(root: Path) -> dict[str, Path]:
-    """The six sets of the paper: name -> prepared folder."""
+SIX = ("resisc45", "optimal31", "ucmerced", "fgsc23", "eurosat", "so2sat")
+
+
+def transfer_sets(root: Path, wanted: Sequence[str] = SIX) -> dict[str, Path]:
+    """Some of the paper's six sets: name -> prepared folder."""
 
     two = ("airplane", "lake")
     fields = ("agricultural", "forest")
@@ -101,7 +105,7 @@ def transfer_sets(root: Path) -> dict[str, Path]:
         labels = one_hot(*[i % 2 for i in range(n)])
         write_h5(root / "s" / f"{name}.h5", patches(n, n), labels)
     paths["so2sat"] = root / "s"
-    return {name: shards(root, name, path) for name, path in paths.items()}
+    return {name: shards(root, name, paths[name]) for name in wanted}
 
 
 def shards(root: Path, name: str, path: Path, **options) -> Path:

@@ -88,6 +88,7 @@ def config_of(tiny_config):
     return vary(tiny_config("satmips"), changes)
 
 
+@pytest.mark.slow
 def test_every_training_happens_once_and_a_second_call_trains_nothing(
     tiny_config, tmp_path, fakes, screen
 ):
@@ -122,10 +123,10 @@ def test_every_training_happens_once_and_a_second_call_trains_nothing(
     assert found["satmip-time"]["reasons"] == ["relative_step_time of satmip was not measured"]
 
 
+@pytest.mark.slow
 def test_files_and_page(tiny_config, tmp_path, fakes, screen):
-    sets = data.transfer_sets(tmp_path)
-    chosen = {name: str(sets[name]) for name in ("eurosat", "optimal31")}
-    options = PaperOptions(parts=TRAINED, seeds=2, transfer=list(chosen.values()))
+    sets = data.transfer_sets(tmp_path, ["eurosat", "optimal31"])
+    options = PaperOptions(parts=TRAINED, seeds=2, transfer=[str(f) for f in sets.values()])
     out = tmp_path / "out"
     run_paper(config_of(tiny_config), out, options, console=screen)
     for name in ("methods", "convergence", "bimodal", "metadata", "fields"):
@@ -164,3 +165,20 @@ def test_failed_trainings_leave_their_claims_unmeasured(tiny_config, tmp_path, f
     run_paper(config_of(tiny_config), tmp_path, options, console=screen)
     found = {entry["name"]: entry for entry in json.loads((tmp_path / "claims.json").read_text())}
     assert found["satmips-image"]["verdict"] == "confirmed"
+
+
+@pytest.mark.slow
+def test_six_transfer_sets_and_wilds(tiny_config, tmp_path, fakes, screen):
+    sets = data.transfer_sets(tmp_path)
+    options = PaperOptions(parts=["methods"], transfer=[str(f) for f in sets.values()])
+    changes = {"data.dir": str(data.wilds(tmp_path)), "data.val_split": "id_val"}
+    run_paper(vary(config_of(tiny_config), changes), tmp_path / "out", options, console=screen)
+    table = (tmp_path / "out" / "tables" / "methods.md").read_text()
+    assert f"| wilds_fmow | {' | '.join(sets)} | mean of transfer |" in table
+    assert " - |" not in table  # every cell is measured
+    assert "not given here" not in table
+    with (tmp_path / "out" / "methods" / "results.csv").open(newline="") as file:
+        scored = {(r["dataset"], r["split"], r["protocol"]) for r in csv.DictReader(file)}
+    # own splits: without val, strengths are chosen on a part of train
+    assert {("wilds_fmow", "id_val", "linear"), ("fgsc23", "test", "linear")} <= scored
+    assert ("eurosat", "test", "linear (tune val)") in scored
