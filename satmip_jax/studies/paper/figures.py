@@ -15,6 +15,7 @@ from satmip_jax.studies.plot import COLOURS, MARKERS
 
 COLUMNS = 4  # of panels
 PAPER = "#222222"
+LABEL = 0.25  # width of a number beside its bar, of the panel
 UNITS = {"percent": "macro F1, %", "ratio": "relative to SimCLR"}
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the schedule
 
@@ -51,8 +52,9 @@ def bars(table: PaperTable, *, by_line: bool = False) -> Figure:
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis, (title, shown) in zip(axes.flat, panels, strict=False):
+        numbers = [x for _, c in shown for x in (c.mean, c.published) if x is not None]
         for position, (_, cell) in enumerate(shown):
-            _bar(axis, position, cell, table)
+            _bar(axis, position, cell, table, width=max(numbers))
         axis.set_title(title)
         axis.set_xlabel(UNITS[table.unit])
         axis.margins(x=0.2)
@@ -64,8 +66,8 @@ def bars(table: PaperTable, *, by_line: bool = False) -> Figure:
     return figure
 
 
-def _bar(axis: Axes, position: int, cell: Cell, table: PaperTable) -> None:
-    """Draw one score and the paper's."""
+def _bar(axis: Axes, position: int, cell: Cell, table: PaperTable, *, width: float) -> None:
+    """Draw one score and the paper's; `width` is the largest number in the panel."""
     digits = 1 if table.unit == "percent" else 2
     if cell.mean is not None:
         axis.barh(position, cell.mean, height=0.62, color=COLOURS[position % len(COLOURS)])
@@ -73,7 +75,9 @@ def _bar(axis: Axes, position: int, cell: Cell, table: PaperTable) -> None:
             axis.errorbar(
                 cell.mean, position, xerr=cell.deviation, color="#333333", capsize=2, linewidth=1
             )
-        end = max(cell.mean + (cell.deviation or 0.0), cell.published or 0.0)
+        end = cell.mean + (cell.deviation or 0.0)
+        if cell.published is not None and -0.05 < (cell.published - end) / width < LABEL:
+            end = max(end, cell.published)  # the number would lie under the mark
         axis.annotate(
             f"{cell.mean:.{digits}f}",
             (end, position),
