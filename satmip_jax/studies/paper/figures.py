@@ -169,4 +169,5 @@ def _finish(
                 label="the paper, fMoW-RGB and its recipe",
             )
         )
-    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), frameon=False)
+    columns = len(shown) if len(figure.axes) > 1 else 1  # one panel is too narrow for a line
+    figure.legend(handles=shown, loc="outside lower center", ncols=columns, frameon=False)
