@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -21,6 +21,7 @@ HIGHER = Region(low=0.0)
 scores = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8)
 
 
+@settings(deadline=None)
 @given(pairs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
 def test_interval_of_a_paired_difference_is_that_of_scipy(pairs):
     a, b = np.array(pairs).T
@@ -32,6 +33,7 @@ def test_interval_of_a_paired_difference_is_that_of_scipy(pairs):
         assert (interval.low, interval.high) == pytest.approx(tuple(test), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(values=scores)
 def test_a_claim_and_its_opposite_are_never_both_confirmed(values):
     interval = t_interval([v - 0.5 for v in values])
