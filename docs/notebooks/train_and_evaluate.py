@@ -187,7 +187,7 @@ axis.text(100 * ceiling, -0.7, "ceiling of metadata", fontsize=7, ha="center")
 axis.axvline(10, color="#333333", linestyle=":", linewidth=1)
 axis.text(10, -0.7, "chance", fontsize=7, ha="center")
 axis.set_yticks(range(len(rows)), [f"{name}, {row.features}" for name, row in rows], fontsize=8)
-axis.invert_yaxis()
+axis.set_ylim(len(rows) - 0.4, -1.2)
 axis.set_xlabel("kNN accuracy, % (bar: 95 % interval over the validation images)")
 plt.show()
 
