@@ -56,8 +56,12 @@ class Timestamp(Kind[datetime]):
         if is_empty(raw):
             raise BadValueError("missing")
         if isinstance(raw, str) and len(raw) <= MAX_TEXT:
+            text = raw.strip()
+            # "2010010140000", milliseconds of 2033, would be 2010-01-01, "4" as in "T", 00:00
+            if text.isdecimal() and len(text) != 8:
+                raise BadValueError("wrong type")
             try:
-                raw = datetime.fromisoformat(raw.strip())
+                raw = datetime.fromisoformat(text)
             except ValueError:
                 raise BadValueError("wrong type") from None
         elif isinstance(raw, date) and not isinstance(raw, datetime):
