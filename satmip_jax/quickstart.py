@@ -81,7 +81,7 @@ def add_ceiling(rows: Sequence[Score]) -> list[Score]:
     note = (
         "Metadata of these scenes, by Bayes' rule on the probabilities of their generator: "
         f"{100 * everything:.1f} % from all fields, {100 * without:.1f} % without those that "
-        'reveal the ground width ("all-leak"). No encoder of metadata can be expected to do better.'
+        'reveal the ground width ("all-leak"). No encoder of metadata can be expected to do better'
     )
     return [row if row.features == "image" else replace(row, note=note) for row in rows]
 
