@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float32
 
-from satmip_jax.bench.timing import Measurement
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation.features import CARRIED, extract, of_whole_image
 from satmip_jax.evaluation.model import Model
 from satmip_jax.evaluation.protocols import score
+from satmip_jax.evaluation.results import Score
 from satmip_jax.models.ft_transformer import FTBlock, FTTransformer
 from satmip_jax.models.towers import TabularTower
 
@@ -24,29 +24,25 @@ CHOSEN = "class token"  # the encoder's output, which `satmip evaluate` scores
 Representations = dict[str, Float32[Array, "batch width"]]
 
 
-def bench(
-    model: Model, data: str, *, protocols: Sequence[str], block: float, init: str
-) -> list[Measurement]:
-    """Score the representations of a model's metadata on val, by the examples of train.
+def bench(model: Model, data: str, *, protocols: Sequence[str], block: float) -> list[Score]:
+    """Return the accuracy of the representations of a model's metadata on val, by train.
 
     Args:
         model: with the tabular encoder of metadata.
         data: prepared folder.
         protocols: keys of `PROTOCOLS`.
         block: side of the cells of blocked scores, degrees; 0: none.
-        init: of the parameters, a fact of the measurements.
 
     Raises:
         SatmipError: the model has no tabular encoder of metadata.
     """
-    tower = model.towers.metadata_encoder
-    if not isinstance(tower, TabularTower):
+    if not isinstance(model.towers.metadata_encoder, TabularTower):
         raise SatmipError(f"{model.name} has no tabular encoder of metadata to compare")
     splits = [ShardDataset(data, split) for split in ("train", "val")]
     size = splits[0].schema.image_size
     compare = replace(model, encoders={size: _encoder(model, size)})
     bank, queries = (extract(compare, split) for split in splits)
-    scores = score(
+    rows = score(
         bank,
         queries,
         kinds=list(bank.by_kind),
@@ -55,18 +51,7 @@ def bench(
         protocols=protocols,
         block=block,
     )
-    return [
-        Measurement(
-            "representations",
-            row.features,
-            row.protocol,
-            100 * row.value,
-            "%",
-            facts={"data": data, "init": init},
-        )
-        for row in scores
-        if row.metric == "accuracy" and row.features in bank.by_kind
-    ]
+    return [row for row in rows if row.metric == "accuracy"]
 
 
 def _encoder(model: Model, stored_size: int) -> Any:

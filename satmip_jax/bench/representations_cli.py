@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from satmip_jax.bench.options import out_option, write
-
 
 @click.command("representations")
 @click.argument("model", type=str)
@@ -21,15 +19,13 @@ from satmip_jax.bench.options import out_option, write
 @click.option(
     "--block", type=click.FloatRange(0), default=0.0, show_default=True, help="See evaluate."
 )
-@out_option
-def bench_representations(
-    model: str, data: str, init: str, protocols: str, block: float, out: str | None
-) -> None:
+def bench_representations(model: str, data: str, init: str, protocols: str, block: float) -> None:
     """Compare which vector of the metadata encoder of MODEL to probe."""
     from satmip_jax.bench import representations
     from satmip_jax.evaluation.loading import load_model
     from satmip_jax.evaluation.protocols import check_protocols
+    from satmip_jax.evaluation.results import print_scores
 
     names = check_protocols(protocols.split(","))
     loaded = load_model(model, init=init)
-    write(representations.bench(loaded, data, protocols=names, block=block, init=init), out)
+    print_scores(representations.bench(loaded, data, protocols=names, block=block))

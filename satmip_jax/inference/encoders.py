@@ -69,7 +69,7 @@ class BatchEncoder:
     def images(
         self, items: Sequence[Any], *, progress: bool
     ) -> tuple[np.ndarray, list[Size], list[InputProblem]]:
-        """OfRows images.
+        """Encode images.
 
         Args:
             items: see `image_input.read_rows`.
@@ -103,7 +103,7 @@ class BatchEncoder:
         return self._joined(parts, self._encode_image, self._image_model, example), sizes, problems
 
     def pixels(self, squares: np.ndarray) -> np.ndarray:
-        """OfRows one batch of squares.
+        """Encode one batch of squares.
 
         Args:
             squares: uint8 (n, stored_size, stored_size, 3), RGB; n is at most `batch_size`.
@@ -122,7 +122,7 @@ class BatchEncoder:
         field_problems: Problems,
         progress: bool,
     ) -> tuple[np.ndarray, list[InputProblem]]:
-        """OfRows metadata.
+        """Encode metadata.
 
         Args:
             rows: see `metadata_input.parse_rows`.
@@ -162,7 +162,7 @@ class BatchEncoder:
         return self._joined(parts, self._encode_metadata, self.model, example), problems
 
     def _run(self, function: OfRows, model: Model, inputs: Any) -> np.ndarray:
-        """OfRows the rows of one batch, padded to its size."""
+        """Encode the rows of one batch, padded to its size."""
         count = len(jax.tree.leaves(inputs)[0])
         batch = jax.tree.map(lambda x: padded(x, self.batch_size), inputs)
         features = function(model.params, to_devices(batch, model.mesh))

@@ -132,9 +132,9 @@ def judge_all(
     """
     if not comparisons:
         return "not measurable", None
-    verdicts = {region.judge(c.interval): c for c in comparisons}
-    decisive = min(comparisons, key=lambda c: region.slack(c.interval.mean))
-    if "refuted" in verdicts:
-        refuted = [c for c in comparisons if region.judge(c.interval) == "refuted"]
-        return "refuted", min(refuted, key=lambda c: region.slack(c.interval.mean))
-    return ("confirmed" if set(verdicts) == {"confirmed"} else "undecided"), decisive
+    refuted = [c for c in comparisons if region.judge(c.interval) == "refuted"]
+    decisive = min(refuted or comparisons, key=lambda c: region.slack(c.interval.mean))
+    if refuted:
+        return "refuted", decisive
+    all_confirmed = all(region.judge(c.interval) == "confirmed" for c in comparisons)
+    return ("confirmed" if all_confirmed else "undecided"), decisive

@@ -8,6 +8,7 @@ from satmip_jax.bench.representations import CHOSEN, bench, representations
 from satmip_jax.data.batch_reader import ReadBatch
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import SatmipError
+from satmip_jax.evaluation.evaluate import evaluate
 from satmip_jax.evaluation.features import extract, of_whole_image
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
@@ -33,10 +34,10 @@ def test_the_chosen_one_is_what_evaluation_scores(tiny_run, tiny_shards_dir):
 def test_every_representation_is_scored(tiny_run, tiny_shards_dir):
     model = load_model(tiny_run)
     data = str(tiny_shards_dir)
-    rows = bench(model, data, protocols=["knn5"], block=0, init="trained")
-    assert [row.metric for row in rows] == ["knn5"] * 5
-    assert rows[0].variant == CHOSEN
-    assert all(0 <= row.value <= 100 for row in rows)
+    rows = bench(model, data, protocols=["knn5"], block=0)
+    assert len({row.features for row in rows}) == len(rows) == 5
+    (own,) = evaluate(tiny_run, data, features=["metadata"], protocols=["knn5"], block=0)[:1]
+    assert (rows[0].features, rows[0].value) == (CHOSEN, own.value)
 
 
 def test_a_model_without_metadata_is_refused(tiny_config, tiny_shards_dir):
@@ -44,4 +45,4 @@ def test_a_model_without_metadata_is_refused(tiny_config, tiny_shards_dir):
     towers = build_towers(config, schema, build_method(config))
     model = Model(config, schema, towers, {}, mesh=jax.sharding.Mesh(jax.devices()[:1], "data"))
     with pytest.raises(SatmipError, match="no tabular encoder"):
-        bench(model, str(tiny_shards_dir), protocols=["knn5"], block=0, init="trained")
+        bench(model, str(tiny_shards_dir), protocols=["knn5"], block=0)

@@ -61,6 +61,7 @@ class PaperOptions:
         plan_only: print the cost and stop.
         accelerator: to print the cost for, and stop; None for this machine.
         topology: of that accelerator, see `planning.topology`.
+        method_configs: config of each method that has a recipe of its own.
     """
 
     parts: Sequence[str] = tuple(PARTS)

@@ -189,14 +189,15 @@ def test_any_scene_renders(scene):
 
 
 @pytest.mark.slow
-def test_classes_show_in_the_layout_more_than_in_the_colours():
+def test_of_one_climate_classes_show_in_the_layout_and_not_in_the_colours():
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     def pictures(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
         scenes = [draw(0, split, index, 0, 64)[0] for index in range(n)]
-        squares = [render(replace(s, width=64, height=64, cloud_cover=0)) for s in scenes]
+        equal = {"latitude": 45.0, "day": 180.0, "aridity": 0.2, "region": "", "gsd": 3.2}
+        squares = [render(replace(s, width=64, height=64, cloud_cover=0, **equal)) for s in scenes]
         return np.array(squares, np.float64), np.array([s.category for s in scenes])
 
     def colours(x: np.ndarray) -> np.ndarray:
@@ -231,5 +232,5 @@ def test_classes_show_in_the_layout_more_than_in_the_colours():
         return model.fit(features(train[0]), train[1]).score(features(test[0]), test[1])
 
     by_colour, by_shape = score(colours), score(shapes)
-    assert by_colour < 0.47  # what the climate reveals
-    assert by_shape > by_colour + 0.04
+    assert by_colour < 0.45
+    assert by_shape > by_colour + 0.1
