@@ -7,12 +7,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 checkout=$PWD
-# shellcheck source=launch/setup.sh
-source launch/setup.sh requirements.txt
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-"$venv/bin/python" -m venv "$work/build"
+pythons=() # one of each version
+for version in 3.11 3.12 3.13; do
+  for python in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
+    if "$python" -c "" 2>/dev/null; then
+      pythons+=("$python")
+      break
+    fi
+  done
+done
+
+"${pythons[0]}" -m venv "$work/build"
 "$work/build/bin/pip" install -qq --disable-pip-version-check build
 rm -rf dist
 "$work/build/bin/python" -m build --outdir dist . >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
@@ -38,24 +46,21 @@ try() { # PYTHON of the environment, its packages: own or borrowed
   cd "$checkout" && rm -rf "$work/empty"
 }
 
-for version in 3.11 3.12 3.13; do
-  for python in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
-    "$python" -c "" 2>/dev/null || continue
-    echo "== Python $version"
-    env=$work/$version
-    "$python" -m venv "$env"
-    packages=own options=()
-    for lender in "$checkout/.venv" "$checkout/.venv-$version"; do
-      if [ -d "$lender/lib/python$version/site-packages/jax" ]; then
-        packages=borrowed options=(--no-deps)
-        echo "$lender/lib/python$version/site-packages" \
-          >"$env/lib/python$version/site-packages/borrowed.pth"
-        break
-      fi
-    done
-    "$env/bin/pip" install -qq --disable-pip-version-check "${options[@]}" "$wheel"
-    try "$env/bin/python" "$packages" >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
-    break
+for python in "${pythons[@]}"; do
+  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  echo "== Python $version"
+  env=$work/$version
+  "$python" -m venv "$env"
+  packages=own options=()
+  for lender in "$checkout/.venv" "$checkout/.venv-$version"; do
+    if [ -d "$lender/lib/python$version/site-packages/jax" ]; then
+      packages=borrowed options=(--no-deps)
+      echo "$lender/lib/python$version/site-packages" \
+        >"$env/lib/python$version/site-packages/borrowed.pth"
+      break
+    fi
   done
+  "$env/bin/pip" install -qq --disable-pip-version-check "${options[@]}" "$wheel"
+  try "$env/bin/python" "$packages" >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
 done
 echo "The wheel works: $(basename "$wheel")"
