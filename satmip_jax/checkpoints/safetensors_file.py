@@ -27,15 +27,17 @@ def write_tensors(
     tensors: Mapping[str, np.ndarray],
     *,
     half: bool = False,
-    metadata: Mapping[str, str] | None = None,
+    layout: str = "satmip",
 ) -> None:
     """Write parameters to a safetensors file, at once or not at all.
+
+    The same parameters give the same bytes.
 
     Args:
         path: the file; its folder must exist.
         tensors: name -> float32 array.
         half: store float16, in half the space.
-        metadata: texts for the header of the file.
+        layout: whose names the tensors have, for the header: "satmip", or "pt" for PyTorch.
 
     Raises:
         WeightsError: values are not finite, or too large for float16.
@@ -57,7 +59,8 @@ def write_tensors(
                 f"{path}: {name} has values that {stored[name].dtype} cannot hold, up to "
                 f"{np.abs(tensor).max():g}: {remedy}"
             )
-    write_atomically(path, save(stored, metadata=dict(metadata or {})))
+    # one text only: safetensors writes several in an order that differs from file to file
+    write_atomically(path, save(stored, metadata={"format": layout}))
 
 
 def read_tensors(path: str | Path, expected: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:

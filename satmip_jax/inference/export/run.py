@@ -138,8 +138,7 @@ def image_program(model: Model) -> jax_export.Exported:
 
 def _write_whole(model: Model, folder: Path, half: bool) -> None:
     params = {name: np.asarray(x) for name, x in named_leaves(model.params).items()}
-    header = {"format": "satmip", "version": satmip_jax.__version__}
-    write_tensors(folder / WEIGHTS_FILE, params, half=half, metadata=header)
+    write_tensors(folder / WEIGHTS_FILE, params, half=half)
     # paths of the machine that it was trained on concern nobody else
     config = vary(model.config, {"data.dir": default_config().data.dir})
     _write_json(
@@ -160,7 +159,7 @@ def _write_whole(model: Model, folder: Path, half: bool) -> None:
 def _write_timm(model: Model, folder: Path, half: bool) -> None:
     vit: Any = model.towers.image_encoder
     state = to_timm(jax.device_get(model.params["image_encoder"]), vit)
-    write_tensors(folder / WEIGHTS_FILE, state, half=half, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, state, half=half, layout="pt")
     schema = model.schema
     config = timm_config(vit, model.config.image.size, schema.image_mean, schema.image_std)
     _write_json(folder / CONFIG_FILE, config)

@@ -54,6 +54,13 @@ def test_random_parameters_of_an_export_are_those_of_its_run(tiny_run, exported)
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-4
 
 
+def test_equal_parameters_give_equal_bytes(exported, tmp_path):
+    expected = (exported / "model.safetensors").read_bytes()
+    for attempt in map(str, range(6)):  # safetensors draws the order of a header with several texts
+        export(exported, tmp_path / attempt)
+        assert (tmp_path / attempt / "model.safetensors").read_bytes() == expected
+
+
 def test_half_precision_takes_half_the_space(exported, tmp_path):
     export(exported, tmp_path / "half", half=True)  # an export can be exported again
     size = {
