@@ -204,7 +204,8 @@ cli.add_command(doctor)
     "--fields",
     default="all",
     show_default=True,
-    help="Metadata fields that the encoder sees, such as GSD+Time or all-leak.",
+    help="Metadata fields that the encoder sees, such as GSD+Time; or several selections, separated"
+    " by commas, such as all,all-leak.",
 )
 @click.option(
     "--protocols",
@@ -233,6 +234,7 @@ def evaluate(
     workdir: str,
     data: str,
     features: str,
+    fields: str,
     protocols: str | None,
     init: str,
     baseline: str | None,
@@ -251,9 +253,10 @@ def evaluate(
     shipped = not out and workdir in MODELS and not as_path(workdir).exists()
     options["protocols"] = _names(protocols) if protocols else None
     if baseline:
-        rows = evaluate_baseline(baseline, data, **options)
+        rows = evaluate_baseline(baseline, data, fields=_names(fields), **options)
     else:
-        rows = evaluate(workdir, data, features=_names(features), init=init, **options)
+        options |= {"features": _names(features), "fields": _names(fields), "init": init}
+        rows = evaluate(workdir, data, **options)
     if not shipped:
         write_scores(scores, rows)
     print_scores(rows)

@@ -54,9 +54,7 @@ def quickstart(out: Path, data: str | None = None, overrides: Sequence[str] = ()
 
     console.rule("3/4  scores")
     quick: dict[str, Any] = {"protocols": ["knn5"], "block": 0}  # seconds instead of minutes
-    rows = evaluate(run, str(shards), **quick)
-    leak_free = evaluate(run, str(shards), fields="all-leak", **quick)
-    rows += [row for row in leak_free if row.features != "image"]  # none of a method without them
+    rows = evaluate(run, str(shards), fields=["all", "all-leak"], **quick)
     rows += evaluate(run, str(shards), init="random", **quick)
     rows += evaluate_baseline("colour", str(shards), **quick)
     rows += evaluate_baseline("fields", str(shards), **quick)

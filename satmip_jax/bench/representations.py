@@ -56,8 +56,8 @@ def bench(model: Model, data: str, *, protocols: Sequence[str], block: float) ->
 
 def _encoder(model: Model, stored_size: int) -> Any:
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, Array]:
-        metadata = of_whole_image(model, batch["metadata"], stored_size)
-        found = representations(model, params, metadata)
+        (metadata,) = batch["metadata"]  # one selection of fields
+        found = representations(model, params, of_whole_image(model, metadata, stored_size))
         return found | {name: batch[name] for name in CARRIED}
 
     return jax.jit(encode)

@@ -6,14 +6,15 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import SCHEMA_FILE
-from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
-from satmip_jax.evaluation.features import KINDS, Features, extract
+from satmip_jax.evaluation.baselines import BASELINES, Baseline, extract_baseline
+from satmip_jax.evaluation.features import KINDS, Features, extract, extract_each
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
 from satmip_jax.evaluation.protocols import (
@@ -38,7 +39,7 @@ def evaluate(
     bank: str = BANK,
     tune: str | None = None,
     features: Sequence[str] = KINDS,
-    fields: str = "all",
+    fields: str | Sequence[str] = "all",
     protocols: Sequence[str] | None = None,
     block: float = BLOCK,
     init: str = "trained",
@@ -55,7 +56,8 @@ def evaluate(
             fifth of the bank by default.
         features: of "image", "metadata" and "both". Those that the method lacks are left out, and
             so is metadata where the data have none of `fields`.
-        fields: shown to the metadata encoder, see `select_fields`.
+        fields: shown to the metadata encoder, see `select_fields`. Each of several selections has
+            rows of its own; images are encoded and scored once.
         protocols: names in `PROTOCOLS`; those that are `default` by default.
         block: side of the cells of the spatially blocked scores, degrees; 0 for none.
         init: "trained", or "random" for the untrained encoders of the same config.
@@ -80,31 +82,41 @@ def evaluate(
     """
     if unknown := set(features) - set(KINDS):
         raise EvaluationError(f"no features {sorted(unknown)}: choose from {', '.join(KINDS)}")
-    shown = select_fields(fields)
+    specs = [fields] if isinstance(fields, str) else list(fields)
+    selections = [select_fields(spec) for spec in specs]
     queries = _open_queries(data, split, bank, tune, protocols)
     model = load_model(workdir, init=init)
-    recorded = any(queries.schema.fields[field.name].count for field in shown)
-    kinds = [
-        kind for kind in features if kind == "image" or (model.towers.has_metadata and recorded)
-    ]
-    if not kinds:
+    counts = {name: field.count for name, field in queries.schema.fields.items()}
+    recorded = [any(counts[field.name] for field in shown) for shown in selections]
+    if "image" not in features and not (model.towers.has_metadata and any(recorded)):
         lacking = f"{data} has no metadata"
-        if recorded:
+        if any(recorded):
             lacking = f"{model.config.method.name} has no metadata encoder"
         raise EvaluationError(f"{lacking}: evaluate --features image")
-    rows = _score_splits(
-        lambda part: extract(model, ShardDataset(data, part), fields=shown),
-        queries,
-        bank,
-        tune,
-        kinds=kinds,
-        model=f"{model.name} (untrained)" if init == "random" else model.name,
-        protocols=protocols,
-        block=block,
-        fields=fields,
-        step=model.step,
-        planned=model.planned,
-    )
+
+    @cache
+    def encode(part: str) -> list[Features]:
+        return extract_each(model, ShardDataset(data, part), selections)
+
+    rows: list[Score] = []
+    for i, spec in enumerate(specs):
+        described = model.towers.has_metadata and recorded[i]
+        kinds = [kind for kind in features if (i == 0 if kind == "image" else described)]
+        if not kinds:
+            continue
+        rows += _score_splits(
+            partial(_select, encode, i),
+            queries,
+            bank,
+            tune,
+            kinds=kinds,
+            model=f"{model.name} (untrained)" if init == "random" else model.name,
+            protocols=protocols,
+            block=block,
+            fields=spec,
+            step=model.step,
+            planned=model.planned,
+        )
     if not model.config.image.init:
         return rows
     began = f"the image encoder of {model.name} began with {model.config.image.init}"
@@ -118,7 +130,7 @@ def evaluate_baseline(
     split: str = "val",
     bank: str = BANK,
     tune: str | None = None,
-    fields: str = "all",
+    fields: str | Sequence[str] = "all",
     protocols: Sequence[str] | None = None,
     block: float = BLOCK,
 ) -> list[Score]:
@@ -130,7 +142,7 @@ def evaluate_baseline(
         split: examples to classify.
         bank: see `evaluate`.
         tune: see `evaluate`.
-        fields: metadata fields that the baseline may use, see `select_fields`.
+        fields: metadata fields that the baseline may use, see `evaluate`.
         protocols: names in `PROTOCOLS`; those that are `default` by default.
         block: see `evaluate`.
 
@@ -148,18 +160,24 @@ def evaluate_baseline(
     if name not in BASELINES:
         raise EvaluationError(f"no baseline {name!r}: choose from {', '.join(BASELINES)}")
     baseline = BASELINES[name]
-    select_fields(fields)  # refuses unknown ones
-    return _score_splits(
-        lambda part: extract_baseline(baseline, ShardDataset(data, part), fields=fields),
-        _open_queries(data, split, bank, tune, protocols),
-        bank,
-        tune,
-        kinds=baseline.kinds,
-        model=name,
-        protocols=protocols,
-        block=block,
-        fields=fields,
-    )
+    specs = [fields] if isinstance(fields, str) else list(fields)
+    select_fields(specs)  # refuses unknown ones
+    queries = _open_queries(data, split, bank, tune, protocols)
+    rows: list[Score] = []
+    for i, spec in enumerate(specs):
+        if kinds := [kind for kind in baseline.kinds if i == 0 or kind != "image"]:
+            rows += _score_splits(
+                partial(_describe, baseline, data, spec),
+                queries,
+                bank,
+                tune,
+                kinds=kinds,
+                model=name,
+                protocols=protocols,
+                block=block,
+                fields=spec,
+            )
+    return rows
 
 
 def knn_accuracy(model: Model) -> dict[str, float]:
@@ -187,6 +205,14 @@ def knn_accuracy(model: Model) -> dict[str, float]:
         block=0,
     )
     return {f"knn_{row.features}": row.value for row in rows if row.metric == "accuracy"}
+
+
+def _select(encode: Callable[[str], list[Features]], number: int, part: str) -> Features:
+    return encode(part)[number]
+
+
+def _describe(baseline: Baseline, data: str | os.PathLike[str], fields: str, part: str) -> Features:
+    return extract_baseline(baseline, ShardDataset(data, part), fields=fields)
 
 
 def _open_queries(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -73,11 +73,7 @@ def extract(
     fields: Sequence[Field] = FIELDS,
     limit: int | None = None,
 ) -> Features:
-    """Encode a split, in the order of its records; unreadable records are left out.
-
-    Images are decoded and encoded in batches of `config.eval.batch_size`, on a CPU of `CPU_BATCH`
-    per device, or of all images if they are fewer, so host memory is bounded by the batch, whatever
-    the size of the split.
+    """Encode a split, as `extract_each` does for one selection of fields.
 
     Args:
         model: encoders and parameters.
@@ -95,6 +91,37 @@ def extract(
         >>> features = extract(load_model(workdir), ShardDataset(shards, "val"), limit=10)
         >>> features.by_kind["image"].shape[0], features.labels.shape
         (10, (10,))
+    """
+    (features,) = extract_each(model, dataset, [fields], limit=limit)
+    return features
+
+
+def extract_each(
+    model: Model,
+    dataset: ShardDataset,
+    selections: Sequence[Sequence[Field]],
+    *,
+    limit: int | None = None,
+) -> list[Features]:
+    """Encode a split, in the order of its records; unreadable records are left out.
+
+    Images are read and encoded once, the metadata once per selection.
+
+    Images are decoded and encoded in batches of `config.eval.batch_size`, on a CPU of `CPU_BATCH`
+    per device, or of all images if they are fewer, so host memory is bounded by the batch, whatever
+    the size of the split.
+
+    Args:
+        model: encoders and parameters.
+        dataset: the split.
+        selections: fields shown to the metadata encoder; the others are missing to it.
+        limit: number of examples to use, spread evenly over the split; all by default.
+
+    Returns:
+        Features for each selection; the image features of all are the same array.
+
+    Raises:
+        BadRecordsError: more than `config.data.bad_records` records are unreadable.
     """
     config, mesh = model.config, model.mesh
     encode = make_encoder(model, dataset.schema.image_size)
@@ -121,7 +148,7 @@ def extract(
         batch, mask = batch_and_mask
         inputs = {
             "image": batch["image"],
-            "metadata": tabular.only(batch["metadata"], fields),
+            "metadata": [tabular.only(batch["metadata"], fields) for fields in selections],
             "label": batch["label"],
             "index": batch["index"],
             "location": tabular.locations(batch["metadata"]),
@@ -140,7 +167,11 @@ def extract(
     outputs = list(map_in_order(encode_batch, masked, CPU_BATCHES if alone else 1))
     table = {name: np.concatenate([out[name] for out in outputs]) for name in outputs[0]}
     requested = table.pop("requested")
-    return select_valid({name: column[requested] for name, column in table.items()}, numbers)
+    features = select_valid({name: column[requested] for name, column in table.items()}, numbers)
+    numbered = [f"metadata {i}" for i in range(len(selections))]
+    shared = {kind: x for kind, x in features.by_kind.items() if kind not in numbered}
+    own = [{"metadata": features.by_kind[x]} if x in features.by_kind else {} for x in numbered]
+    return [replace(features, by_kind=shared | metadata) for metadata in own]
 
 
 def select_valid(table: dict[str, np.ndarray], numbers: Int[np.ndarray, " m"]) -> Features:
@@ -171,9 +202,10 @@ def select_valid(table: dict[str, np.ndarray], numbers: Int[np.ndarray, " m"]) -
 def make_encoder(
     model: Model, stored_size: int
 ) -> Callable[[Any, dict[str, Any]], dict[str, jax.Array]]:
-    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata": (b, M)}`, replicated.
+    """Return the jitted `(params, batch) -> {"image": (b, D), "metadata 0": (b, M)}`, replicated.
 
-    It is made once per model: all splits and all evaluations of a run share its compilation.
+    It is made once per model: all splits and all evaluations of a run share its compilation. The
+    batch's "metadata" are a list, of one selection of fields each.
     "label", "index", "location" and the masks of the batch are returned too, so that every process
     has them from all processes.
 
@@ -187,7 +219,8 @@ def make_encoder(
     def encode(params: Any, batch: dict[str, Any]) -> dict[str, jax.Array]:
         features = {"image": encode_images(model, params, batch["image"])}
         if model.towers.has_metadata:
-            features["metadata"] = encode_metadata(model, params, batch["metadata"], stored_size)
+            for i, metadata in enumerate(batch["metadata"]):
+                features[f"metadata {i}"] = encode_metadata(model, params, metadata, stored_size)
         return features | {name: batch[name] for name in CARRIED}
 
     model.encoders[stored_size] = jax.jit(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from satmip_jax.config.fields import known_fields
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.evaluation.baselines import BASELINES
@@ -44,22 +41,19 @@ def score_run(run: StudyRun, data: EvalData) -> list[Score]:
     needs_metadata = run.config is None and "image" not in BASELINES[run.variant.baseline].kinds
     if needs_metadata and not known_fields(schema):
         return []
-    scores = _score(run, data, run.variant.features)
-    metadata = [kind for kind in run.variant.features if any(s.features == kind for s in scores)]
-    metadata = [kind for kind in metadata if kind != "image"]
-    if data.leak_free and metadata and _has_leak(run, schema):
-        scores += _score(run, data, metadata, fields=LEAK_FREE)
-    return list({score.identity: score for score in scores}.values())
-
-
-def _score(
-    run: StudyRun, data: EvalData, features: Sequence[str], fields: str = "all"
-) -> list[Score]:
-    variant = run.variant
-    options: dict[str, Any] = {**data.options, "fields": fields}
+    fields = ["all"]
+    if data.leak_free and set(run.variant.features) != {"image"} and _has_leak(run, schema):
+        fields.append(LEAK_FREE)
     if run.config is None:
-        return evaluate_baseline(variant.baseline, data.folder, **options)
-    return evaluate(run.folder, data.folder, features=features, init=variant.init, **options)
+        return evaluate_baseline(run.variant.baseline, data.folder, fields=fields, **data.options)
+    return evaluate(
+        run.folder,
+        data.folder,
+        features=run.variant.features,
+        fields=fields,
+        init=run.variant.init,
+        **data.options,
+    )
 
 
 def _has_leak(run: StudyRun, schema: Schema) -> bool:

@@ -221,7 +221,7 @@ def test_wrong_arguments_are_answered_before_anything_is_loaded(
     def load(*args, **kwargs):
         raise AssertionError("loaded or encoded")
 
-    for name in ("load_model", "extract", "extract_baseline"):
+    for name in ("load_model", "extract_each", "extract_baseline"):
         monkeypatch.setattr(evaluate_module, name, load)
     with pytest.raises(SatmipError, match=message):
         evaluate(tmp_path, str(tiny_shards_dir), **options)
@@ -238,6 +238,34 @@ def test_a_method_without_metadata_has_image_features_only(tiny_config, tiny_sha
         evaluate(tmp_path, str(tiny_shards_dir), features=["metadata"])
     with pytest.raises(EvaluationError, match="colour"):
         evaluate(tmp_path, str(tiny_shards_dir), features=["image", "colour"])
+
+
+def test_each_selection_of_fields_is_scored_as_alone(tiny_run, tiny_shards_dir, monkeypatch):
+    data, options = str(tiny_shards_dir), {"protocols": ["knn5"], "block": 0}
+    specs = ["all-leak", "Time"]
+    alone = [row for spec in specs for row in evaluate(tiny_run, data, fields=spec, **options)]
+    read, each = [], evaluate_module.extract_each
+    monkeypatch.setattr(
+        evaluate_module, "extract_each", lambda m, d, s: read.append(d.split) or each(m, d, s)
+    )
+    rows = evaluate(tiny_run, data, fields=specs, **options)
+    assert read == ["train", "val"]  # once, whatever the number of selections
+    assert len(rows) == len({row.identity for row in rows})
+    assert {row.features for row in rows} == {"image"} | {
+        f"{kind} ({spec})" for kind in ("metadata", "both") for spec in specs
+    }
+    by_identity = {row.identity: row for row in alone}
+    assert all(by_identity[row.identity] == row for row in rows)
+    assert set(by_identity) == {row.identity for row in rows}
+
+
+def test_each_selection_of_raw_fields_is_scored_as_alone(tiny_shards_dir):
+    data, options = str(tiny_shards_dir), {"protocols": ["knn5"], "block": 0}
+    specs = ["GSD", "Location"]
+    alone = [evaluate_baseline("fields", data, fields=spec, **options) for spec in specs]
+    assert evaluate_baseline("fields", data, fields=specs, **options) == alone[0] + alone[1]
+    colour = evaluate_baseline("colour", data, **options)
+    assert evaluate_baseline("colour", data, fields=specs, **options) == colour
 
 
 def test_data_without_metadata_are_scored_by_their_images(tiny_run, tiny_shards_dir, tmp_path):

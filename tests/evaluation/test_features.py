@@ -14,7 +14,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import baselines
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
-from satmip_jax.evaluation.features import extract
+from satmip_jax.evaluation.features import extract, extract_each
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
@@ -129,6 +129,16 @@ def test_fields_that_are_not_shown_do_not_matter(model, val):
     everything, time = extract(model, val), extract(model, val, fields=select_fields("Time"))
     np.testing.assert_array_equal(time.by_kind["image"], everything.by_kind["image"])
     assert np.abs(time.by_kind["metadata"] - everything.by_kind["metadata"]).max() > 1e-3
+
+
+def test_selections_of_fields_share_the_image_features(model, val):
+    selections = [select_fields("Time"), select_fields("all-leak")]
+    each = extract_each(model, val, selections)
+    assert each[0].by_kind["image"] is each[1].by_kind["image"]
+    for found, fields in zip(each, selections, strict=True):
+        alone = extract(model, val, fields=fields)
+        for kind in ("image", "metadata"):
+            np.testing.assert_array_equal(found.by_kind[kind], alone.by_kind[kind])
 
 
 def test_features_are_deterministic(model, val):
