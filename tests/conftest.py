@@ -9,7 +9,10 @@ from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# compiling is most of the tests' time, in subprocesses as well
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the `satmip` command does
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # scikit-learn's, beside pytest's other workers
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # tests compile the same programs again and again
     _cache = tempfile.TemporaryDirectory(prefix="satmip-xla-")  # until this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name  # for workers and subprocesses as well
@@ -29,7 +32,6 @@ jaxtyping.install_import_hook(
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the tests' time
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -102,12 +102,16 @@ def project_to_plane(features: np.ndarray) -> np.ndarray:
     """Project features (n, d) to (n, 2) by principal components and t-SNE; reproducible."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     components = min(DIMENSIONS, *features.shape)
     reduced = PCA(components, random_state=0).fit_transform(features.astype(np.float64))
     perplexity = min(30.0, (len(features) - 1) / 3)
     tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=500)
-    return tsne.fit_transform(reduced)
+    # Its threads wait for each other in every iteration: of few points, ten times as long as one
+    # thread takes, where the cores have other work.
+    with threadpool_limits(1, "openmp"):
+        return tsne.fit_transform(reduced)
 
 
 def geography(encoded: EncodedData) -> figures.Picture | None:

@@ -109,11 +109,7 @@ def test_a_run_resumes_on_another_number_of_devices(tiny_run, tiny_shards_dir, t
     command += ["--config.eval.every=4", f"--config.data.dir={tiny_shards_dir}"]
     resumed = subprocess.run(
         command,
-        env=os.environ
-        | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        },
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
         capture_output=True,
         text=True,
         timeout=900,
