@@ -208,9 +208,16 @@ def _fields(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
     return _colour(batch, schema, fields) | {"metadata": np.asarray(raw)}
 
 
+def _numbers(batch: Batch, schema: Schema, fields: str) -> dict[str, Any]:
+    """Return the metadata fields as plain numbers, the least that can be done with them."""
+    selected = schema.select_fields(fields)
+    return {"metadata": tabular.raw_numbers(batch["metadata"], selected)}
+
+
 BASELINES: dict[str, Baseline] = {
     "colour": Baseline(("image",), _colour),
     "imagestats": Baseline(("image",), _statistics),
     "patches": Baseline(("image",), _patches),
     "fields": Baseline(("metadata", "both"), _fields),
+    "numbers": Baseline(("metadata",), _numbers),
 }

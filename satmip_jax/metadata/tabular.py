@@ -197,6 +197,37 @@ def raw_features(meta: Arrays, schema: Schema, fields: Sequence[Field]) -> jax.A
     return jnp.concatenate([_features(meta, schema, f, 0) for f in fields], 1)
 
 
+def raw_numbers(meta: dict[str, np.ndarray], fields: Sequence[Field]) -> np.ndarray:
+    """Return all fields side by side as plain numbers, in the units they are stored in.
+
+    Args:
+        meta: As from `encode`.
+        fields: Fields to return.
+
+    Returns:
+        float32 (n, D): the values in the order of `fields`, a location in degrees; of a category
+            its number in the vocabulary, from 1. What is missing is 0.
+
+    Example:
+        >>> from satmip_jax.data.shard_dataset import ShardDataset
+        >>> from satmip_jax.metadata.fields import select_fields
+        >>> from satmip_jax.metadata.record import Metadata
+        >>> from satmip_jax.metadata.tabular import encode, raw_numbers
+        >>> records = [Metadata.parse({"location": [12, 48]}), Metadata.parse({})]
+        >>> arrays = encode(records, ShardDataset(shards, "train").schema)
+        >>> raw_numbers(arrays, select_fields("location")).tolist()
+        [[12.0, 48.0], [0.0, 0.0]]
+    """
+    columns = []
+    for f in fields:
+        if f.kind.has_vocabulary:
+            numbers = meta["categories"][:, category_index()[f.name]][:, None] + 1.0
+        else:
+            numbers = meta["values"][:, value_slices()[f.name]]
+        columns.append(numbers * meta["present"][:, field_index()[f.name]][:, None])
+    return np.concatenate(columns, 1, dtype=np.float32)
+
+
 def _features(meta: Arrays, schema: Schema, f: Field, frequencies: int) -> jax.Array:
     """Return the features of one field, 0 where it is missing."""
     present = jnp.asarray(meta["present"])[:, field_index()[f.name]][:, None]  # (b, 1)

@@ -92,6 +92,25 @@ def test_raw_features():
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
+def test_raw_numbers():
+    fields = select_fields("gsd+timestamp+location+country_code")
+    numbers = tabular.raw_numbers(tabular.encode([*RECORDS, Metadata({})], SCHEMA), fields)
+    countries = SCHEMA.fields["country_code"].vocabulary
+    assert numbers.dtype == np.float32
+    assert not numbers[-1].any()
+    for row, record in zip(numbers, RECORDS, strict=False):
+        gsd, time, place, country = (record.values.get(f.name) for f in fields)
+        expected = [
+            *(gsd or (0.0, 0.0)),
+            *((time.year,) if time else (0.0,)),
+            *(place or (0.0, 0.0)),
+            countries.index(country) + 1 if country else 0.0,
+        ]
+        np.testing.assert_allclose(np.delete(row, [3, 4]), expected, rtol=1e-6)
+        day = (time.timetuple().tm_yday - 1) / 366 if time else 0.0
+        assert day - 1e-6 <= row[3] <= day + 2 / 365  # the elapsed part of the year
+
+
 def test_features_without_any_metadata_are_zeros():
     schema = make_schema([])
     arrays = tabular.encode(RECORDS[:3], schema)

@@ -60,7 +60,7 @@ def test_variants_of_the_other_studies(tiny_config, tiny_shards):
     config, schema = MethodConfigs(tiny_config("simclr")), tiny_shards.schema
     plan = open_study("methods").plan(config, schema)
     assert [v.name for v in plan.variants] == [
-        *("untrained", "colour", "imagestats", "patches", "fields", "simclr", "satmip"),
+        *("untrained", "colour", "imagestats", "patches", "fields", "numbers", "simclr", "satmip"),
         *("satmip-text", "satmips", "satmips-uncoupled", "metapred", "guided", "supervised"),
     ]
     assert [v.method for v in plan.variants[:2]] == ["untrained", "colour"]
