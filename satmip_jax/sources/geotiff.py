@@ -57,7 +57,8 @@ class GeoTIFFs(FileSource):
         what: The files in messages.
 
     Raises:
-        SourceError: An option is out of range, or the shares do not add up to 1.
+        SourceError: An option is out of range, the shares do not add up to 1, or no file lies in a
+            folder of a class.
 
     Example:
         >>> from satmip_jax.sources.geotiff import GeoTIFFs
@@ -108,8 +109,14 @@ class GeoTIFFs(FileSource):
             else "the folders train, val and test; else train"
         )
         if classes == "folders":
-            labels = {_label(file.name) for file in self.archives.files()}
-            self.classes = tuple(sorted(label for label in labels if label))
+            labels = [_label(file.name) for file in self.archives.files()]
+            self.classes = tuple(sorted({label for label in labels if label}))
+            if labels and not self.classes:
+                raise SourceError(
+                    f"--classes folders: none of the {len(labels):,} {self.what} in "
+                    f"{', '.join(map(str, self.paths))} lies in the folder of a class: leave out "
+                    "--classes folders, or move the files into one folder per class"
+                )
 
     def refs(self) -> list[Ref]:
         """List every file, or every tile with data, by path; reads sizes and masks for tiles."""

@@ -90,6 +90,19 @@ def test_nothing_to_read_is_one_sentence(tmp_path):
         Images([tmp_path]).refs()
 
 
+def test_images_in_no_class_folder_are_not_denied(tmp_path):
+    for i in range(20):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        png(tmp_path / ("train" if i % 2 else ".") / f"{i}.tif")
+    with pytest.raises(SourceError) as error:
+        Images([tmp_path], classes="folders")
+    assert "none of the 20 images" in str(error.value)
+    assert "leave out --classes folders, or move the files into one folder per class" in str(
+        error.value
+    )
+    assert len(Images([tmp_path]).refs()) == 20
+
+
 def test_prepare_reads_single_files(tmp_path):
     files = [png(tmp_path / "x" / f"{i}.png") for i in range(4)]
     report = prepare(Images(files), tmp_path / "out", image_size=8, workers=0, progress=False)
