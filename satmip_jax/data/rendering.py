@@ -135,7 +135,8 @@ class Rendering:
             ImageError: An option is needed, or a band does not exist; the message says which.
         """
         needed = []
-        bands = self.bands or _usual_bands(count, dtype, colours)
+        usual = _usual_bands(count, dtype, colours)
+        bands = self.bands or usual
         if not bands:
             needed.append("--bands R,G,B (such as --bands 4,3,2)")
         if dtype != "uint8" and not palette and self.scale is None:
@@ -144,7 +145,11 @@ class Rendering:
         if needed:
             raise ImageError(f"{count} band{plural} of {dtype}: give {' and '.join(needed)}")
         if max(bands) > count:
-            raise ImageError(f"{count} band{plural}, but --bands {','.join(map(str, bands))}")
+            raise ImageError(
+                f"{count} band{plural}, but --bands {','.join(map(str, bands))}: "
+                f"{'leave --bands out, or ' if usual else ''}"
+                f"{'give --bands 1' if count == 1 else f'choose from bands 1 to {count}'}"
+            )
         return bands
 
     def limits(self, values: Values) -> tuple[float, float]:

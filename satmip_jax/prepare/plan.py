@@ -235,7 +235,8 @@ def _claim_in_bucket(out: AnyPath) -> StoreLock:
 def check_plan(out: AnyPath, plan: dict[str, Any]) -> str:
     """Save the plan in a new folder, or compare it with that of an earlier run.
 
-    Plans of earlier versions have neither rows nor sizes of files: they are added.
+    Plans of earlier versions have neither rows nor sizes of files: they are added. An earlier run
+    that stored no example is forgotten.
 
     Returns:
         A notice for users; "" if there is nothing to say.
@@ -244,6 +245,9 @@ def check_plan(out: AnyPath, plan: dict[str, Any]) -> str:
         PrepareError: The plans differ; the message lists the differences.
     """
     path = out / WORK / "plan.json"
+    if path.exists() and not _stored(out):
+        _forget(out)
+        path.unlink()
     if not path.exists():
         write_json(path, plan)
         return ""
@@ -278,3 +282,29 @@ def check_plan(out: AnyPath, plan: dict[str, Any]) -> str:
             "the sizes of the images: if they changed since, delete the folder and start again"
         )
     return ""
+
+
+def _stored(out: AnyPath) -> bool:
+    """Whether a finished shard of an earlier run holds an example."""
+    for name in _names_in(out / WORK):
+        if "-of-" not in name:
+            continue
+        try:
+            length = read_json_object(out / WORK / name).get("length")
+        except (OSError, ValueError):
+            return True  # a damaged mark: its shard may hold examples
+        if length != 0:
+            return True
+    return False
+
+
+def _forget(out: AnyPath) -> None:
+    """Remove shards without examples and their marks."""
+    for folder in (out, out / WORK):
+        for name in _names_in(folder):
+            if "-of-" in name:  # a shard or a mark
+                (folder / name).unlink(missing_ok=True)
+
+
+def _names_in(folder: AnyPath) -> list[str]:
+    return names_in(folder) if is_remote(folder) else os.listdir(folder)

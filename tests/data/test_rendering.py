@@ -77,11 +77,16 @@ def test_bands_of_other_formats(format):
     data = encoded(RGB, format, **options)
     swapped = decode(data, rendering=Rendering.parse("3,1,1", None))
     np.testing.assert_array_equal(swapped, decode(data)[:, :, [2, 0, 0]])
-    with pytest.raises(ImageError, match="3 bands, but --bands 4,3,2"):
+    with pytest.raises(
+        ImageError,
+        match="3 bands, but --bands 4,3,2: leave --bands out, or choose from bands 1 to 3",
+    ):
         decode(data, rendering=Rendering.parse("4,3,2", None))
     grey = encoded(RGB[:, :, 0], format if format != "WEBP" else "PNG")
     np.testing.assert_array_equal(decode(grey, rendering=Rendering.parse("1", None)), decode(grey))
-    with pytest.raises(ImageError, match="1 band, but --bands 1,2,3"):
+    with pytest.raises(
+        ImageError, match="1 band, but --bands 1,2,3: leave --bands out, or give --b"
+    ):
         decode(grey, rendering=Rendering.parse("1,2,3", None))
 
 

@@ -31,6 +31,18 @@ def test_images_without_a_rule_are_bad(tmp_path):
         make(tmp_path / "none", FakeSource(changes=ALL))
 
 
+def test_a_run_that_stored_nothing_locks_nothing(tmp_path):
+    for wrong in ("14,3,2", "15,3,2", "14,3,2"):
+        with pytest.raises(PrepareError, match=f"13 bands, but --bands {wrong}: choose from bands"):
+            make(tmp_path / "out", FakeSource(changes=ALL), bands=wrong, scale="0,3000")
+    options = {"bands": "4,3,2", "scale": "0,3000", "shard_size": 3}  # other names of the shards
+    make(tmp_path / "out", FakeSource(changes=ALL), **options)
+    make(tmp_path / "new", FakeSource(changes=ALL), **options)
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")
+    with pytest.raises(PrepareError, match="was started with other options"):
+        make(tmp_path / "out", FakeSource(changes=ALL), **options | {"bands": "3,2,1"})
+
+
 def test_the_rule_is_printed_and_stored(tmp_path, capsys):
     report = make(tmp_path / "out", FakeSource(changes=ALL), bands="4,3,2", scale="0,3000")
     assert not report.bad
