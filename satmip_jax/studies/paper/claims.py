@@ -210,13 +210,16 @@ def _metadata_claims() -> list[Claim]:
             statement = f"Image and metadata together beat the image for {NAMES[method]}{where}"
             claims.append(Claim(f"{method}-both{suffix}", statement, _HIGHER, [pair]))
         raw, untrained, trained = METADATA[key]
-        sources = [Quantity(name, data, metadata) for name in ("satmip", "untrained", "fields")]
+        values = {"satmip": trained, "untrained": untrained, "fields": raw, "numbers": raw}
+        beats = "An untrained metadata encoder beats"
         for name, first, second, words in (
-            ("trained", 0, 1, "SatMIP's metadata encoder beats an untrained one"),
-            ("untrained", 1, 2, "An untrained metadata encoder beats the raw fields"),
+            ("trained", "satmip", "untrained", "SatMIP's metadata encoder beats an untrained one"),
+            ("untrained", "untrained", "fields", f"{beats} the raw fields"),
+            # how the paper writes its raw fields is not known
+            ("untrained-numbers", "untrained", "numbers", f"{beats} the fields as plain numbers"),
         ):
-            values = (trained, untrained, raw)
-            pair = (sources[first], sources[second], values[first], values[second])
+            one, other = (Quantity(variant, data, metadata) for variant in (first, second))
+            pair = (one, other, values[first], values[second])
             claims.append(Claim(f"metadata-{name}{suffix}", words + where, _HIGHER, [pair]))
     return claims
 

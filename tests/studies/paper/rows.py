@@ -50,7 +50,8 @@ def paper_rows(seeds=(0, 1, 2)):
             for number, (variant, value) in enumerate(values.items()):
                 shift = wobble * 0.1 * (number % 4 - 1.5)
                 rows.append(row(variant, seed, value + shift, features=kind))
-    rows.append(row("fields", None, METADATA["fields"], features="metadata"))
+    for name in ("fields", "numbers"):
+        rows.append(row(name, None, METADATA["fields"], features="metadata"))
     for method, (time, memory) in {"satmip": (0.5, 0.6), "satmips": (1.3, 1.05)}.items():
         cost = {"features": "", "protocol": "timed"}
         time_row = row(method, 0, time, **cost, low=time - 0.01, high=time + 0.01)
