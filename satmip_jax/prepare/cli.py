@@ -104,7 +104,7 @@ def _run(
     image_size: int | None,
     **given: Any,
 ) -> None:
-    from satmip_jax.prepare.report import describe
+    from satmip_jax.prepare.report import describe_for_training
     from satmip_jax.prepare.run import prepare
     from satmip_jax.runtime.paths import as_path
     from satmip_jax.runtime.stores import check_access
@@ -112,7 +112,7 @@ def _run(
 
     check_access(as_path(given["out"]))  # listing a source may take minutes
     source = open_source(source_name, paths, **options)
-    for line in describe(source):  # before the work, in time to stop it
+    for line in describe_for_training(source):  # before the work, in time to stop it
         click.echo(line)
     report = prepare(
         source,

@@ -10,7 +10,7 @@ from typing import Any
 from satmip_jax.data.rendering import DEFAULT, HIGHEST, LOWEST, Rendering
 from satmip_jax.metadata.plausibility import PlausibilityCheck
 from satmip_jax.metadata.record import Problems
-from satmip_jax.prepare.shard_job import Scaled
+from satmip_jax.prepare.shard_job import MIN_SIDE, Enlarged, Scaled
 from satmip_jax.runtime.paths import AnyPath
 from satmip_jax.sources.base import Source
 
@@ -42,6 +42,8 @@ class PrepareReport:
         notice: A sentence about an earlier run; "" if there is nothing to say.
         rendering: Bands and scale of the stored images.
         scaled: The images whose values were scaled to 8 bits.
+        image_size: Side of the stored squares, pixels.
+        enlarged: The images smaller than that.
     """
 
     name: str
@@ -58,6 +60,8 @@ class PrepareReport:
     notice: str = ""
     rendering: Rendering = DEFAULT
     scaled: Scaled = field(default_factory=Scaled)
+    image_size: int = 0
+    enlarged: Enlarged = field(default_factory=Enlarged)
 
     def bad_reasons(self) -> dict[str, int]:
         """Return reason -> number of bad examples, most frequent first."""
@@ -81,11 +85,25 @@ class PrepareReport:
             "notice": self.notice,
             **self.rendering.to_json(),
             **({"scaled": asdict(self.scaled)} if self.scaled.count else {}),
+            **({"enlarged": self.enlarged.to_json()} if self.enlarged.sides else {}),
         }
 
     def rules(self) -> list[str]:
-        """Return a sentence for each given rule of how images became 8-bit RGB."""
+        """Return a sentence for each rule of how images became squares of 8-bit RGB.
+
+        These are the given bands and scale, and the size if most images are enlarged to it.
+        """
         rules = []
+        count, total = self.enlarged.sides.total(), sum(self.splits.values())
+        if 2 * count > total:
+            low, median, high = self.enlarged.describe()
+            sizes = f"{low} px" if low == high else f"{low} to {high} px (median {median})"
+            rules.append(
+                f"{count:,} image{'' if count == 1 else 's'} of {sizes} "
+                f"{'is' if count == 1 else 'are'} enlarged to {self.image_size}: "
+                f"--image-size {max(median, MIN_SIDE)} "
+                f"{'stores them as they are' if low == high else 'suits most of them'}"
+            )
         if self.rendering.bands is not None:
             names = "red, green, blue" if len(self.rendering.bands) == 3 else "grey"
             rules.append(f"bands {','.join(map(str, self.rendering.bands))} are stored as {names}")
@@ -162,12 +180,27 @@ class PrepareReport:
         console.print(f"{self.seconds:.1f} s{earlier}; statistics from {escape(self.statistics)}")
 
 
-def describe(source: Source) -> list[str]:
-    """Return sentences for users: the columns that a source reads, and its classes."""
+def describe(source: Source, no_labels: str = "no labels") -> list[str]:
+    """Return sentences for users: the columns that a source reads, and its classes.
+
+    Args:
+        source: The data set.
+        no_labels: The last line where there are no classes.
+    """
     names = ", ".join(source.classes[:_CLASSES])
     more = f" and {len(source.classes) - _CLASSES:,} more" if source.classes[_CLASSES:] else ""
-    classes = f"{len(source.classes):,} classes: {names}{more}" if source.classes else "no labels"
+    classes = f"{len(source.classes):,} classes: {names}{more}" if source.classes else no_labels
     return [_printable(line) for line in (*source.summary, classes)]
+
+
+def describe_for_training(source: Source) -> list[str]:
+    """Return the sentences of `describe`, and what it means if there are no labels."""
+    option = f" ({source.label_option})" if source.label_option else ""
+    return describe(
+        source,
+        "no labels: images are stored without a class, which `satmip train` does not need and "
+        f"`satmip evaluate` does{option}",
+    )
 
 
 def _printable(text: str) -> str:

@@ -28,8 +28,9 @@ from satmip_jax.metadata.record import Problems
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.metadata.statistics import StatsAccumulator
 from satmip_jax.prepare.plan import check_names, check_plan, claim, divide, make_plan, select
-from satmip_jax.prepare.report import REPORT_FILE, PrepareReport, describe
+from satmip_jax.prepare.report import REPORT_FILE, PrepareReport, describe_for_training
 from satmip_jax.prepare.shard_job import (
+    Enlarged,
     Job,
     Options,
     PixelSums,
@@ -151,10 +152,12 @@ def prepare(
             statistics="train" if statistics_from is None else os.fspath(statistics_from),
             resumed=resumed,
             seconds=time.monotonic() - start,
-            reading=describe(source),
+            reading=describe_for_training(source),
             notice=notice,
             rendering=options.rendering,
             scaled=_scaled(mark for _, mark in marks),
+            image_size=image_size,
+            enlarged=_enlarged(mark for _, mark in marks),
         )
         write_json(out / REPORT_FILE, report.to_json())
         _check_usable(report, need_train=inherited is None)
@@ -294,6 +297,13 @@ def _scaled(marks: Iterable[Any]) -> Scaled:
     for mark in marks:
         scaled.merge(Scaled(**mark.get("scaled", {})))  # a mark of an older version has none
     return scaled
+
+
+def _enlarged(marks: Iterable[Any]) -> Enlarged:
+    enlarged = Enlarged()
+    for mark in marks:
+        enlarged.merge(Enlarged.from_json(mark.get("enlarged", {})))  # not in older marks
+    return enlarged
 
 
 def _schema(

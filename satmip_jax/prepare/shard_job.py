@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from satmip_jax.runtime.paths import AnyPath, file_size
 from satmip_jax.sources.base import Example, Ref, Source, UnreadableExample
 
 WORK = ".prepare"  # folder of the plan, a lock, and a mark per finished shard
+MIN_SIDE = 8  # of the stored squares, pixels
 AHEAD = 16  # maximum number of examples read before the first is decoded
 AHEAD_BYTES = 32 << 20  # size after which no further example is read ahead
 _FATAL = (OSError, MemoryError)  # of the machine, not of one example
@@ -62,7 +64,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("--image-size ", self.image_size, 8, 4096),
+            ("--image-size ", self.image_size, MIN_SIDE, 4096),
             ("jpeg_quality=", self.jpeg_quality, 1, 100),  # these three have no flag
             ("max_pixels=", self.max_pixels, 1, 2**40),
             ("shard_size=", self.shard_size, 1, 1_000_000),
@@ -140,6 +142,7 @@ class Job:
     def run(self, task: Task, tick: Callable[[], None]) -> None:
         """Write one shard, then its mark; call `tick` once per example."""
         problems, stats, sums, scaled = Problems(), StatsAccumulator(), PixelSums(), Scaled()
+        enlarged = Enlarged()
         plausible = PlausibilityCheck()
         bad: dict[str, str] = {}
         train = task.split == "train"
@@ -164,6 +167,7 @@ class Job:
                     if train:
                         sums.add(square.pixels)
                     scaled.add(square)
+                    enlarged.add(square, self.options.image_size)
                     finished.append(record)
                     problems.merge(item.problems)
                 for record in finished:
@@ -186,6 +190,7 @@ class Job:
                 "stats": stats.to_json(),
                 "pixels": asdict(sums),
                 "scaled": asdict(scaled),
+                "enlarged": enlarged.to_json(),
             },
         )
 
@@ -276,6 +281,47 @@ class Scaled:
         self.count += other.count
         self.low = min((x for x in (self.low, other.low) if x is not None), default=None)
         self.high = max((x for x in (self.high, other.high) if x is not None), default=None)
+
+
+@dataclass
+class Enlarged:
+    """Images that are smaller than the squares they are stored in.
+
+    Attributes:
+        sides: Number of images by their longer side, pixels.
+
+    Example:
+        >>> from collections import Counter
+        >>> from satmip_jax.prepare.shard_job import Enlarged
+        >>> Enlarged(Counter({64: 20, 90: 2})).describe()
+        (64, 64, 90)
+    """
+
+    sides: Counter[int] = field(default_factory=Counter)
+
+    def add(self, square: images.Square, size: int) -> None:
+        """Add an image if it is smaller than a square of this side, pixels."""
+        side = round(max(square.region[2:]))
+        if side < size:
+            self.sides[side] += 1
+
+    def merge(self, other: Enlarged) -> None:
+        """Add the images of another."""
+        self.sides.update(other.sides)
+
+    def describe(self) -> tuple[int, int, int]:
+        """Return the smallest, the median and the largest side."""
+        sides = sorted(self.sides.elements())
+        return sides[0], sides[len(sides) // 2], sides[-1]
+
+    def to_json(self) -> dict[str, int]:
+        """Return the numbers of images by side, as JSON."""
+        return {str(side): self.sides[side] for side in sorted(self.sides)}
+
+    @classmethod
+    def from_json(cls, sides: Mapping[str, int]) -> Enlarged:
+        """Read what `to_json` returned."""
+        return cls(Counter({int(side): count for side, count in sides.items()}))
 
 
 @dataclass

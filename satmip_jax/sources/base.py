@@ -129,6 +129,7 @@ class Source(abc.ABC):
         context_ratio: Side of the square cut around a labelled box, as a multiple of the longer
             side of the box; None if examples have no boxes.
         splits_from: What decides the split of an example.
+        label_option: How to give the images labels, where an option decides it; else "".
         class_weights: Weighted F1 scores that belong to the data set: name of the metric, which
             ends in "_f1", to the weight of each class. Evaluation reports them besides accuracy
             and macro F1.
@@ -172,6 +173,7 @@ class Source(abc.ABC):
     image_size: int = 256
     context_ratio: float | None = None
     splits_from: str = "the source"
+    label_option: str = ""
     class_weights: Mapping[str, Mapping[str, float]] = {}
     summary: Sequence[str] = ()
     skipped: Mapping[str, int] = {}

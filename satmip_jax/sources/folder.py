@@ -104,6 +104,7 @@ class Folder(FileSource):
     name = "folder"
     license = "the publisher's"
     image_size = 64
+    label_option = "--columns label=NAME takes a column of the table"
 
     def __init__(
         self,

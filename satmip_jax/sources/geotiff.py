@@ -74,6 +74,7 @@ class GeoTIFFs(FileSource):
     name = "geotiff"
     license = "the publisher's"
     image_size = 224
+    label_option = "--classes folders takes the folder of each file as its class"
     suffixes: tuple[str, ...] = headers.TAGGED
     what = "GeoTIFFs"
 

@@ -124,4 +124,6 @@ def test_columns_and_classes_are_printed(root):
     assert "columns: path <- path, label <- label, gsd <- gsd\nignored columns: notes\n" in printed
     assert "2 classes: x, y\n" in printed
     assert reading[1:] == printed.splitlines()[1:4]
-    assert "no labels\n" in output("--columns", "label=")[0]
+    unlabelled = output("--columns", "label=")[0]
+    assert "no labels: images are stored without a class, which `satmip train` does" in unlabelled
+    assert "(--columns label=NAME takes a column of the table)\n" in unlabelled

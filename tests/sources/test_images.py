@@ -103,6 +103,20 @@ def test_images_in_no_class_folder_are_not_denied(tmp_path):
     assert len(Images([tmp_path]).refs()) == 20
 
 
+def test_small_images_are_not_enlarged_without_a_word(tmp_path):
+    files = [png(tmp_path / f"{i}.png") for i in range(4)]
+    options = {"image_size": 64, "workers": 0, "progress": False}
+    report = prepare(Images(files), tmp_path / "out", **options)
+    note = "4 images of 40 px are enlarged to 64: --image-size 40 stores them as they are"
+    assert report.rules() == [note]
+    assert prepare(Images(files), tmp_path / "out", **options).rules() == [note]  # resumed
+    cv2.imwrite(str(tmp_path / "0.png"), picture(50, 50).transpose(1, 2, 0))
+    cv2.imwrite(str(tmp_path / "1.png"), picture(70, 50).transpose(1, 2, 0))
+    report = prepare(Images(files), tmp_path / "mixed", **options)
+    assert report.rules()[0].startswith("3 images of 40 to 50 px (median 40) are enlarged to 64")
+    assert prepare(Images(files), tmp_path / "small", **options | {"image_size": 45}).rules() == []
+
+
 def test_prepare_reads_single_files(tmp_path):
     files = [png(tmp_path / "x" / f"{i}.png") for i in range(4)]
     report = prepare(Images(files), tmp_path / "out", image_size=8, workers=0, progress=False)
