@@ -4,8 +4,18 @@ import pytest
 from click.testing import CliRunner
 
 from satmip_jax.cli import cli
-from satmip_jax.evaluation.results import read_scores
+from satmip_jax.evaluation.results import Score, read_scores
+from satmip_jax.quickstart import add_ceiling
 from tests.conftest import TINY
+
+METRICS = ("accuracy", "macro_f1", "worst_class", "worst_region")
+
+
+def test_the_ceiling_of_metadata_is_one_of_accuracy():
+    kinds = [(features, metric) for features in ("image", "both (Time)") for metric in METRICS]
+    rows = [Score("synthetic", "val", "m", kind[0], "knn5", kind[1], 0.5, 9) for kind in kinds]
+    noted = [(row.features, row.metric) for row in add_ceiling(rows) if row.note]
+    assert noted == [("both (Time)", "accuracy")]
 
 
 @pytest.mark.slow

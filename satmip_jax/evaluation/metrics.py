@@ -41,6 +41,21 @@ def accuracy(truth: Classes, predicted: Classes) -> float:
     return float(np.mean(true == answered))
 
 
+def most_frequent(labels: Classes) -> int:
+    """Return the most frequent class; the first of several.
+
+    Args:
+        labels: classes, at least one from 0; those below are left out.
+
+    Example:
+        >>> from satmip_jax.evaluation.metrics import most_frequent
+        >>> most_frequent([-1, -1, -1, 2, 2, 0])
+        2
+    """
+    known = np.asarray(labels)
+    return int(np.bincount(known[known >= 0]).argmax())
+
+
 def macro_f1(truth: Classes, predicted: Classes) -> float:
     """Return the mean F1 of the classes that occur in truth or prediction.
 

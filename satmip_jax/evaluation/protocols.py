@@ -30,6 +30,7 @@ from satmip_jax.evaluation.metrics import (
     challenge_f1,
     macro_f1,
     mean_interval,
+    most_frequent,
 )
 from satmip_jax.evaluation.precision import precisions, retrieve_classes
 from satmip_jax.evaluation.results import Score
@@ -209,7 +210,7 @@ def score(
                 labelled.sum(),
             )
         majority = np.concatenate(
-            [np.full(len(part), _most_frequent(bank.labels[rows_])) for rows_, part in folds]
+            [np.full(len(part), most_frequent(bank.labels[rows_])) for rows_, part in folds]
         )
         answers = [next(answers_of_folds) for _ in folds]
         for kind, protocol in answers[0]:
@@ -270,10 +271,6 @@ def _hold_out(labels: np.ndarray, cells: np.ndarray | None) -> np.ndarray:
         except FeaturesError as error:
             log.warning("%s", error)
     return np.zeros(len(labels), bool)
-
-
-def _most_frequent(labels: np.ndarray) -> int:
-    return int(np.bincount(labels[labels >= 0]).argmax())
 
 
 def _describe_classes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from satmip_jax.evaluation.metrics import ClassScore, confusion_matrix, per_class
+from satmip_jax.evaluation.metrics import ClassScore, confusion_matrix, most_frequent, per_class
 from satmip_jax.report import figures
 from satmip_jax.report.embeddings import EncodedData, readable_name
 
@@ -26,7 +26,7 @@ class ClassReport:
         shares: the counts as fractions of the examples of the true class.
         scores: one entry per class shown.
         accuracy: fraction of correct predictions, 0 to 1.
-        majority: accuracy of always predicting the most frequent class, 0 to 1.
+        majority: accuracy of always predicting the most frequent class of the bank, 0 to 1.
         n: number of examples classified.
         left_out: number of classes not shown.
     """
@@ -62,7 +62,7 @@ def class_report(encoded: EncodedData) -> ClassReport | None:
         (matrix / np.maximum(counts[shown], 1)[:, None]).tolist(),
         per_class(row[truth], row[predicted], [*names, ""])[:-1],
         float(np.mean(truth == predicted)),
-        float(counts.max() / len(truth)),
+        float(np.mean(truth == most_frequent(encoded.bank.features.labels))),
         len(truth),
         len(all_names) - len(shown),
     )
