@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -154,6 +155,8 @@ def calibrate(
         step=embedder.model.step,
         data=val.dataset.schema.name,
         split=split,
+        images=len(val.places),
+        gsd=_gsd_range(train.values("gsd")),
         **places,
     )
     months = _fit_choice(embedder, "timestamp", val, train, fitted, scored)
@@ -164,6 +167,15 @@ def calibrate(
     rows += _score_baselines(val, train, fitted, scored)
     rows += [*months[1], *sensors[1]]
     return replace(calibration, scores=tuple(rows)), diagrams
+
+
+def _gsd_range(values: Sequence[Any]) -> tuple[float, float] | None:
+    """Return the 5 % and 95 % quantiles of metres per pixel; None if fewer than half are known."""
+    known = [math.sqrt(x * y) for x, y in (value for value in values if value is not None)]
+    if 2 * len(known) < len(values):
+        return None
+    low, high = np.quantile(known, (0.05, 0.95))
+    return float(low), float(high)
 
 
 def _fit_places(

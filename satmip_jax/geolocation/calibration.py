@@ -67,6 +67,9 @@ class Calibration:
         month: None if the model takes in no timestamps.
         sensor: None if the model takes in no sensors.
         scores: rows of the table of results.
+        images: number of images that it was fitted and scored on; 0 if it is not recorded.
+        gsd: least and greatest metres per pixel of the train split's stored images, without the 5 %
+            at either end; None if it is not recorded.
     """
 
     model: str
@@ -83,6 +86,8 @@ class Calibration:
     month: Choice | None = None
     sensor: Choice | None = None
     scores: tuple[Mapping[str, Any], ...] = field(default=())
+    images: int = 0
+    gsd: tuple[float, float] | None = None
 
     def is_of(self, model: Model) -> bool:
         """Return whether this is the calibration of a model's checkpoint."""
@@ -164,6 +169,8 @@ def _checked(data: Mapping[str, Any]) -> dict[str, Any]:
         "month": _choice(data["month"]),
         "sensor": _choice(data["sensor"]),
         "scores": tuple(data["scores"]),
+        "images": int(_number(data.get("images", 0), 0, 2**40)),
+        "gsd": _range(data.get("gsd")),
     }
 
 
@@ -180,6 +187,15 @@ def _choice(data: Any) -> Choice | None:
         raise ValueError("a choice has not one count and one list of examples per label")
     scale, weight = (_number(data[name], 0, 1e4) for name in ("scale", "weight"))
     return Choice(scale, weight, labels, counts, examples)
+
+
+def _range(data: Any) -> tuple[float, float] | None:
+    if data is None:
+        return None
+    low, high = (_number(x, 1e-3, 1e6) for x in data)
+    if low > high:
+        raise ValueError(f"gsd {low:g} to {high:g} is empty")
+    return low, high
 
 
 def _number(value: Any, low: float, high: float) -> float:

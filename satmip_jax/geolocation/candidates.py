@@ -36,6 +36,7 @@ class Embedder(Protocol):
 
     model: Model
     problems: Any
+    image_sizes: Any
 
     @property
     def fields(self) -> tuple[str, ...]:

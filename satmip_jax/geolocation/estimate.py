@@ -96,3 +96,17 @@ def radius_of(
     order = np.argsort(distance, kind="stable")
     held = np.cumsum(probabilities[order])
     return float(distance[order][min(int(np.searchsorted(held, share - 1e-9)), len(held) - 1)])
+
+
+def format_place(longitude: float, latitude: float) -> str:
+    """Return a place in words.
+
+    Example:
+        >>> from satmip_jax.geolocation.estimate import format_place
+        >>> format_place(-73.25, -3.75)
+        '3.75° S, 73.25° W'
+    """
+    return (
+        f"{abs(latitude):.2f}° {'S' if latitude < 0 else 'N'}, "
+        f"{abs(longitude):.2f}° {'W' if longitude < 0 else 'E'}"
+    )

@@ -34,6 +34,7 @@ from satmip_jax.geolocation.estimate import (
     radius_of,
 )
 from satmip_jax.geolocation.posterior import Candidates, log_posterior
+from satmip_jax.geolocation.scope import Scope, warnings
 from satmip_jax.geolocation.scores import STATED
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Search:
         weight: of the prior.
         prior: "train" or "uniform".
         fields: that the candidates have.
-        calibrated: whether `satmip calibrate` fitted scale and weight.
+        scope: what the calibrated probabilities hold for; None if they are not calibrated.
     """
 
     grid: Grid
@@ -65,7 +66,12 @@ class Search:
     weight: float
     prior: str
     fields: str
-    calibrated: bool
+    scope: Scope | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether `satmip calibrate` fitted scale and weight, for places of the region."""
+        return self.scope is not None
 
     def posterior(self, vectors: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n m"]:
         """Return the probability of each cell for unit vectors of images."""
@@ -94,6 +100,7 @@ class ImageLocation:
         months: month -> probability; empty if the model takes in no timestamps.
         sensors: sensor -> probability; empty if the model takes in no sensors.
         true_place: longitude and latitude that the file itself states; None if it states none.
+        differences: from the images of the calibration, see `Scope.differences`.
     """
 
     name: str
@@ -105,6 +112,12 @@ class ImageLocation:
     months: dict[str, float] = field(default_factory=dict)
     sensors: dict[str, float] = field(default_factory=dict)
     true_place: tuple[float, float] | None = None
+    differences: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probabilities are calibrated, and the image is like those they hold for."""
+        return self.search.calibrated and not self.differences
 
     @property
     def place(self) -> tuple[float, float]:
@@ -176,18 +189,16 @@ class Locator:
                 "calibrate` first, or choose the prior uniform"
             )
         fields = known.fields if known else "location"
+        scope = Scope.of(known, self.embedder.model.schema) if known and inside else None
         where = region or (known.region if known else WORLD)
         grid, vectors = self.grid_vectors(where, cell, fields, progress=progress)
         if known is None or prior == "uniform":
             scale = known.uniform_scale if known else self.scale
             candidates = place_candidates(vectors, grid, None)
-            calibrated = known is not None and inside
-            return Search(grid, candidates, scale, 0.0, prior, fields, calibrated)
+            return Search(grid, candidates, scale, 0.0, prior, fields, scope)
         density = train_density(grid, *known.train_places(), known.bandwidth)
         candidates = place_candidates(vectors, grid, density)
-        return Search(
-            grid, candidates, known.train_scale, known.train_weight, prior, fields, inside
-        )
+        return Search(grid, candidates, known.train_scale, known.train_weight, prior, fields, scope)
 
     def locate(
         self,
@@ -217,6 +228,7 @@ class Locator:
         search = self.search(region=region, cell=cell, prior=prior, progress=progress)
         choices = self.choices()
         features = self.embedder.embed_images(images, progress=progress)
+        sizes = self.embedder.image_sizes
         vectors = self.space.images(features)
         located: list[ImageLocation | None] = []
         for number, (image, vector) in enumerate(zip(images, vectors, strict=True)):
@@ -231,8 +243,12 @@ class Locator:
                 for kind, (labels, candidates, scale, weight) in choices.items()
             }
             places = tuple(likeliest_places(search.grid, probabilities, top))
-            true = stated_place(image) if is_path else None
-            located.append(describe(name, search, probabilities, places, drawn, true))
+            true, gsd = stated_facts(image) if is_path else (None, None)
+            scope = search.scope
+            differences = scope.differences(sizes[number], gsd, true) if scope else {}
+            located.append(describe(name, search, probabilities, places, drawn, true, differences))
+        for line in warnings([(one.name, one.differences) for one in located if one]):
+            log.warning(line)
         return located
 
     @functools.cached_property
@@ -296,6 +312,7 @@ def describe(
     places: tuple[Place, ...],
     choices: dict[str, dict[str, float]] | None = None,
     true_place: tuple[float, float] | None = None,
+    differences: dict[str, str] | None = None,
 ) -> ImageLocation:
     """Return the location of an image with the probabilities around its estimate."""
     distance = distances(search.grid, places[0].longitude, places[0].latitude)
@@ -310,22 +327,34 @@ def describe(
         radius,
         **(choices or {}),
         true_place=true_place,
+        differences=differences or {},
     )
 
 
 def stated_place(path: str | os.PathLike[str]) -> tuple[float, float] | None:
     """Return longitude and latitude of the centre of a GeoTIFF; None for any other file."""
+    return stated_facts(path)[0]
+
+
+def stated_facts(
+    path: str | os.PathLike[str],
+) -> tuple[tuple[float, float] | None, float | None]:
+    """Return the place of the centre of a GeoTIFF and its metres per pixel; None for other files.
+
+    The place is longitude and latitude; metres per pixel are the mean of both axes.
+    """
     from satmip_jax.sources.base import UnreadableExample
-    from satmip_jax.sources.geotiff_fields import centre
+    from satmip_jax.sources.geotiff_fields import centre, metres_per_pixel
 
     try:
         with open(path, "rb") as file:
             if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return None
+                return None, None
             file.seek(0)
-            return centre(file.read())
+            data = file.read()
+        return centre(data), metres_per_pixel(data)
     except (OSError, UnreadableExample):
-        return None
+        return None, None
 
 
 def _probabilities(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from satmip_jax.geolocation.estimate import DISC
+from satmip_jax.geolocation.estimate import DISC, format_place
 from satmip_jax.geolocation.locate import ImageLocation
 
 SHARE = 0.9  # of the probability, whose cells a GeoJSON file has
@@ -36,6 +36,9 @@ def print_locations(locations: Sequence[ImageLocation], console: Console | None 
             )
         console.print(table)
         console.print(_sentence(location), highlight=False)
+        if location.differences:
+            values = escape("; ".join(location.differences.values()))
+            console.print(f"not calibrated for this image: {values}", highlight=False)
         for name, chosen in (("month", location.months), ("sensor", location.sensors)):
             if chosen:
                 console.print(f"{name}: {escape(_choice(chosen))}", highlight=False)
@@ -44,20 +47,8 @@ def print_locations(locations: Sequence[ImageLocation], console: Console | None 
         console.print(f"and {more} more images: --json or --geojson writes all")
     if locations:
         console.print(f"chosen among {locations[0].search}", highlight=False)
-
-
-def format_place(longitude: float, latitude: float) -> str:
-    """Return a place in words.
-
-    Example:
-        >>> from satmip_jax.geolocation.output import format_place
-        >>> format_place(-73.25, -3.75)
-        '3.75° S, 73.25° W'
-    """
-    return (
-        f"{abs(latitude):.2f}° {'S' if latitude < 0 else 'N'}, "
-        f"{abs(longitude):.2f}° {'W' if longitude < 0 else 'E'}"
-    )
+        if scope := locations[0].search.scope:
+            console.print(escape(str(scope)), highlight=False)
 
 
 def format_probability(p: float) -> str:
@@ -104,7 +95,9 @@ def to_json(location: ImageLocation) -> dict[str, Any]:
         "sensors": location.sensors or None,
         "stated_place": location.true_place,
         "prior": location.search.prior,
-        "calibrated": location.search.calibrated,
+        "calibrated": location.calibrated,
+        "calibrated_for": str(location.search.scope) if location.search.scope else None,
+        "unlike_calibration": [f"{kind}: {value}" for kind, value in location.differences.items()],
         "region": location.search.grid.region,
         "cell_degrees": location.search.grid.cell,
     }

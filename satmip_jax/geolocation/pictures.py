@@ -18,9 +18,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from satmip_jax.geography.grid import RADIUS, great_circle
 from satmip_jax.geography.land import countries, lines
-from satmip_jax.geolocation.estimate import DISC
+from satmip_jax.geolocation.estimate import DISC, format_place
 from satmip_jax.geolocation.locate import ImageLocation
-from satmip_jax.geolocation.output import format_place, format_probability
+from satmip_jax.geolocation.output import format_probability
 
 MAX_MAPS = 12
 WATER, OUTSIDE, LAND = "#eaf0f5", "#e3e3df", "#fbfbf8"  # land that is not searched, and that is
@@ -55,17 +55,19 @@ def draw_maps(locations: Sequence[ImageLocation], images: Sequence[np.ndarray]) 
             axis.set_axis_off()
         for axis, (location, image) in zip(axes, shown, strict=False):
             _draw(axis, frame, location, image)
-        figure.supxlabel(_legend(locations[0]), fontsize=8, color="#444444")
+        figure.supxlabel(_legend(locations), fontsize=8, color="#444444")
         return _png(figure)
 
 
-def _legend(location: ImageLocation) -> str:
-    state = "calibrated" if location.search.calibrated else "not calibrated"
-    return (
+def _legend(locations: Sequence[ImageLocation]) -> str:
+    search = locations[0].search
+    state = "calibrated" if any(one.calibrated for one in locations) else "not calibrated"
+    lines = [
         f"colour: probability per km², {state}, dark is high (square root); "
-        f"circle: {DISC:g} km around the estimate\n"
-        f"prior: {location.search.prior}; grey: land not searched; star: place stated by the file"
-    )
+        f"circle: {DISC:g} km around the estimate",
+        f"prior: {search.prior}; grey: land not searched; star: place stated by the file",
+    ]
+    return "\n".join([*lines, str(search.scope)] if search.scope else lines)
 
 
 def draw_reliability(diagrams: Sequence[tuple[str, Sequence[tuple[float, float, int]]]]) -> bytes:
@@ -177,7 +179,8 @@ def _draw(axis: Axes, frame: _Frame, location: ImageLocation, image: np.ndarray)
         away = float(great_circle(np.array(location.place), np.array(location.true_place)))
         title += f", {away:,.0f} km from the stated place"
     near = ", ".join(f"{r} km: {format_probability(p)}" for r, p in location.within.items())
-    stated = f"probability within {near}"
+    unlike = ", ".join(location.differences.values())
+    stated = f"probability within {near}" + (f"\nnot calibrated: {unlike}" if unlike else "")
     if location.sensors:
         sensor, p = max(location.sensors.items(), key=lambda item: item[1])
         stated += f"; {sensor} {format_probability(p)}"

@@ -51,6 +51,7 @@ class EmbeddingModel:
         model: encoders, parameters, config and schema.
         encoder: runs the encoders of the model in batches.
         problems: the inputs of the last call that cannot be used.
+        image_sizes: width and height of the images of the last call before they were resized.
         field_problems: counts of the metadata values of the last call that cannot be used, by field
             and reason.
     """
@@ -66,6 +67,7 @@ class EmbeddingModel:
             raise EmbeddingError(str(error)) from error
         self.model = model
         self.problems: list[InputProblem] = []
+        self.image_sizes: list[Size] = []
         self.field_problems = Problems()
         self._galleries: dict[bytes, np.ndarray] = {}
 
@@ -343,9 +345,9 @@ class EmbeddingModel:
     # --- batches ----------------------------------------------------------------------------------
 
     def _embed_images(self, items: list[Any], progress: bool) -> tuple[np.ndarray, list[Size]]:
-        features, sizes, problems = self.encoder.images(items, progress=progress)
+        features, self.image_sizes, problems = self.encoder.images(items, progress=progress)
         self.problems.extend(problems)
-        return features, sizes
+        return features, self.image_sizes
 
     def _embed_metadata(
         self,
@@ -373,7 +375,7 @@ class EmbeddingModel:
             )
 
     def _reset(self) -> None:
-        self.problems, self.field_problems = [], Problems()
+        self.problems, self.image_sizes, self.field_problems = [], [], Problems()
 
     def _report(self, what: str, total: int) -> None:
         """Warn of names that are no fields, and of the inputs that cannot be used."""

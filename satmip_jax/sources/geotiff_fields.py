@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from satmip_jax.data.tiff import open_dataset
 from satmip_jax.data.tiff_tiles import Window
@@ -328,3 +328,21 @@ def centre(data: bytes) -> tuple[float, float]:
         raise UnreadableExample("no coordinates")
     ((longitude, latitude),) = _to_degrees(crs, [point])
     return round(longitude, DIGITS), round(latitude, DIGITS)
+
+
+def metres_per_pixel(data: bytes) -> float | None:
+    """Return the mean side of the pixels of an image on the ground, by its coordinates.
+
+    Args:
+        data: Contents of a GeoTIFF.
+
+    Returns:
+        None if the coordinates do not say it.
+    """
+    try:
+        with open_dataset(data) as image:
+            place = _place(image, Window(0, 0, image.width, image.height))
+    except Exception:  # GDAL raises many types
+        return None
+    across, down = cast(tuple[float, float], place["gsd"])
+    return math.sqrt(across * down)

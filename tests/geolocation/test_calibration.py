@@ -93,6 +93,10 @@ class Located(module._Examples):
     def colour(self):
         return self.features.by_kind["image"]
 
+    def values(self, name):
+        assert name == "gsd"
+        return [None, (9.0, 16.0), *[(10.0, 10.0)] * (len(self.places) - 2)]
+
 
 def test_scores_are_of_the_half_that_was_not_fitted(monkeypatch):
     """The images of one half show where they are, and those of the other half a wrong place."""
@@ -109,6 +113,7 @@ def test_scores_are_of_the_half_that_was_not_fitted(monkeypatch):
     model = ToyModel(("location",))
     model.model.config = SimpleNamespace(data=SimpleNamespace(train_split="train"))
     known, _ = module.calibrate(model, "toys", progress=False)
+    assert (known.images, known.gsd) == (len(places), (10.0, 10.0))
     assert known.uniform_scale > 500  # of images that show their place: the fitted half
     rows = {row["method"]: row for row in known.scores}
     row = rows["this model, prior: uniform"]

@@ -111,9 +111,11 @@ def test_images_are_located_and_bad_ones_named(calibrated, images, tmp_path, mon
     )  # fmt: skip
     assert result.exit_code == 1, result.output
     assert "shows the first 2 images; 1 more are not drawn" in caplog.text
-    assert "not calibrated" not in result.output
+    assert "calibrated on 24 images of" in result.output
+    assert result.output.count("not calibrated for this image: pixels of 96 m") == 1  # of Rome
     found = json.loads(outputs["a.json"].read_text())
     assert [one["image"] for one in found] == [str(path) for path in paths if path.stem != "bad"]
+    assert [one["calibrated"] for one in found] == [True, True, False]
     assert found[2]["stated_place"] == pytest.approx([12.516, 41.884], abs=1e-6)
     assert sum(found[0]["months"].values()) == pytest.approx(1)
     assert len(found[0]["places"]) == 3

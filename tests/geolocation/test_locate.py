@@ -1,17 +1,19 @@
 """Places found by a model that knows them, with and without a calibration."""
 
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from satmip_jax.geography.grid import Grid, great_circle
 from satmip_jax.geolocation.calibration import Calibration, CalibrationError, Choice, bin_places
 from satmip_jax.geolocation.candidates import GeolocationError, land_grid, train_density
 from satmip_jax.geolocation.estimate import DISC, distances, likeliest_places
 from satmip_jax.geolocation.locate import Locator, read_calibration
-from satmip_jax.geolocation.output import to_geojson, to_json
+from satmip_jax.geolocation.output import print_locations, to_geojson, to_json
 from satmip_jax.geolocation.pictures import draw_maps, draw_reliability
 from tests.geolocation.toy import ToyModel
 
@@ -132,6 +134,39 @@ def test_the_likeliest_places_do_not_overlap():
     assert sum(place.probability for place in places) <= 1 + 1e-6
 
 
+def test_images_unlike_the_calibration_are_not_called_calibrated(tmp_path, caplog):
+    """Of 1024 px; of 0.5 m; of Guatemala; of three scenes like those of the training."""
+    model = ToyModel()
+    locator = Locator(model, calibration([ROME, OSLO], images=4050, gsd=(10.0, 10.0)))
+    scope = locator.search().scope
+    line = "calibrated on 4,050 images of toys, 64 x 64 px of 10 m, 12 W to 32 E, 34 N to 66 N"
+    assert str(scope) == f"{line}: it holds for images like these"
+    for alike in ((64, 64), (128, 32)):
+        assert scope.differences(alike, 10.0, ROME) == {}
+    assert len(scope.differences((64, 64), 4.9, (-90.5, 14.6))) == 2
+    assert len(scope.differences((64, 64), 10.0, (372.0, 41.0))) == 0  # 12 E
+    assert not dataclasses.replace(scope, cut=True).differences((1024, 1024))
+
+    images = [(ROME, 3, "A"), None, (OSLO, 9, "B")]
+    assert all(one.calibrated for one in locator.locate(images) if one)
+    assert not caplog.text
+    model.size = 1024, 1024
+    found = locator.locate(images)[0]
+    assert found.search.calibrated
+    assert not found.calibrated
+    assert (
+        "2 of 2 images differ from 64 x 64 px by more than a factor of 2, and their "
+        "probabilities are not calibrated; the first: image 0, 1024 x 1024 px" in caplog.text
+    )
+    stated = to_json(found)
+    assert (stated["calibrated"], stated["calibrated_for"]) == (False, str(scope))
+    assert stated["unlike_calibration"][0].endswith("factor of 2: 1024 x 1024 px")
+    console = Console(file=io.StringIO(), width=200)
+    print_locations([found], console)
+    assert "not calibrated for this image: 1024 x 1024 px" in console.file.getvalue()
+    assert line in console.file.getvalue()
+
+
 def test_requests_that_cannot_be_answered():
     with pytest.raises(GeolocationError, match="takes in no locations"):
         Locator(ToyModel(("timestamp",)), None)
@@ -150,7 +185,7 @@ def test_requests_that_cannot_be_answered():
 
 def test_a_calibration_survives_its_file_and_bad_files_are_named(tmp_path):
     path = tmp_path / "locate.json"
-    known = calibration([ROME, OSLO])
+    known = calibration([ROME, OSLO], images=7, gsd=(0.3, 0.5))
     known.save(path)
     assert Calibration.load(path) == known
     good = json.loads(path.read_text())
@@ -164,6 +199,7 @@ def test_a_calibration_survives_its_file_and_bad_files_are_named(tmp_path):
         "scores": {},
         "month": {"labels": []},
         "bandwidth": None,
+        "gsd": [10, 5],
     }.items():
         path.write_text(json.dumps({**good, key: value}))
         with pytest.raises(CalibrationError, match=r"locate\.json is no calibration"):
@@ -171,6 +207,9 @@ def test_a_calibration_survives_its_file_and_bad_files_are_named(tmp_path):
     path.write_text(json.dumps({key: value for key, value in good.items() if key != "bins"}))
     with pytest.raises(CalibrationError, match="'bins' is missing"):
         Calibration.load(path)
+    old = {key: value for key, value in good.items() if key not in ("images", "gsd")}
+    path.write_text(json.dumps(old))
+    assert Calibration.load(path) == dataclasses.replace(known, images=0, gsd=None)
 
 
 def test_the_calibration_of_another_checkpoint_is_not_used(tmp_path, caplog):

@@ -28,6 +28,8 @@ class ToyModel:
         self.fields = fields
         self.joint_space = ToySpace()
         self.problems = []
+        self.size = 64, 64
+        self.image_sizes = []
         self.encoded = 0
         stats = {
             "timestamp": FieldStats(5, (2015.0,), (1.0,), (), 0, 0),
@@ -38,7 +40,7 @@ class ToyModel:
             step=7,
             folder=None,
             params={"log_scale": np.log(14.0)},
-            schema=SimpleNamespace(fields=stats),
+            schema=SimpleNamespace(fields=stats, image_size=64, provenance={}),
         )
 
     def embed_metadata(self, records, *, progress=True):
@@ -51,6 +53,7 @@ class ToyModel:
         return record.get("location"), time and int(time[5:7]), record.get("sensor_platform")
 
     def embed_images(self, images, *, progress=True):
+        self.image_sizes = [self.size] * len(images)
         return vectors(images)
 
 
