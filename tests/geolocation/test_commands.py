@@ -111,7 +111,8 @@ def test_images_are_located_and_bad_ones_named(calibrated, images, tmp_path, mon
     )  # fmt: skip
     assert result.exit_code == 1, result.output
     assert "shows the first 2 images; 1 more are not drawn" in caplog.text
-    assert "calibrated on 24 images of" in result.output
+    known = Calibration.load(folder / "locate.json")
+    assert f"calibrated on {known.images} images of {known.data}, 32 x" in result.output
     assert result.output.count("not calibrated for this image: pixels of 96 m") == 1  # of Rome
     found = json.loads(outputs["a.json"].read_text())
     assert [one["image"] for one in found] == [str(path) for path in paths if path.stem != "bad"]
