@@ -243,6 +243,7 @@ def evaluate(
 ) -> None:
     """Evaluate representations by kNN and linear probe."""
     from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
+    from satmip_jax.evaluation.protocols import main_scores
     from satmip_jax.evaluation.results import print_scores, write_scores
     from satmip_jax.runtime import compilation_cache
     from satmip_jax.runtime.stores import check_access
@@ -259,7 +260,16 @@ def evaluate(
         rows = evaluate(workdir, data, **options)
     if not shipped:
         write_scores(scores, rows)
-    print_scores(rows)
+    shown = rows if protocols else main_scores(rows)
+    print_scores(shown)
+    count = (
+        f"{len(rows)} scores" if len(shown) == len(rows) else f"{len(shown)} of {len(rows)} scores"
+    )
+    if shipped:
+        click.echo(f"{count}; --protocols prints others, --out FILE keeps all")
+    else:
+        page = "" if out else f"; `satmip report {workdir}` makes a page of them"
+        click.echo(f"{count}; all are in {scores}{page}")
 
 
 def _names(text: str) -> list[str]:

@@ -60,7 +60,8 @@ class Protocol:
             chosen on the rows of `held_out`, bool (n,). None if it retrieves.
         retrieve: `(bank, queries, labels, own)` -> int (m, k), see `precision.retrieve_classes`;
             the score is the precision.
-        main: whether its scores are in the final table and plot of a study; results.csv has all.
+        main: whether its scores are in the printed table of an evaluation, in the model card, and
+            in the final table and plot of a study; evaluation.json and results.csv have all.
     """
 
     classify: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray] | None
@@ -117,6 +118,21 @@ def check_protocols(names: Sequence[str] | None) -> Sequence[str]:
     if unknown or not names:
         raise EvaluationError(f"no protocol {unknown or ''}: choose from {', '.join(PROTOCOLS)}")
     return names
+
+
+def main_scores(rows: Sequence[Score]) -> list[Score]:
+    """Return the scores of protocols that are `main`; all scores if none is.
+
+    Example:
+        >>> from satmip_jax.evaluation.protocols import main_scores
+        >>> from satmip_jax.evaluation.results import Score
+        >>> names = ("knn5 blocked 1deg", "knn20-weighted", "precision10 (bank val)")
+        >>> rows = [Score("d", "val", "m", "image", name, "accuracy", 0.5, 9) for name in names]
+        >>> [row.protocol for row in main_scores(rows)]
+        ['knn5 blocked 1deg']
+    """
+    main = {name for name, protocol in PROTOCOLS.items() if protocol.main}
+    return [row for row in rows if row.protocol.split(" ")[0] in main] or list(rows)
 
 
 def score(

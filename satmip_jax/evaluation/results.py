@@ -304,40 +304,65 @@ def print_scores(rows: Sequence[Score], console: Console | None = None) -> None:
     console = console or Console()
     console.print(table)
     _print_classes([row for row in rows if row.by_class], console)
-    for row in worst if len({row.source for row in worst}) == 1 else ():
-        console.print(_describe_worst(row), markup=False, highlight=False)
+    _print_worst(worst, console)
     for note in dict.fromkeys(row.note for row in [*rows, *worst] if row.note):
         console.print(note, markup=False, highlight=False)
 
 
-def _describe_worst(row: Score) -> str:
-    """Return a line that names the worst group."""
-    names = [name for name, value in row.by_class or () if value == row.value]
-    parts = row.features, row.protocol, row.metric.replace("_", " ")
-    value, low, high = (format_score(row.metric, x) for x in (row.value, row.low, row.high))
-    return (
-        f"{', '.join(parts)}: {names[0] if names else '?'}, {value} % of {row.n} ({low} to {high})"
-    )
+def worst_group_name(row: Score) -> str:
+    """Return the name of the group whose accuracy is the score; "" where it is not known.
+
+    Example:
+        >>> from satmip_jax.evaluation.results import Score, worst_group_name
+        >>> names = "eurosat", "val", "satmip vit", "image", "knn5", "worst_class"
+        >>> worst_group_name(Score(*names, 0.25, 40, by_class=(("Forest", 0.5), ("River", 0.25))))
+        'River'
+    """
+    return next((name for name, value in row.by_class or () if value == row.value), "")
+
+
+def _print_worst(rows: Sequence[Score], console: Console) -> None:
+    """Print a table with a line per features and protocol, if all scores are of one model."""
+    if len({row.source for row in rows}) != 1:
+        return
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    lines: dict[tuple[str, ...], dict[str, Score]] = {}
+    for row in rows:
+        lines.setdefault(_names(row, several=True), {})[row.metric] = row
+    console.print("accuracy of the worst class and region, %:")
+    table = Table()
+    for name in ("features", "protocol", *(metric.replace("_", " ") for metric in metrics)):
+        table.add_column(name, overflow="fold")
+    for scores in lines.values():
+        cells = [_worst_cell(scores[metric]) if metric in scores else "" for metric in metrics]
+        first = next(iter(scores.values()))
+        table.add_row(*map(escape, (first.features, first.protocol, *cells)))
+    console.print(table)
+
+
+def _worst_cell(row: Score) -> str:
+    return f"{format_score(row.metric, row.value)} {worst_group_name(row) or '?'} (n {row.n})"
 
 
 def _print_classes(rows: Sequence[Score], console: Console) -> None:
-    """Print a table with a line per class and a column per score, if there are any."""
-    if not rows:
-        return
-    table = Table(title="by class, %", title_justify="left")
-    table.add_column("class", overflow="fold")
+    """Print a table per protocol with a line per class and a column per kind of features."""
     several = len({row.source for row in rows}) > 1
+    tables: dict[tuple[str, str], list[Score]] = {}
     for row in rows:
-        names = [row.source] * several + [row.features, row.protocol]
-        table.add_column(escape("\n".join(names)), justify="right")
-    cells = [dict(row.by_class or ()) for row in rows]
-    for name in dict.fromkeys(name for of_row in cells for name in of_row):
-        values = [
-            format_score(row.metric, of_row.get(name))
-            for row, of_row in zip(rows, cells, strict=True)
-        ]
-        table.add_row(escape(name), *values)
-    console.print(table)
+        tables.setdefault((row.protocol, row.metric), []).append(row)
+    for (protocol, metric), columns in tables.items():
+        # a title would be wrapped to the width of the table
+        console.print(escape(f"{protocol}: {metric.replace('_', ' ')} by class, %:"))
+        table = Table()
+        table.add_column("class", overflow="fold")
+        for row in columns:
+            names = [row.source] * several + [row.features]
+            table.add_column(escape("\n".join(names)), justify="right", overflow="fold")
+        cells = [dict(row.by_class or ()) for row in columns]
+        for name in dict.fromkeys(name for of_row in cells for name in of_row):
+            values = [format_score(metric, of_row.get(name)) for of_row in cells]
+            table.add_row(escape(name), *values)
+        console.print(table)
 
 
 def _names(row: Score, several: bool) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def test_the_command_prints_and_keeps_the_classes(tiny_shards_dir, tmp_path):
         ["evaluate", *arguments, "--baseline", "colour", "--protocols", "knn5,precision10"],
     )
     assert run.exit_code == 0, run.exception
-    assert "by class, %" in run.output
+    assert "precision10 blocked 1deg: precision by class, %" in run.output
     rows = [row for row in read_scores(tmp_path / "evaluation.json") if row.by_class]
     assert {row.protocol for row in rows} == {"precision10", "precision10 blocked 1deg"}
     screen = Console(file=io.StringIO(), width=200)

@@ -181,6 +181,25 @@ def test_any_file_is_read_or_refused(tmp_path_factory, content):
     assert {row.key: row for row in read_scores(path)} == {row.key: row for row in rows}
 
 
+def test_headings_fit_a_narrow_terminal():
+    """The scores of an evaluation with locations: 3 kinds of features, as they are and blocked."""
+    rows = [
+        dataclasses.replace(
+            ROW, features=kind, protocol=f"precision10{blocked}", metric="precision", by_class=pairs
+        )
+        for kind in ("image", "metadata", "both")
+        for blocked in ("", " blocked 1deg")
+        for pairs in [(("HerbaceousVegetation", 0.5), ("River", 0.25))]
+    ]
+    worst = [dataclasses.replace(row, metric="worst_class", value=0.25) for row in rows]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_scores([*rows, *worst], console)
+    text = console.export_text()
+    assert "…" not in text
+    assert text.count("by class, %") == 2
+    assert text.count("25.0 River (n 4050)") == len(worst)
+
+
 def test_table_has_a_line_a_group_and_a_column_a_metric():
     console = Console(width=140, record=True, file=io.StringIO())
     rows = [

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from satmip_jax.cli import cli
 from satmip_jax.data.shard_dataset import ShardDataset
+from satmip_jax.evaluation import evaluate as evaluation
 from satmip_jax.evaluation import worst_group as module
 from satmip_jax.evaluation.evaluate import evaluate_baseline
 from satmip_jax.evaluation.results import Score, read_scores
@@ -95,7 +96,7 @@ def test_the_command_reports_them(tiny_shards_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MIN_EXAMPLES", 2)
     command = ["evaluate", "--workdir", str(tmp_path), "--data", str(tiny_shards_dir)]
     options = ["--baseline", "colour", "--protocols", "knn5,precision10"]
-    run = CliRunner().invoke(cli, [*command, *options])
+    run = CliRunner().invoke(cli, [*command, *options], env={"COLUMNS": "200"})
     assert run.exit_code == 0, run.exception
     rows = read_scores(tmp_path / "evaluation.json")
     worst = [row for row in rows if row.metric.startswith("worst_")]
@@ -108,9 +109,29 @@ def test_the_command_reports_them(tiny_shards_dir, tmp_path, monkeypatch):
         assert row.low <= row.value <= row.high
         assert row.n < mean.n
         name = next(name for name, value in row.by_class if value == row.value)
-        flat = " ".join(run.output.split())
-        assert f"{row.metric.replace('_', ' ')}: {name}, {100 * row.value:.1f} % of {row.n}" in flat
-    assert "by class, %" in run.output  # of precision10, as before
+        assert f"{100 * row.value:.1f} {name} (n {row.n})" in run.output
+    assert "precision10: precision by class, %" in run.output
+
+
+def test_the_command_prints_the_main_protocols_and_keeps_all(tmp_path, monkeypatch):
+    kept = [replace(ROW, metric=metric) for metric in ("accuracy", "worst_class")]
+    kept.append(replace(kept[0], protocol="linear blocked 1deg"))
+    more = [replace(row, protocol="knn20-weighted") for row in kept[:2]]
+    more.append(replace(ROW, metric="precision", protocol="precision10", by_class=(("a", 0.5),)))
+    monkeypatch.setattr(evaluation, "evaluate_baseline", lambda *_, **__: [*kept, *more])
+    command = ["evaluate", "--workdir", str(tmp_path), "--data", "x", "--baseline", "colour"]
+    env = {"COLUMNS": "200"}
+    run = CliRunner().invoke(cli, command, env=env, catch_exceptions=False)
+    scores = tmp_path / "evaluation.json"
+    assert read_scores(scores) == [*kept, *more]
+    assert "linear blocked 1deg" in run.output
+    assert "knn20" not in run.output
+    assert "precision" not in run.output
+    last = run.output.splitlines()[-1]
+    assert last.startswith(f"3 of 6 scores; all are in {scores}; `satmip report {tmp_path}`")
+    full = CliRunner().invoke(cli, [*command, "--protocols", "x"], env=env, catch_exceptions=False)
+    assert all(row.protocol in full.output for row in more)
+    assert "precision10: precision by class, %" in full.output
 
 
 def test_regions_are_those_of_the_queries_and_their_order(tiny_shards_dir, monkeypatch):

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import satmip_jax
 from satmip_jax.config.conversion import to_json
 from satmip_jax.evaluation.model import Model
-from satmip_jax.evaluation.results import Score, format_score
+from satmip_jax.evaluation.protocols import main_scores
+from satmip_jax.evaluation.results import (
+    Score,
+    format_score,
+    is_fraction,
+    is_worst,
+    worst_group_name,
+)
 from satmip_jax.geolocation.calibration import Calibration
 from satmip_jax.objectives import build_method
 
@@ -143,13 +150,34 @@ def _public_config(model: Model) -> str:
 def _score_table(scores: Sequence[Score]) -> str:
     if not scores:
         return "None: this checkpoint was not evaluated. `satmip evaluate` computes them."
-    lines = ["| data | split | features | protocol | metric | score | n |", "|---" * 7 + "|"]
-    lines += [
-        f"| {' | '.join(map(_plain, (row.dataset, row.split, row.features, row.protocol)))} "
-        f"| {_plain(row.metric)} | {format_score(row.metric, row.value)} | {row.n:,} |"
-        for row in scores
-    ]
+    shown = main_scores(scores)
+    metrics = list(dict.fromkeys(row.metric for row in shown))
+    groups: dict[tuple[str, ...], dict[str, Score]] = {}
+    for row in shown:
+        names = row.dataset, row.split, row.features, row.protocol
+        groups.setdefault((*names, row.data or ""), {})[row.metric] = row
+    titles = [_title(metric) for metric in metrics]
+    columns = ["data", "split", "features", "protocol", *titles, "n"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for key, of_group in groups.items():
+        cells = [_cell(of_group.get(metric)) for metric in metrics]
+        examples = max(row.n for row in of_group.values())
+        lines.append(f"| {' | '.join([*map(_plain, key[:4]), *cells])} | {examples:,} |")
+    if len(shown) < len(scores):
+        lines += ["", f"These are {len(shown)} of {len(scores)} scores; `evaluation.json` has all."]
     return "\n".join(lines)
+
+
+def _title(metric: str) -> str:
+    return _plain(metric.replace("_", " ")) + (" %" if is_fraction(metric) else "")
+
+
+def _cell(row: Score | None) -> str:
+    """Return a score; of a worst group with its name."""
+    if row is None:
+        return ""
+    name = f" ({_plain(worst_group_name(row))})" if worst_group_name(row) else ""
+    return format_score(row.metric, row.value) + (name if is_worst(row.metric) else "")
 
 
 def _plain(text: str, keep: str = "") -> str:

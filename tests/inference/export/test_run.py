@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import satmip_jax as sm
 from satmip_jax.checkpoints.safetensors_file import WeightsError
 from satmip_jax.cli import cli
 from satmip_jax.evaluation.loading import ModelError, load_model
-from satmip_jax.evaluation.results import Score, write_scores
+from satmip_jax.evaluation.results import Score, read_scores, write_scores
 from satmip_jax.inference.export.run import ExportError, export
 from satmip_jax.training.loop import train
 from tests.models.test_vit import import_timm
@@ -93,12 +94,18 @@ def test_the_card_states_scores_of_this_checkpoint_and_no_path(tiny_run, exporte
     for file in exported.iterdir():
         (source / file.name).write_bytes(file.read_bytes())
     (source / "evaluation.json").unlink(missing_ok=True)
-    write_scores(source / "evaluation.json", [row, other])
+    worst = replace(row, metric="worst_class", value=0.5, n=9, by_class=(("a", 0.75), ("b", 0.5)))
+    minor = replace(row, protocol="precision10", metric="precision")
+    write_scores(source / "evaluation.json", [row, other, worst, minor])
     export(source, tmp_path / "again", licence="cc-by-4.0")
     card = (tmp_path / "again" / "README.md").read_text()
     assert "license: cc-by-4.0\n" in card
-    assert "| toy | val | image | knn5 | accuracy | 62.5 | 24 |" in card
-    assert "macro_f1" not in card
+    assert "| data | split | features | protocol | accuracy % | worst class % | n |" in card
+    assert "| toy | val | image | knn5 | 62.5 | 50.0 (b) | 24 |" in card
+    assert "macro" not in card
+    assert "precision10" not in card
+    assert "2 of 3 scores; `evaluation.json` has all" in card
+    assert read_scores(tmp_path / "again" / "evaluation.json") == [row, worst, minor]
 
 
 def test_an_untrusted_schema_cannot_structure_the_card(copy, tmp_path):
