@@ -9,6 +9,7 @@ from typing import Any
 
 from satmip_jax.config.fields import known_fields
 from satmip_jax.config.loading import config_folder, load_config
+from satmip_jax.config.validation import small_batch_note
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.schema import Schema
@@ -64,10 +65,12 @@ def write_config(path: Path, data: str) -> list[str]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error}") from error
     load_config(str(path))
+    note = small_batch_note(constants["BATCH_SIZE"], len(dataset))
     return [
         f"{path}: {constants['METHOD']}, fields {constants['FIELDS']}, views of "
         f"{constants['IMAGE_SIZE']} px, batches of {constants['BATCH_SIZE']:,}, "
         f"{constants['IMAGES']:,} images",
+        *([f"note: {note}"] if note else []),
         f"satmip train --config {path} --workdir runs/{path.stem}",
     ]
 

@@ -49,6 +49,7 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "optimizer.clip_norm": (0, None),
 }
 _POSITIVE = ("optimizer.learning_rate",)
+SMALL_BATCH = 32  # images; smaller batches of contrastive losses get a note
 
 
 def valid_values(key: str) -> str:
@@ -103,6 +104,29 @@ def _check_values(config: ConfigDict) -> None:
     for key in _POSITIVE:
         value = _value(config, key)
         _require(value > 0, f"config.{key} is {value}; it must be {valid_values(key)}")
+
+
+def small_batch_note(batch_size: int, examples: int) -> str:
+    """Return a sentence for users if the batches of a contrastive loss are small; "" if not.
+
+    Args:
+        batch_size: images in a batch.
+        examples: images in the train split.
+
+    Example:
+        >>> from satmip_jax.config.validation import small_batch_note
+        >>> small_batch_note(2, examples=3)
+        "a batch of 2 images has few negatives: ... prepare more images"
+    """
+    if batch_size >= SMALL_BATCH:
+        return ""
+    larger = 1 << (min(examples, SMALL_BATCH).bit_length() - 1)  # a power of 2, for any devices
+    raise_it = f", or set config.optimizer.batch_size={larger}" if larger > batch_size else ""
+    return (
+        f"a batch of {batch_size} images has few negatives: to tell an image's own pair from those "
+        f"of so few others is easy and teaches little. {SMALL_BATCH} images or more are usual: "
+        f"prepare more images{raise_it}"
+    )
 
 
 def _check_training_length(config: ConfigDict) -> None:

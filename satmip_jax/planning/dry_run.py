@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from satmip_jax.config.fields import check_fields, chosen_fields, known_fields
+from satmip_jax.config.validation import small_batch_note
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.device_mesh import (
@@ -102,7 +103,7 @@ def diagnose(
         diagnosis.problems.append(str(error))
         return diagnosis
     _add_mesh(diagnosis, program, places)
-    _add_batch(diagnosis, program)
+    _add_batch(diagnosis, program, examples)
     _add_fields(diagnosis, program, examples)
     _add_model(diagnosis, program)
     _add_state(diagnosis, program)
@@ -167,7 +168,7 @@ def _add_mesh(diagnosis: Diagnosis, program: Program, places: Mesh) -> None:
         diagnosis.notes.append(note)
 
 
-def _add_batch(diagnosis: Diagnosis, program: Program) -> None:
+def _add_batch(diagnosis: Diagnosis, program: Program, examples: int) -> None:
     """Add the batch with its true number of negatives, and the length of training."""
     config, mesh = program.config, program.mesh
     batch_size, micro_batch = config.optimizer.batch_size, config.parallel.micro_batch
@@ -176,7 +177,10 @@ def _add_batch(diagnosis: Diagnosis, program: Program) -> None:
     if micro_batch:
         parts = local // micro_batch
         diagnosis.add("batch", "micro-batches", f"{parts:,} of {micro_batch:,} images per device")
-    for name, count in program.method.negatives(batch_size).items():
+    negatives = program.method.negatives(batch_size)
+    if negatives and (note := small_batch_note(batch_size, examples)):
+        diagnosis.notes.append(note)
+    for name, count in negatives.items():
         value = f"{count:,} per anchor, exchange {config.parallel.exchange}"
         diagnosis.add("batch", f"negatives, {name}", value)
     diagnosis.add("training", "steps", f"{program.steps:,}, {program.steps * batch_size:,} images")
@@ -219,7 +223,7 @@ def _add_state(diagnosis: Diagnosis, program: Program) -> None:
     diagnosis.numbers["state_bytes"] = state
     diagnosis.add(topic, "state", f"{_size(state)} (parameters and moments, float32)")
     diagnosis.add(topic, "gradients", _size(state // 3))
-    diagnosis.add(topic, "stored images", _size(local * image))
+    diagnosis.add(topic, "images of a batch", _size(local * image))
     diagnosis.add(topic, "scores of the losses", f"about {_size(memory.score_bytes(program))}")
 
 
@@ -257,8 +261,11 @@ def _add_device_memory(diagnosis: Diagnosis, program: Program, device_memory: fl
         _check_device_memory(diagnosis, needed, device_memory)
         if config.data.in_memory:
             examples = program.schema.splits.get(config.data.train_split, 0)
-            images = _size(examples * _image_bytes(program.schema))
-            diagnosis.notes.append(f"config.data.in_memory needs {images} more on every device")
+            decoded = _size(examples * _image_bytes(program.schema))
+            diagnosis.notes.append(
+                f"config.data.in_memory needs {decoded} more on every device, for all {examples:,} "
+                f"images of {config.data.train_split!r}"
+            )
     for (kind, group), size in sorted(sent_bytes(compiled.as_text()).items()):
         diagnosis.add("sent per device", f"{kind}, groups of {group}", _size(size))
         key = f"sent {kind}"

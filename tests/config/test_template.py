@@ -17,7 +17,9 @@ from tests.config.schemas import with_counts
 def test_a_config_for_own_data_trains_as_written(tiny_shards_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_shards_dir)
     path = tmp_path / "new" / "mine.py"
-    chosen, command = write_config(path, ".")
+    chosen, note, command = write_config(path, ".")
+    assert note.startswith("note: a batch of 16 images has few negatives")
+    assert note.endswith("prepare more images, or set config.optimizer.batch_size=32")
     assert command == f"satmip train --config {path} --workdir runs/mine"
     monkeypatch.chdir(tmp_path)  # from anywhere
     config = load_config(str(path))

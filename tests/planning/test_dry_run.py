@@ -34,6 +34,14 @@ def test_a_plan_describes_what_then_runs(tiny_config, tiny_shards):
     assert facts["images"] == "16 in total, 2 per device"
     assert facts["micro-batches"] == "2 of 1 images per device"
     assert facts["negatives, satmip"].startswith("15 per anchor")
+    few, images = diagnosis.notes
+    assert few.startswith("a batch of 16 images has few negatives")
+    side = tiny_shards.schema.image_size
+    assert facts["images of a batch"] == f"{2 * 3 * side**2 / 2**20:.2f} MiB"
+    every = f"{64 * 3 * side**2 / 2**20:.2f} MiB"
+    assert images == (
+        f"config.data.in_memory needs {every} more on every device, for all 64 images of 'train'"
+    )
 
 
 def test_direct_prediction_is_planned_before_its_clusters_exist(tiny_config):
@@ -42,6 +50,7 @@ def test_direct_prediction_is_planned_before_its_clusters_exist(tiny_config):
     assert diagnosis.problems == []
     facts = {quantity.strip(): value for _, quantity, value in diagnosis.facts}
     assert "heads_geo_cluster" in facts
+    assert not any("negatives" in note for note in diagnosis.notes)  # it has none
 
 
 @pytest.mark.parametrize(
