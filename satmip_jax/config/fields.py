@@ -41,7 +41,7 @@ def check_fields(config: ConfigDict, schema: Schema, where: str) -> None:
         ConfigError: no image of the train split knows any of the fields.
     """
     chosen = chosen_fields(config, schema)
-    if not chosen or any(chosen.values()) or not _has_own_counts(schema):
+    if not chosen or any(chosen.values()) or not schema.has_own_counts:
         return
     known = ", ".join(f"{name} ({count:,} images)" for name, count in known_fields(schema).items())
     spec = config.metadata.fields
@@ -71,11 +71,6 @@ def describe_fields(config: ConfigDict, schema: Schema, examples: int) -> str:
     ]
     unused = [name for name in known_fields(schema) if name not in chosen]
     line = f"metadata fields: {', '.join(counts)} of {examples:,} images"
-    if not _has_own_counts(schema):
+    if not schema.has_own_counts:
         line += f", as counted in {schema.provenance['statistics']}"
     return line + (f"; known and not used: {', '.join(unused)}" if unused else "")
-
-
-def _has_own_counts(schema: Schema) -> bool:
-    """Whether the statistics are of these data, not of others (`--statistics-from`)."""
-    return schema.provenance.get("statistics", "train") == "train"

@@ -93,11 +93,11 @@ class EmbeddingModel:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the metadata fields that the model takes in; any subset of them will do."""
+        """Names of the metadata fields that the training saw; any subset of them will do."""
         if not self.has_metadata:
             return ()
-        selected = self.model.schema.select_fields(self.model.config.metadata.fields)
-        return tuple(field.name for field in selected)
+        seen = self.model.schema.seen_fields(self.model.config.metadata.fields)
+        return tuple(field.name for field in seen)
 
     def embed_images(self, images: Any, *, progress: bool = True) -> Float32[np.ndarray, "n d"]:
         """Embed images of any size.

@@ -83,7 +83,8 @@ def encode_records(
         sizes: width and height of the images; None if they are squares of the size of the
             model's stored images.
         model: its schema has the vocabularies.
-        fields: shown to the encoder; the others are missing to it.
+        fields: shown to the encoder; the others are missing to it, and so is what its training
+            never saw.
     """
     stored = model.schema.image_size
     if sizes is not None:
@@ -94,8 +95,9 @@ def encode_records(
     arrays = tabular.encode(records, model.schema)
     if model.config.metadata.encoder == "text":
         arrays["caption"] = caption.fragments(records)
-    arrays = tabular.only(arrays, fields)
+    seen = model.schema.seen_fields(model.config.metadata.fields)
+    arrays = tabular.only(arrays, [field for field in fields if field in seen])
     column = tabular.field_index()
-    chosen = [column[f.name] for f in model.schema.select_fields(model.config.metadata.fields)]
+    chosen = [column[field.name] for field in seen]
     present: np.ndarray = arrays["present"][:, chosen]
     return arrays, np.asarray(present.any(axis=1))

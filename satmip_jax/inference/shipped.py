@@ -24,7 +24,7 @@ def shipped_models() -> Table:
     for name, title in pretrained.MODELS.items():
         folder = pretrained.folder(name)
         _, config = read_export_config(folder / CONFIG_FILE)
-        fields = Schema.load(folder / SCHEMA_FILE).select_fields(config.metadata.fields)
+        fields = Schema.load(folder / SCHEMA_FILE).seen_fields(config.metadata.fields)
         size = sum(file.stat().st_size for file in folder.iterdir())
         table.add_row(
             name,

@@ -97,6 +97,32 @@ class Schema:
             )
         return selected
 
+    @property
+    def has_own_counts(self) -> bool:
+        """Whether the statistics are of these data, not of others (`--statistics-from`)."""
+        return bool(self.provenance.get("statistics", "train") == "train")
+
+    def seen_fields(self, spec: str | Sequence[str]) -> tuple[Field, ...]:
+        """Return the selected fields that a training on these data saw: images know them.
+
+        Args:
+            spec: See `fields.select_fields`.
+
+        Example:
+            >>> from dataclasses import replace
+            >>> from satmip_jax.data.shard_dataset import ShardDataset
+            >>> from satmip_jax.metadata.field_stats import FieldStats
+            >>> schema = ShardDataset(shards, "train").schema
+            >>> fields = {**schema.fields, "utm_zone": FieldStats.never_present(0)}
+            >>> [f.name for f in replace(schema, fields=fields).seen_fields("Location")]
+            ['location', 'country_code']
+        """
+        return tuple(
+            f
+            for f in self.select_fields(spec)
+            if self.fields[f.name].count or not (self.has_own_counts or f.kind.has_vocabulary)
+        )
+
     @functools.cached_property
     def category_ids(self) -> dict[str, dict[str, int]]:
         """Field with a vocabulary -> category -> id."""

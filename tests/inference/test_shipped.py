@@ -13,6 +13,9 @@ from satmip_jax import pretrained
 from satmip_jax.cli import cli
 from satmip_jax.evaluation.loading import ModelError
 from satmip_jax.geolocation.locate import stated_place
+from satmip_jax.inference.embed.run import embed_files
+from satmip_jax.inference.search.query import QueryError
+from satmip_jax.inference.search.run import search
 from satmip_jax.metadata.record import Problems
 from satmip_jax.sources.eurosat import EuroSAT
 
@@ -64,6 +67,21 @@ def test_the_examples_are_placed_chips_that_the_shipped_model_reads(tmp_path):
     assert stated_place(chips[0]) == pytest.approx((3.154172, 48.670768), abs=1e-5)
     features = sm.load("eurosat-satmips").embed_images(chips[:2], progress=False)
     assert np.isfinite(features).all()
+
+
+def test_fields_that_the_training_never_saw_are_not_of_the_model(tmp_path):
+    """EuroSAT's training chose the group Location, and no image of it states a UTM zone."""
+    model = sm.load("eurosat-satmips")
+    assert model.model.schema.fields["utm_zone"].count == 0
+    assert model.fields == ("location", "country_code")
+    card = (pretrained.folder("eurosat-satmips") / "README.md").read_text()
+    assert "| metadata fields | location, country_code |" in card
+    listed = CliRunner().invoke(cli, ["models"], env={"COLUMNS": "300"}).output
+    assert "location, country_code" in listed
+    chip = pretrained.EXAMPLES / "River_9.tif"
+    embed_files(model, [chip], tmp_path / "e.parquet", progress=False, announce=str)
+    with pytest.raises(QueryError, match="saw no utm_zone, only location, country_code; nothing"):
+        search(tmp_path / "e.parquet", model=model, where="utm_zone=33T")
 
 
 def test_an_unknown_name_lists_the_models():

@@ -114,7 +114,7 @@ def write_card(
         "written by": f"satmip_jax {satmip_jax.__version__}",
     }
     if model.towers.has_metadata:
-        fields = schema.select_fields(config.metadata.fields)
+        fields = schema.seen_fields(config.metadata.fields)
         facts["metadata fields"] = ", ".join(field.name for field in fields)
     if calibration is not None:
         on = f"{_plain(calibration.data)}, {_plain(calibration.split)}"

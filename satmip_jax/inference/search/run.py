@@ -36,6 +36,8 @@ from satmip_jax.runtime.files import FileContentError, read_bounded
 
 log = logging.getLogger(__name__)
 
+MAX_NAMES = 40  # of the values that a model knows, in a message
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -148,9 +150,9 @@ def search(
     sought, filters = record.split(terms, fields)
     if not queries and not ids and not sought:
         raise QueryError(_nothing_to_rank_by(terms, model, fields))
-    if unseen := [str(term) for term in filters if term.operator == "=" and term.name != LABEL]:
-        reason = "the model does not take it in" if model else "without a model nothing ranks by it"
-        log.warning("%s filters rows: %s", " ".join(unseen), reason)
+    if unseen := [term for term in filters if term.operator == "=" and term.name != LABEL]:
+        reason = _why_unranked(unseen, model, fields)
+        log.warning("%s filters rows: %s", " ".join(map(str, unseen)), reason)
     passes, lacking = passing_rows(table, filters)
     rows = _rows_of(table, ids)
 
@@ -235,7 +237,20 @@ def _nothing_to_rank_by(
         advice = f"give an image or a row: {model.model.name} does not rank images by metadata"
     else:
         advice = f"give an image, a row, or a value (with =) of {', '.join(fields)}"
+        if unseen := [term for term in terms if term.operator == "=" and term.name != LABEL]:
+            rest += f"{_why_unranked(unseen, model, fields)}; "
     return f"{rest}nothing to rank by; {advice}"
+
+
+def _why_unranked(
+    terms: Sequence[Term], model: EmbeddingModel | None, fields: Sequence[str]
+) -> str:
+    if model is None:
+        return "without a model nothing ranks by it"
+    if not fields:
+        return f"{model.model.name} does not rank images by metadata"
+    names = " and ".join(dict.fromkeys(term.field for term in terms))
+    return f"the training of {model.model.name} saw no {names}, only {', '.join(fields)}"
 
 
 def _rows_of(table: EmbeddingTable, ids: Sequence[str]) -> list[int]:
@@ -309,13 +324,12 @@ def _record_direction(
     model: EmbeddingModel, records: list[dict[str, Any]], sought: Sequence[Term]
 ) -> np.ndarray:
     """Return the mean direction of records in the joint space."""
+    for term in sought:
+        names = model.model.schema.category_ids.get(term.field)
+        if names is not None and term.value not in names:
+            listed = ", ".join([*names][:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES)
+            raise QueryError(f"{term}: {model.model.name} does not know the value; it saw {listed}")
     features = model.embed_metadata(records, progress=False)
-    features = features[np.isfinite(features).all(axis=1)]
-    if not len(features):
-        raise QueryError(
-            f"{' '.join(map(str, sought))}: {model.model.name} does not know the value; names are "
-            "those of its training data"
-        )
     return mean_direction(model.joint_space.metadata(features))
 
 

@@ -274,7 +274,8 @@ def test_queries_that_cannot_be_answered(tiny_run, tiny_embeddings, table):
             "model": model,
             "where": "location=1,2 latitude=3",
         },
-        "does not know the value": {"model": model, "where": "utm_zone=1C"},
+        "does not know the value; it saw 14R, 14S, ": {"model": model, "where": "utm_zone=1C"},
+        "saw no gsd, only location, .*; nothing to rank by": {"model": model, "where": "gsd=1"},
     }
     for message, options in ask.items():
         with pytest.raises(QueryError, match=message):
