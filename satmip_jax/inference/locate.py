@@ -61,7 +61,7 @@ def locate_files(
         Whether every image could be used.
 
     Raises:
-        LocateError: the region is none, or a folder for a file is missing.
+        LocateError: the region is none, or an image or a folder for a file is missing.
         GeolocationError: the model or the options do not fit.
     """
     try:
@@ -71,6 +71,7 @@ def locate_files(
     for path in (map_file, geojson, json_file):
         if path not in (None, "-") and not Path(path).absolute().parent.is_dir():
             raise LocateError(f"{path}: there is no such folder; create it first")
+    _check_files(images)
     compilation_cache.enable()
     embedder = EmbeddingModel(load_model(model))
     results = embedder.locate(list(images), region=bounds, **options)
@@ -93,6 +94,17 @@ def locate_files(
         if path not in (None, "-"):
             click.echo(f"{path} written", err=True)
     return len(found) == len(results)
+
+
+def _check_files(images: Sequence[str]) -> None:
+    """Raise `LocateError` for paths that are no files, before anything is encoded."""
+    wrong = [path for path in images if not Path(path).is_file()]
+    if not wrong:
+        return
+    if Path(wrong[0]).is_dir():
+        raise LocateError(f"{wrong[0]} is a folder: give its images, such as {wrong[0]}/*.tif")
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    raise LocateError(f"{wrong[0]}{more}: there is no such file; give existing images")
 
 
 def _pictures(locations: Sequence[ImageLocation]) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from satmip_jax.cli import cli
 from satmip_jax.evaluation.loading import ModelError
 from satmip_jax.geolocation.locate import stated_place
 from satmip_jax.inference.embed.run import embed_files
+from satmip_jax.inference.locate import LocateError
 from satmip_jax.inference.search.query import QueryError
 from satmip_jax.inference.search.run import search
 from satmip_jax.metadata.record import Problems
@@ -82,6 +83,18 @@ def test_fields_that_the_training_never_saw_are_not_of_the_model(tmp_path):
     embed_files(model, [chip], tmp_path / "e.parquet", progress=False, announce=str)
     with pytest.raises(QueryError, match="saw no utm_zone, only location, country_code; nothing"):
         search(tmp_path / "e.parquet", model=model, where="utm_zone=33T")
+
+
+def test_locate_refuses_missing_files_before_it_encodes(tmp_path, monkeypatch):
+    monkeypatch.setattr("satmip_jax.inference.locate.load_model", None)  # is not reached
+    chip = str(pretrained.EXAMPLES / "River_9.tif")
+    for paths, message in (
+        ([chip, "nope.tif", "no.tif"], "nope.tif and 1 more: there is no such file"),
+        ([str(tmp_path), chip], f"{tmp_path} is a folder: give its images"),
+    ):
+        result = CliRunner().invoke(cli, ["locate", *paths, "--model", "eurosat-satmips"])
+        assert isinstance(result.exception, LocateError)
+        assert message in str(result.exception)
 
 
 def test_an_unknown_name_lists_the_models():
