@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -39,25 +41,60 @@ def print_results(results: Results, console: Console | None = None) -> None:
     console.print(summary(results), markup=False, highlight=False, soft_wrap=True)
     if not results.hits:
         return
-    names = other_fields(results)
-    labelled = any(hit.values["label"] is not None for hit in results.hits)
-    scores = [name for name in SCORES if _score(results.hits[0], name) is not None]
+    hits = results.hits
+    scores = [name for name in SCORES if _score(hits[0], name) is not None]
     scores = scores if len(scores) == len(SCORES) else ["score"]  # else it is the only cosine
+    columns = {"rank": [str(hit.rank) for hit in hits]}
+    columns |= {name: [f"{_score(hit, name):.3f}" for hit in hits] for name in scores}
+    columns["id"] = [plain(hit.values["id"], 400) for hit in hits]
+    columns["label"] = [plain(hit.values["label"]) for hit in hits]
+    columns["location"] = [place(hit.values) for hit in hits]
+    columns["time"] = [text(hit.values.get("timestamp")) for hit in hits]
+    names = other_fields(results)
+    columns |= {name: [text(hit.values.get(name)) for hit in hits] for name in names}
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    if not console.is_terminal:  # a log: lines of any length
+        console.width = max(console.width, _width(columns))
+    for name in reversed(names):  # ids matter more
+        if _width(columns) > console.width:
+            columns.pop(name)
+    rest = {name: cells for name, cells in columns.items() if name != "id"}
+    width = max(console.width - _width(rest) - _BORDER, _MIN_ID)
+    columns["id"] = [_broken(name, width) for name in columns["id"]]
     table = Table()
-    for name in ("rank", *scores):
-        table.add_column(name, justify="right")
-    table.add_column("id", overflow="fold")
-    for name in ("label", "location", "time", *names):
-        if name != "label" or labelled:
-            table.add_column(name.replace("_", " "))
-    for hit in results.hits:
-        cells = [str(hit.rank), *(f"{_score(hit, name):.3f}" for name in scores)]
-        cells.append(plain(hit.values["id"], 400))
-        cells += [plain(hit.values["label"])] if labelled else []
-        cells += [place(hit.values), text(hit.values.get("timestamp"))]
-        cells += [text(hit.values.get(name)) for name in names]
+    for name in columns:
+        number = name in ("rank", *scores)
+        table.add_column(
+            _heading(name), justify="right" if number else "left", no_wrap=number or name == "id"
+        )
+    for cells in zip(*columns.values(), strict=True):
         table.add_row(*map(escape, cells))
     console.print(table)
+
+
+_BORDER = 3  # columns of the terminal between two cells
+_MIN_ID = 16
+_UNITS = {"gsd": "m", "cloud_cover": "%", "off_nadir_angle": "degrees"}
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ") + (f" ({_UNITS[name]})" if name in _UNITS else "")
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Return the width of a table without line breaks."""
+    longest = [max(map(cell_len, (_heading(name), *cells))) for name, cells in columns.items()]
+    return sum(longest) + _BORDER * len(longest) + 1
+
+
+def _broken(name: str, width: int) -> str:
+    """Return an id in lines of at most a width, broken at slashes where possible."""
+    lines = [""]
+    for part in re.findall("[^/]*/?", name):
+        lines += [""] * (cell_len(lines[-1] + part) > width and lines[-1] != "")
+        *full, last = chop_cells(part, width) or [""]
+        lines[-1:] = [lines[-1] + full[0], *full[1:], last] if full else [lines[-1] + last]
+    return "\n".join(lines)
 
 
 def summary(results: Results) -> str:
@@ -67,6 +104,9 @@ def summary(results: Results) -> str:
         by.append(f"similarity to {given} image{'s' if given > 1 else ''}")
     if results.sought:
         by.append(f"fit to {' '.join(map(str, results.sought))}")
+        if not results.filters:
+            filters = " and ".join(term.as_filter() for term in results.sought)
+            by[-1] += f" (= describes; {filters} would filter)"
     lines = [f"{results.table.count:,} rows, ranked by {' and '.join(by)}"]
     if results.filters:
         lacking = ", ".join(
@@ -178,7 +218,7 @@ def other_fields(results: Results) -> list[str]:
     stated = [
         name
         for name in order
-        if name not in ("location", "timestamp")
+        if name not in ("location", "timestamp", "pixel_size")  # nobody reads degrees per pixel
         and any(hit.values.get(name) is not None for hit in results.hits)
     ]
     return stated[:MAX_FIELDS]

@@ -86,6 +86,21 @@ class Term:
             value = f"{value:g}"
         return f"{self.name}{self.operator}{value}"
 
+    def as_filter(self) -> str:
+        """Return terms that filter rows by what this one describes.
+
+        Example:
+            >>> from satmip_jax.inference.search.query import parse
+            >>> [term.as_filter() for term in parse(["latitude=50 country_code=FRA"])]
+            ['latitude>=50 or latitude<=50', 'country_code==FRA']
+        """
+        value = str(self).removeprefix(f"{self.name}{self.operator}")
+        kind = None if self.name in (*PARTS, LABEL) else _FIELDS[self.name].kind
+        if self.name in (LABEL, "location") or (kind and kind.has_vocabulary):
+            return f"{self.name}=={value}"
+        value = value.split(",")[0]  # of several numbers, each is compared with one
+        return f"{self.name}>={value} or {self.name}<={value}"
+
 
 def parse(texts: Sequence[str]) -> tuple[Term, ...]:
     """Read conditions.

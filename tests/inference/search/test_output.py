@@ -17,7 +17,7 @@ from satmip_jax.cli import cli
 from satmip_jax.inference.embed.table import EmbeddingTable, EmbeddingTableError
 from satmip_jax.inference.embed.writer import Row, to_table, write_table
 from satmip_jax.inference.search import page as search_page
-from satmip_jax.inference.search.output import print_results, to_json, write_results
+from satmip_jax.inference.search.output import print_results, summary, to_json, write_results
 from satmip_jax.inference.search.page import write_search_page
 from satmip_jax.inference.search.query import QueryError
 from satmip_jax.inference.search.run import rendering_of, search
@@ -107,6 +107,39 @@ def test_hostile_texts_stay_text(tmp_path):
     assert "\x1b" not in shown
     assert HOSTILE[1] in shown
     assert json.loads(to_json(results))["hits"][0]["rank"] == 1
+
+
+def test_ids_are_not_broken_in_words(tmp_path):
+    """Fields give way to ids, which break at slashes; a log has lines of any length."""
+    values = FIELDS | {"sensor_platform": "SENTINEL2", "country_code": "DEU", "cloud_cover": 3}
+    values |= {"pixel_size": [0.0001285, 8.99e-05]}
+    names = [f"scenes/of_germany/HerbaceousVegetation_{i}.tif" for i in range(3)]
+    file = embeddings(tmp_path, [Row(name, name, values=parsed(values)) for name in names])
+    results = search(file, ids=names[:1])
+
+    def shown(width, **options):
+        screen = Console(file=io.StringIO(), width=width, no_color=True, **options)
+        print_results(results, screen)
+        return screen.file.getvalue()
+
+    narrow = shown(90, force_terminal=True)
+    assert {len(line) for line in narrow.splitlines() if line.startswith(("┡", "│"))} == {90}
+    assert "scenes/of_germany/ " in narrow
+    assert " HerbaceousVegetation_2.tif " in narrow
+    assert "SENTINEL2" not in narrow
+    log = shown(80)
+    assert f" {names[2]} " in log
+    assert "gsd (m)" in log
+    assert "SENTINEL2" in log
+    assert "pixel size" not in log
+
+
+def test_a_rank_says_how_to_filter(tiny_run, tiny_embeddings):
+    results = search(tiny_embeddings, model=tiny_run, where="latitude=50", count=1)
+    sentence = summary(results)
+    assert "fit to latitude=50 (= describes; latitude>=50 or latitude<=50 would filter)" in sentence
+    for filters in ("latitude>=50", "latitude<=50"):
+        search(tiny_embeddings, model=tiny_run, where=f"latitude=50 {filters}", count=1)
 
 
 def test_rows_are_written_in_three_formats(found):
