@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -12,6 +13,7 @@ from satmip_jax.planning.costs import Cost
 from satmip_jax.planning.diagnosis import Diagnosis
 from satmip_jax.planning.forecast import Forecast
 from satmip_jax.studies.base import MethodConfigs, StudyError
+from satmip_jax.studies.eval_data import EvalData
 from satmip_jax.studies.paper import cost, run
 from satmip_jax.studies.paper.cost import StepTimes, Training, list_trainings, planned_times
 from satmip_jax.studies.paper.parts import PARTS, plan_parts
@@ -85,9 +87,68 @@ def test_device_hours_are_those_of_the_steps_that_are_left(tiny_config):
     ]
     times = StepTimes({"simclr": 36.0, "satmip": 18.0}, 8, "toy")
     assert times.device_hours(trainings) == pytest.approx(8 * (60 * 36 + 100 * 18) / 3600)
+    assert [t.images for t in trainings] == [60 * 16, 100 * 16, 0]
     assert replace(times, seconds={"simclr": 1.0}).device_hours(trainings) is None
     done = [replace(t, done=t.steps) for t in trainings]
     assert StepTimes({}, 1, "").device_hours(done) == 0
+
+
+def test_steps_that_a_checkpoint_holds_cost_nothing(
+    tiny_config, tiny_shards, tmp_path, monkeypatch
+):
+    """Of each run its own, and the last one; a complete method is not timed either."""
+    config = base(tiny_config, **{"optimizer.images": 1024})  # 64 steps
+    parts = parts_of(config, tiny_shards.schema, ["methods"])
+    for run_name, steps in (
+        ("simclr-seed0", (16, 48)),
+        ("satmip-seed0", (64,)),
+        ("satmip-seed1", (32, 64)),
+        ("satmips-seed1", (80,)),  # of a longer training
+        ("simclr", (64,)),
+    ):
+        for step in steps:
+            (tmp_path / run_name / "checkpoints" / str(step)).mkdir(parents=True)
+    trainings = list_trainings(parts, [0, 1], 64, tmp_path)
+    assert {t.name: t.done for t in trainings} == {
+        **{"simclr-seed0": 48, "simclr-seed1": 0},
+        **{"satmip-seed0": 64, "satmip-seed1": 64},
+        **{"satmips-seed0": 0, "satmips-seed1": 64},
+    }
+    assert sum(t.images for t in trainings) == 16 * (16 + 64 + 64)
+
+    timed = []
+    monkeypatch.setattr(cost, "step_flops", lambda program: {"all": 10 * cost.CPU_LIMIT})
+    monkeypatch.setattr(cost, "build_program", lambda c, *_: timed.append(c.method.name))
+    times = cost.measured_times(trainings, tiny_shards)
+    assert sorted(timed) == ["satmips", "simclr"]
+    assert (times.seconds, len(times.notes)) == ({}, 2)
+    assert times.device_hours(trainings) is None
+    assert times.device_hours([t for t in trainings if t.config.method.name == "satmip"]) == 0
+
+
+def test_data_sets_are_scored_on_test_and_tuned_on_val(tiny_config, monkeypatch):
+    splits = {
+        "three": ("train", "val", "test"),
+        "no_val": ("train", "test"),
+        "two": ("train", "val"),
+    }
+
+    def open_set(folder, split):
+        return SimpleNamespace(schema=SimpleNamespace(splits=dict.fromkeys(splits[folder], 8)))
+
+    monkeypatch.setattr(run, "ShardDataset", open_set)
+    monkeypatch.setattr(run, "by_name", lambda entries: {e.folder: e for e in entries})
+    config = base(tiny_config, **{"data.dir": "home", "data.val_split": "id_val"})
+    options = PaperOptions(transfer=[*splits, "two"], protocol="linear", block=0.0)
+    common = {"protocols": ("knn5", "linear"), "block": 0.0}
+    assert run.eval_data(config, options) == {
+        "home": EvalData("home", "id_val", "train", **common, leak_free=True),
+        "three": EvalData("three", "test", "train", "val", **common),
+        "no_val": EvalData("no_val", "test", "train", **common),
+        "two": EvalData("two", "val", "train", **common),
+    }
+    own = run.eval_data(config, replace(options, protocol="knn5", transfer=[]))["home"]
+    assert own.protocols == ("knn5",)
 
 
 def forecast_of(seconds, devices):
