@@ -1,6 +1,8 @@
 """Places and records of the synthetic data set."""
 
 import json
+import math
+import re
 from datetime import datetime
 
 import pytest
@@ -41,6 +43,54 @@ def test_records_are_consistent_and_match_the_scene():
         assert min(x, y) >= 0
         assert x + w <= record["img_width"] == scene.width
         assert y + h <= record["img_height"] == scene.height
+
+
+def test_the_scene_has_the_values_of_the_record():
+    clouds = set()
+    for index in range(40):
+        scene, record = draw(4, "val", index, 0, 96)
+        for name in ("sun_azimuth", "sun_elevation", "target_azimuth"):
+            assert getattr(scene, name) == pytest.approx(record[f"{name}_dbl"], abs=1e-6)
+        assert scene.off_nadir == pytest.approx(record["off_nadir_angle_dbl"], abs=1e-6)
+        assert scene.cloud_cover == record["cloud_cover"]
+        assert scene.sensor == record["sensor_platform_name"]
+        assert scene.gsd == record["gsd"]
+        assert scene.day == datetime.fromisoformat(record["timestamp"]).timetuple().tm_yday
+        clouds.add(scene.cloud_cover)
+    assert len(clouds) > 5
+
+
+def ring(text):
+    """West, south, east and north of a polygon in WKT."""
+    numbers = [float(x) for x in re.findall(r"-?[\d.]+", text)]
+    return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
+
+
+def test_footprints_lie_on_the_ground_as_the_pixels_say():
+    """The image around the place, and the object's box within it, in metres of a sphere."""
+    for index in range(40):
+        scene, record = draw(4, "val", index, 0, 96)
+        spot = place(4, "val", index)
+        west, south, east, north = ring(record["raw_location"])
+        across = 111_320 * math.cos(math.radians(spot.latitude))  # metres per degree of longitude
+        assert ((west + east) / 2, (south + north) / 2) == pytest.approx(
+            (spot.longitude, spot.latitude), abs=1e-9
+        )
+        assert (east - west) * across == pytest.approx(scene.gsd * scene.width, rel=1e-6)
+        assert (north - south) * 111_320 == pytest.approx(scene.gsd * scene.height, rel=1e-6)
+        box = record["bounding_boxes"][0]
+        x, y, *_ = box["box"]
+        left, _, _, top = ring(box["raw_location"])
+        assert (left - west) * across == pytest.approx(x * scene.gsd, abs=1e-3)
+        assert (north - top) * 111_320 == pytest.approx(y * scene.gsd, abs=1e-3)
+
+
+def test_visits_of_a_place_differ_and_splits_have_other_places():
+    drawn = [draw(5, "train", 3, visit, 96)[1] for visit in range(3)]
+    assert len({record["timestamp"] for record in drawn}) == 3
+    assert len({record["raw_location"] for record in drawn}) == 3
+    train, val = ({place(5, split, i) for i in range(50)} for split in ("train", "val"))
+    assert not train & val
 
 
 def test_real_records_have_the_same_keys(real_data):

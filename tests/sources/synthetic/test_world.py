@@ -1,10 +1,14 @@
 """What stands where in the synthetic world, and what Bayes' rule makes of it."""
 
+import math
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
+from satmip_jax.metadata.solar import solar_position
 from satmip_jax.sources.fmow import CLASSES as FMOW_CLASSES
 from satmip_jax.sources.synthetic import bayes
 from satmip_jax.sources.synthetic.layouts import LAYOUTS
@@ -54,6 +58,34 @@ def test_seasons_and_ground_widths_follow_the_class():
         assert ratio == pytest.approx(1, rel=0.15), name
     assert np.mean(days["crop_field"]) > np.mean(days["airport"]) + 0.1
     assert np.mean(days["airport"]) > np.mean(days["wind_farm"]) + 0.1
+
+
+@pytest.mark.parametrize(("country", "latitude"), [("FIN", 62), ("IND", 21), ("AUS", -33)])
+def test_bayes_rule_is_prior_times_season_times_ground_width(country, latitude):
+    """In plain Python, with the calendar that visits are drawn by."""
+    earth = world()
+    cell = next(
+        i
+        for i, (_, south) in enumerate(earth.corners)
+        if earth.country[i] == country and round(south) == latitude
+    )
+    noon = [datetime(2015, 1, 1, 10, 30, tzinfo=UTC) + timedelta(days=i) for i in range(365)]
+    sunny = [solar_position(0.0, float(latitude), when)[1] >= 18 for when in noon]
+    for day, ground in ((196, 120.0), (196, 260.0), (75, 150.0), (75, None)):
+        weights = []
+        for name, prior in zip(CLASSES, earth.classes[cell].tolist(), strict=True):
+            habitat = HABITATS[name]
+            chances = [
+                math.exp(habitat.summer * float(summer(np.array(latitude), np.array(d)))) * there
+                for d, there in enumerate(sunny, start=1)
+            ]
+            weight = prior * chances[day - 1] / sum(chances)
+            if ground is not None:
+                weight *= norm.pdf(math.log(ground), math.log(habitat.ground), 0.25)
+            weights.append(weight)
+        found = bayes.class_probabilities(cell, latitude=float(latitude), day=day, ground=ground)
+        assert found.tolist() == pytest.approx([w / sum(weights) for w in weights], rel=1e-3)
+    assert (sum(sunny) < 365) == (country == "FIN")
 
 
 @pytest.mark.slow
