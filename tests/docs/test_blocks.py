@@ -10,7 +10,9 @@ import ast
 import duckdb
 import pytest
 
+from satmip_jax.errors import SatmipError
 from tests.conftest import REPOSITORY
+from tests.docs import blocks as blocks_module
 from tests.docs import command_lines, sandbox
 from tests.docs.blocks import SHOWN, Block, pages, read_blocks
 
@@ -83,3 +85,103 @@ def test_blocks_that_are_not_run_could_be(page):
             assert block.commands(), where
             for line in block.commands():
                 command_lines.check(line)
+
+
+PAGE = """<!-- not run: costs money -->
+```bash
+satmip train
+```
+
+```bash
+satmip report a \\
+    b  # a comment
+```
+
+    satmip embed c
+
+- An item:
+
+  ```python
+  1 + 1  # 2
+  ```
+
+<!-- not run: of the next block alone -->
+Words.
+
+```sql
+SELECT 1
+```
+
+```
+import os
+```
+
+```
+output
+```
+
+<!-- not run from here: needs a cluster -->
+```bash
+sbatch x
+```
+
+```text
+output
+```
+
+```python
+2
+```
+"""
+
+
+def test_no_block_is_skipped_silently(tmp_path, monkeypatch):
+    (tmp_path / "page.md").write_text(PAGE)
+    monkeypatch.setattr(blocks_module, "REPOSITORY", tmp_path)
+    blocks = read_blocks(tmp_path / "page.md")
+    assert [(b.line, b.language, b.not_run) for b in blocks] == [
+        (2, "bash", "costs money"),
+        (6, "bash", ""),
+        (11, "bash", ""),
+        (15, "python", ""),
+        (22, "sql", ""),
+        (26, "python", ""),
+        (30, "", ""),
+        (35, "bash", "needs a cluster"),
+        (39, "text", "needs a cluster"),
+        (43, "python", "needs a cluster"),
+    ]
+    assert blocks[1].commands() == ["satmip report a b"]
+    assert blocks[3].text == "1 + 1  # 2\n"
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("python", "x = 1\nx + 1  # 3"),
+        ("python", "f = dict\nf(\n    a=1,\n)  # {'a': 2}; of two"),
+        ("python", "assert False"),
+        ("sql", "SELECT 1 WHERE 1 = 2;"),
+        ("bash", "satmip evaluate --no-such-option"),
+        ("bash", "rm -r data"),
+    ],
+)
+def test_a_wrong_block_fails(language, text):
+    with pytest.raises((AssertionError, SystemExit)):
+        run(Block("page.md", 1, language, text, ""), {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "satmip evaluat --workdir a",
+        "satmip evaluate --no-such-option",
+        "A=1 satmip train --config.optimizer.no_such=1",
+        "bash launch/no_such.sh",
+        "python -m satmip_jax.no_such",
+        'pip install "satmip-jax[no_such]"',
+    ],
+)
+def test_a_wrong_command_is_not_accepted(line):
+    with pytest.raises((AssertionError, SatmipError)):
+        command_lines.check(line)
