@@ -120,6 +120,12 @@ def open_inputs(
             raise SourceError(f"--source {found.source}: its images are not files of their own")
         lines.append(str(found))
         lines += [f"  {line}" for line in describe(opened)]
+        if found.source == "images" and (unread := _records_beside(refs)):
+            lines.append(
+                f"  {unread:,} JSON files beside the images are not read: join them to one table, "
+                "for example a JSON array, and give it by --metadata, with the columns in "
+                "--columns path=NAME,..."
+            )
         _add(skipped, opened.skipped)
         for ref in refs:
             name = entry_id(opened, ref)
@@ -144,6 +150,20 @@ def entry_id(source: FileSource, ref: Ref) -> str:
     """Return the unique id of an example: its file, and "#x,y" for a tile."""
     window = source.window_of(ref)
     return place_of(ref) + (f"#{window.x},{window.y}" if window else "")
+
+
+def _records_beside(refs: Sequence[Ref]) -> int:
+    """Return the number of images in folders with a JSON file of the same name beside them."""
+    stems: dict[str, set[str]] = {}
+    for ref in refs:
+        folder, name = os.path.split(place_of(ref))
+        stems.setdefault(folder, set()).add(os.path.splitext(name)[0])
+    count = 0
+    for folder, names in stems.items():
+        if os.path.isdir(folder or "."):  # not in a zip
+            files = map(os.path.splitext, os.listdir(folder or "."))
+            count += len(names & {stem for stem, suffix in files if suffix == ".json"})
+    return count
 
 
 def _add(skipped: Skipped, other: Mapping[str, int]) -> None:

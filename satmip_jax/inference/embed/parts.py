@@ -52,12 +52,14 @@ class PartFacts:
         unusable: id and reason of inputs that could not be used.
         problems: counts of metadata values that could not be used.
         fields: field -> number of rows that have it.
+        described: number of rows with a metadata vector.
         geometry_types: types of geometries that occur.
     """
 
     unusable: list[tuple[str, str]] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
     fields: Counter[str] = field(default_factory=Counter)
+    described: int = 0
     geometry_types: set[str] = field(default_factory=set)
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class PartFacts:
             "problems": self.problems.to_json(),
             "details": self.problems.details_to_json(),
             "fields": dict(self.fields),
+            "described": self.described,
             "geometry_types": sorted(self.geometry_types),
         }
 
@@ -77,6 +80,7 @@ class PartFacts:
             [(name, reason) for name, reason in data["unusable"]],
             Problems.from_json(data["problems"], data["details"]),
             Counter(data["fields"]),
+            data.get("described", 0),
             set(data["geometry_types"]),
         )
 

@@ -26,6 +26,8 @@ class EmbedReport:
         rows: number of its rows.
         image_width: numbers of an image vector.
         metadata_width: numbers of a metadata vector; 0 if the model does not embed metadata.
+        described: number of rows with a metadata vector.
+        model_fields: that the model takes in.
         fields: field -> number of rows that have it.
         left_out: reason -> number of inputs left out, and the first few names.
         left_out_file: CSV with the names of all of them that have one; None if there are none.
@@ -38,6 +40,8 @@ class EmbedReport:
     rows: int
     image_width: int
     metadata_width: int
+    described: int
+    model_fields: Sequence[str]
     fields: Mapping[str, int]
     left_out: Mapping[str, tuple[int, Sequence[str]]]
     left_out_file: Path | None
@@ -49,11 +53,17 @@ class EmbedReport:
         """Return the result as sentences for users."""
         vectors = f"{self.image_width} numbers of the image"
         if self.metadata_width:
-            vectors += f" and {self.metadata_width} of the metadata"
+            if self.described:
+                vectors += f" and {self.metadata_width} of the metadata"
+            if not self.described:
+                vectors += "; no row has a metadata vector"
+            elif self.described < self.rows:
+                vectors += f" (of {self.described:,})"
         lines = [f"{self.out}: {self.rows:,} rows, {vectors}"]
         if self.fields:
             shares = (f"{name} {n / self.rows:.0%}" for name, n in self.fields.items())
-            lines.append(f"fields: {', '.join(shares)}")
+            takes = f"; the model takes in {', '.join(self.model_fields)}" * bool(self.model_fields)
+            lines.append(f"fields: {', '.join(shares)}{takes}")
         for reason, (count, names) in self.left_out.items():
             listed = f" ({', '.join(names)}{', ...' if count > len(names) else ''})"
             lines.append(f"left out: {count:,} x {reason}{listed if names else ''}")
@@ -130,6 +140,8 @@ def read_report(out: Path, resumed: int, seconds: float) -> EmbedReport:
         rows=table.count,
         image_width=table.image_width,
         metadata_width=table.metadata_width or 0,
+        described=counts.get("described", table.count),  # files of 0.2.0 do not say it
+        model_fields=table.info["fields"],
         fields=counts["fields"],
         left_out={r: (n, names.get(r, [])) for r, n in reasons.most_common()},
         left_out_file=listed if listed.exists() else None,

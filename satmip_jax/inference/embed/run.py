@@ -224,6 +224,7 @@ def _write_part(
     used = [(vectors, described) for batch, vectors, described in batches if batch.rows]
     vectors = np.concatenate([x for x, _ in used]) if used else np.zeros((0, 1), np.float32)
     described = [y for _, y in used if y is not None]
+    facts.described = sum(int(np.isfinite(y).all(axis=1).sum()) for y in described)
     table = to_table(rows, vectors, np.concatenate(described) if described else None)
     parts.write(first, end, table, facts)
 
@@ -237,12 +238,14 @@ def _finish(
     """Join the parts, and list what was left out."""
     unusable: Counter[str] = Counter()
     fields: Counter[str] = Counter()
+    described = 0
     problems = Problems()
     with list_left_out(parts.out) as write:
         for name, reason in inputs.skipped.named:
             write(name, reason)
         for facts in parts.facts():
             fields.update(facts.fields)
+            described += facts.described
             problems.merge(facts.problems)
             for name, reason in facts.unusable:
                 unusable[reason] += 1
@@ -255,6 +258,7 @@ def _finish(
         "plan": parts.fingerprint,
         "count": len(inputs.entries),
         "fields": {f.name: fields[f.name] for f in FIELDS if fields[f.name]},
+        "described": described,
         "skipped": _frequent(inputs.skipped),
         "unusable": _frequent(unusable),
         "problems": problems.to_json(),

@@ -56,6 +56,29 @@ def embed(model, paths, out, **options):
     return report, EmbeddingTable.open(out), lines
 
 
+def test_records_beside_images_are_named_and_read_from_a_table(model, folder, tmp_path):
+    """Three images of fMoW's layout: their JSON files are not read, one table of them is."""
+    known = model.model.schema.fields["country_code"].vocabulary
+    codes, records = (known[0], "TUV", "TUV"), []
+    assert "TUV" not in known
+    for code, path in zip(codes, sorted(folder.rglob("*.png")), strict=False):
+        records.append({"file": path.name, "gsd": 0.5, "country_code": code})
+        path.with_suffix(".json").write_text(json.dumps(records[-1]))
+    report, _, lines = embed(model, [folder], tmp_path / "a.parquet")
+    assert "3 JSON files beside the images are not read: join them to one table" in lines[-1]
+    assert report.lines()[0].endswith(
+        "20 rows, 32 numbers of the image; no row has a metadata vector"
+    )
+    (tmp_path / "m.json").write_text(json.dumps(records))  # as the line says
+    options = {"metadata": str(tmp_path / "m.json"), "columns": "path=file"}
+    report, table, _ = embed(model, [folder], tmp_path / "b.parquet", options=options)
+    assert np.isfinite(table.metadata()).all(axis=1).sum() == 1
+    assert report.lines()[0].endswith(
+        "3 rows, 32 numbers of the image and 16 of the metadata (of 1)"
+    )
+    assert "country_code 100%; the model takes in location, utm" in report.lines()[1]
+
+
 def test_vectors_are_those_of_the_library_for_the_same_files(model, folder, tmp_path):
     report, table, lines = embed(model, [folder, tmp_path / "table.csv"], tmp_path / "e.parquet")
     rows = table.rows(range(20))
@@ -266,7 +289,7 @@ def test_the_command(tiny_run, folder, tmp_path, monkeypatch):
     result = CliRunner().invoke(cli, ["embed", str(folder), *flags])
     assert result.exit_code == 0, result.output
     assert "images without a table" in result.output
-    assert "20 rows, 32 numbers of the image and 16 of the metadata" in result.output
+    assert "20 rows, 32 numbers of the image; no row has a metadata vector" in result.output
     assert EmbeddingTable.open(tmp_path / "e.parquet").rows([0])[0]["label"] == "0"
 
     def interrupt(*_, **__):
