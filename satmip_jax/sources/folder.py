@@ -5,7 +5,7 @@ bands        of JPEG, PNG, TIFF, WebP and JPEG 2000 files, as RGB; see `satmip_j
 labels       a column of the table, or none
 metadata     columns of a CSV, JSON or Parquet file; fields without a column are missing
 splits       a column of the table, random shares, or years
-licence      the publisher's
+licence      not stated
 
 Nothing is extracted to disk. Nothing outside the given folders and zips is read, whatever paths
 the table, a zip or a symbolic link contains.
@@ -102,7 +102,6 @@ class Folder(FileSource):
     """
 
     name = "folder"
-    license = "the publisher's"
     image_size = 64
     label_option = "--columns label=NAME takes a column of the table"
 

@@ -8,7 +8,7 @@ metadata     coordinates (location, ground sampling distance, pixel size, UTM zo
              read, such as .aux.xml or .tfw
 splits       folders train, val and test at the top, or random shares of the files; all tiles of a
              file are in the same split
-licence      the publisher's
+licence      not stated
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ class GeoTIFFs(FileSource):
     """
 
     name = "geotiff"
-    license = "the publisher's"
     image_size = 224
     label_option = "--classes folders takes the folder of each file as its class"
     suffixes: tuple[str, ...] = headers.TAGGED

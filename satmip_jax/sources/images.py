@@ -5,7 +5,7 @@ bands        of JPEG, PNG, TIFF, WebP and JPEG 2000 files, as RGB; see `satmip_j
 labels       the folders of the files, or none
 metadata     of GeoTIFFs, see `satmip_jax.sources.geotiff`; none of other images
 splits       folders train, val and test at the top, or random shares of the files
-licence      the publisher's
+licence      not stated
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ metadata     `datetime`, `gsd`, `platform`, `eo:cloud_cover`, `view:*`, the band
              and the geometry; a GeoTIFF's own coordinates and tags fill in, see
              `satmip_jax.sources.geotiff_fields`
 splits       random shares of the items, or none
-licence      the publisher's
+licence      not stated
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ class STAC(FileSource):
     """
 
     name = "stac"
-    license = "the publisher's"
     image_size = 224
 
     def __init__(

@@ -19,6 +19,9 @@ from satmip_jax.geolocation.calibration import Calibration
 from satmip_jax.objectives import build_method
 
 CARD_FILE = "README.md"
+UNSTATED = "the publisher's"  # licence in the schema of own data that 0.2.0 prepared
+MARKDOWN = "|<>`[]\\"  # structures a cell of a table
+YAML = MARKDOWN + "#:\"'"  # structures a value of the header
 
 USAGE = {
     "safetensors": """
@@ -96,7 +99,7 @@ def write_card(
     """
     schema, config = model.schema, model.config
     header = ["---", f"library_name: {'timm' if format == 'timm' else 'satmip-jax'}"]
-    header += [f"license: {_plain(licence)}"] if licence else []
+    header += [f"license: {_plain(licence, drop=YAML)}"] if licence else []
     header += ["tags:", "- remote-sensing", "- satellite-images", "- image-feature-extraction"]
     examples = ", ".join(f"{_plain(name)} {n:,}" for name, n in schema.splits.items())
     training = "unknown" if model.step is None else f"{model.step:,}"
@@ -129,16 +132,17 @@ def write_card(
 
 
 def _data_facts(model: Model) -> dict[str, str]:
-    """Return licence and homepage of the training data, where their source states them."""
+    """Return licence of the training data, and their homepage where their source has one."""
+    provenance = model.schema.provenance
     stated = {
-        "licence of the data": model.schema.provenance.get("license"),
-        "homepage of the data": model.schema.provenance.get("homepage"),
+        name: _plain(text)
+        for name, text in (
+            ("licence of the data", provenance.get("license")),
+            ("homepage of the data", provenance.get("homepage")),
+        )
+        if isinstance(text, str) and text.strip() and text != UNSTATED
     }
-    return {
-        name: _plain(text, keep=":#")
-        for name, text in stated.items()
-        if isinstance(text, str) and text.strip()
-    }
+    return {"licence of the data": "not stated", **stated}
 
 
 def _public_config(model: Model) -> str:
@@ -180,13 +184,12 @@ def _cell(row: Score | None) -> str:
     return format_score(row.metric, row.value) + (name if is_worst(row.metric) else "")
 
 
-def _plain(text: str, keep: str = "") -> str:
+def _plain(text: str, drop: str = MARKDOWN) -> str:
     """Return a text, which may be untrusted, without characters that structure Markdown or YAML.
 
     Args:
         text: for a cell of a table, or a value in the header.
-        keep: characters that are harmless where the text stands.
+        drop: characters that structure the place where the text stands.
     """
-    structural = set("|<>`[]#:\"'\\") - set(keep)
-    kept = "".join(c if c.isprintable() and c not in structural else " " for c in text)
+    kept = "".join(c if c.isprintable() and c not in drop else " " for c in text)
     return " ".join(kept.split())[:200]

@@ -15,7 +15,9 @@ from satmip_jax.checkpoints.safetensors_file import WeightsError
 from satmip_jax.cli import cli
 from satmip_jax.evaluation.loading import ModelError, load_model
 from satmip_jax.evaluation.results import Score, read_scores, write_scores
+from satmip_jax.inference.export.card import write_card
 from satmip_jax.inference.export.run import ExportError, export
+from satmip_jax.sources.folder import Folder
 from satmip_jax.training.loop import train
 from tests.models.test_vit import import_timm
 
@@ -106,6 +108,24 @@ def test_the_card_states_scores_of_this_checkpoint_and_no_path(tiny_run, exporte
     assert "precision10" not in card
     assert "2 of 3 scores; `evaluation.json` has all" in card
     assert read_scores(tmp_path / "again" / "evaluation.json") == [row, worst, minor]
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        ("the publisher's", "not stated"),  # what 0.2.0 wrote for own tables
+        (Folder.license, "not stated"),
+        ('Maxar\'s "Open Data": #1', 'Maxar\'s "Open Data": #1'),
+    ],
+)
+def test_the_licence_of_own_data_is_not_stated_unless_it_is(tiny_run, stated, shown):
+    model = sm.load(tiny_run).model
+    provenance = {**model.schema.provenance, "license": stated}
+    model = replace(model, schema=replace(model.schema, provenance=provenance))
+    card = write_card(model, "safetensors", [], False, "CC-BY: the publisher's")
+    assert f"| licence of the data | {shown} |" in card
+    assert "\nlicense: CC-BY the publisher s\n" in card  # a plain value of YAML
+    assert "| licence of the weights | CC-BY: the publisher's |" in card
 
 
 def test_an_untrusted_schema_cannot_structure_the_card(copy, tmp_path):
