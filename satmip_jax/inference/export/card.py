@@ -31,6 +31,7 @@ linear kernels are (inputs, outputs), and blocks are stacked on the first axis.
 
 ```python
 import satmip_jax as sm
+
 model = sm.load(".")  # this folder
 features = model.embed_images(["image.jpg"])
 ```
