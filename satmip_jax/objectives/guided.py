@@ -192,9 +192,10 @@ def equalizing_scales(norms: dict[str, Float32[Array, ""]]) -> dict[str, Float32
 
     Example:
         >>> from satmip_jax.objectives.guided import equalizing_scales
-        >>> scales = equalizing_scales({"a": jnp.float32(1), "b": jnp.float32(4)})
+        >>> norms = {"a": jnp.float32(1), "b": jnp.float32(4), "none": jnp.float32(0)}
+        >>> scales = equalizing_scales(norms)
         >>> {name: float(scale) for name, scale in scales.items()}
-        {'a': 2.0, 'b': 0.5}
+        {'a': 2.0, 'b': 0.5, 'none': 1.0}
     """
     stacked = jnp.stack(list(norms.values()))
     there = stacked > 0

@@ -18,7 +18,7 @@ from satmip_jax.evaluation.baselines import (
 from satmip_jax.evaluation.fusion import standardize
 from satmip_jax.evaluation.knn import knn_predict
 from satmip_jax.evaluation.metrics import accuracy
-from satmip_jax.metadata.tabular import locations
+from satmip_jax.metadata.tabular import locations, raw_features, raw_numbers
 
 
 def noise(n: int, side: int) -> np.ndarray:
@@ -69,6 +69,22 @@ def test_batches_of_a_split_give_the_values_of_all_at_once(name, tiny_shards, mo
         np.testing.assert_array_equal(features.labels, split["label"])
         np.testing.assert_array_equal(features.locations, locations(split["metadata"]))
         assert features.indices.tolist() == list(range(64))
+
+
+@pytest.mark.parametrize("name", ["fields", "numbers"])
+def test_fields_that_are_not_selected_are_not_in_the_features(name, tiny_shards):
+    split, schema = read_all(tiny_shards), tiny_shards.schema
+    sizes = {}
+    for fields in ("Location", "cloud_cover", "all-leak"):
+        found = extract_baseline(BASELINES[name], tiny_shards, fields=fields).by_kind["metadata"]
+        selected = schema.select_fields(fields)
+        if name == "numbers":
+            expected = raw_numbers(split["metadata"], selected)
+        else:
+            expected = raw_features(split["metadata"], schema, selected)
+        np.testing.assert_array_equal(found, expected)
+        sizes[fields] = found.shape[1]
+    assert sizes["cloud_cover"] == 1 < sizes["Location"] < sizes["all-leak"]
 
 
 def test_projections_are_a_function_of_the_seed():

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.errors import SatmipError
 from satmip_jax.evaluation import evaluate as evaluate_module
-from satmip_jax.evaluation.baselines import BASELINES
+from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.evaluate import evaluate, evaluate_baseline
 from satmip_jax.evaluation.features import Features, extract
 from satmip_jax.evaluation.fusion import WEIGHTS
@@ -116,6 +116,16 @@ def test_knowing_the_place_helps_no_more_in_blocks(tiny_shards):
         assert scores["both", f"{protocol} blocked 1deg"] > image - 0.05
 
 
+def voted_by_train(folder):
+    """Accuracy of scikit-learn's nearest neighbours in train by the colours of val."""
+    train_set, val_set = (
+        extract_baseline(BASELINES["colour"], ShardDataset(folder, split))
+        for split in ("train", "val")
+    )
+    knn = KNeighborsClassifier(5).fit(train_set.by_kind["image"].astype(float), train_set.labels)
+    return knn.score(val_set.by_kind["image"].astype(float), val_set.labels)
+
+
 def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir, tmp_path):
     folder = tmp_path / "with_a_twin"  # of the split val
     shutil.copytree(tiny_shards_dir, folder)
@@ -138,6 +148,15 @@ def test_tuning_on_a_split_takes_it_into_the_bank(tiny_run, tiny_shards_dir, tmp
     )
     assert {row.protocol for row in by_twin} == {"knn5 (bank twin)"}
     assert {row.protocol for row in by_both} == {"knn5 (bank twin, tune train)"}
+    # of protocols that take val for the choice alone, the twin has no vote
+    options = {"protocols": ["torchgeo-knn5"], "block": 0}
+    of_train, by_choice = (
+        evaluate_baseline("colour", str(folder), tune=tune, **options) for tune in (None, "twin")
+    )
+    assert value(by_choice, metric="accuracy") == pytest.approx(
+        voted_by_train(str(folder)), abs=1e-9
+    )
+    assert len(by_choice) == len(of_train)
     write_scores(tmp_path / "evaluation.json", alone)
     assert write_scores(tmp_path / "evaluation.json", joined) == alone + joined
     for table in scores([("run", alone + joined)]).tables:

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from satmip_jax.evaluation import torchgeo_bench
 from satmip_jax.evaluation.evaluate import evaluate_baseline
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.knn import FeaturesError, knn_predict, nearest
@@ -81,6 +82,39 @@ def test_the_linear_probe_is_scikit_learns():
     assert 1e-6 < best < 1e4  # a choice inside the grid
     assert max(scores) - min(scores) > 0.1
     assert (ours == theirs).mean() > 0.99
+
+
+def test_c_is_chosen_on_held_out_rows_and_kept_for_the_fit_of_all(monkeypatch):
+    """A grid of four, and what a slip in each step would give instead."""
+    grid = np.array([1e-5, 1e-3, 1e-1, 1e3])
+    monkeypatch.setattr(torchgeo_bench, "INVERSE_STRENGTHS", tuple(grid.tolist()))
+    (bank, labels), (queries, _) = raw(72, seed=22), raw(500, seed=1)
+    held_out = np.arange(72) >= 36
+    everything = np.ones(72, bool)
+
+    def solve(c, rows):
+        probe = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-8)
+        return probe.fit(bank[rows].astype(np.float64), labels[rows])
+
+    def share(rows, by):
+        return [solve(c, rows).score(bank[by].astype(np.float64), labels[by]) for c in grid]
+
+    def answer(c, rows):
+        return solve(c, rows).predict(queries.astype(np.float64))
+
+    chosen_by = share(~held_out, held_out)
+    best = grid[int(np.argmax(chosen_by))]
+    assert chosen_by.count(max(chosen_by)) == 2
+    ours = LINEAR(bank, queries, labels, held_out, 4)
+    assert (ours == answer(best, everything)).mean() > 0.995
+    for slip in (
+        answer(best, ~held_out),  # fitted without the held-out rows
+        answer(grid[int(np.argmax(share(everything, held_out)))], everything),
+        answer(grid[int(np.argmax(share(~held_out, everything)))], everything),
+        answer(best / 2, everything),  # the strength of half of the rows
+        answer(grid[3 - int(np.argmax(chosen_by[::-1]))], everything),  # the last of equals
+    ):
+        assert (ours == slip).mean() < 0.99
 
 
 def test_the_grid_is_that_of_the_benchmark():

@@ -175,6 +175,10 @@ def test_losses_and_norms_are_the_naive_formula(make, schema, devices, fsdp):
         want = 0.25 * mean / norms[name] * plain(name, features)
         np.testing.assert_allclose(losses[f"guide_{name}"], want, rtol=1e-4)
     assert losses.keys() == {"simclr", *(f"guide_{name}" for name in names)}
+    guess = predict(s.params["heads_guide_year"], features).argmax(axis=1)
+    times = [r.values.get("timestamp") for r in s.rows]
+    right = [g == t.year - FIRST_YEAR for g, t in zip(guess, times, strict=True) if t]
+    np.testing.assert_allclose(metrics["year_accuracy"], np.mean(right), rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"micro_batch": 2}, {"exchange": "ring"}])
