@@ -297,3 +297,10 @@ def test_data_without_metadata_are_scored_by_their_images(tiny_run, tiny_shards_
     assert {row.features for row in rows} == {"image"}
     with pytest.raises(EvaluationError, match="has no metadata: evaluate --features image"):
         evaluate(tiny_run, str(folder), features=["metadata", "both"])
+    # of several selections, those that have values are scored
+    facts["fields"] = json.loads((tiny_shards_dir / "schema.json").read_text())["fields"]
+    facts["fields"].pop("gsd")
+    (folder / "schema.json").write_text(json.dumps(facts))
+    specs = ["gsd", "Time"]
+    found = evaluate(tiny_run, str(folder), fields=specs, protocols=["knn5"], block=0)
+    assert {row.features for row in found} == {"image", "metadata (Time)", "both (Time)"}
