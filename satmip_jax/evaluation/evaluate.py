@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import SCHEMA_FILE
-from satmip_jax.evaluation.baselines import BASELINES, Baseline, extract_baseline
+from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
 from satmip_jax.evaluation.features import KINDS, Features, extract, extract_each
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
@@ -82,41 +81,30 @@ def evaluate(
     """
     if unknown := set(features) - set(KINDS):
         raise EvaluationError(f"no features {sorted(unknown)}: choose from {', '.join(KINDS)}")
-    specs = [fields] if isinstance(fields, str) else list(fields)
-    selections = [select_fields(spec) for spec in specs]
+    specs = _specs(fields)
+    selections = {spec: select_fields(spec) for spec in specs}
     queries = _open_queries(data, split, bank, tune, protocols)
     model = load_model(workdir, init=init)
     counts = {name: field.count for name, field in queries.schema.fields.items()}
-    recorded = [any(counts[field.name] for field in shown) for shown in selections]
-    if "image" not in features and not (model.towers.has_metadata and any(recorded)):
+    recorded = [spec for spec in specs if any(counts[f.name] for f in selections[spec])]
+    described = recorded if model.towers.has_metadata else []
+    if "image" not in features and not described:
         lacking = f"{data} has no metadata"
-        if any(recorded):
+        if recorded:
             lacking = f"{model.config.method.name} has no metadata encoder"
         raise EvaluationError(f"{lacking}: evaluate --features image")
-
-    @cache
-    def encode(part: str) -> list[Features]:
-        return extract_each(model, ShardDataset(data, part), selections)
-
-    rows: list[Score] = []
-    for i, spec in enumerate(specs):
-        described = model.towers.has_metadata and recorded[i]
-        kinds = [kind for kind in features if (i == 0 if kind == "image" else described)]
-        if not kinds:
-            continue
-        rows += _score_splits(
-            partial(_select, encode, i),
-            queries,
-            bank,
-            tune,
-            kinds=kinds,
-            model=f"{model.name} (untrained)" if init == "random" else model.name,
-            protocols=protocols,
-            block=block,
-            fields=spec,
-            step=model.step,
-            planned=model.planned,
-        )
+    rows = _score_selections(
+        lambda part: extract_each(model, ShardDataset(data, part), [*selections.values()]),
+        queries,
+        bank,
+        tune,
+        kinds={spec: [x for x in features if x == "image" or spec in described] for spec in specs},
+        model=f"{model.name} (untrained)" if init == "random" else model.name,
+        protocols=protocols,
+        block=block,
+        step=model.step,
+        planned=model.planned,
+    )
     if not model.config.image.init:
         return rows
     began = f"the image encoder of {model.name} began with {model.config.image.init}"
@@ -160,24 +148,21 @@ def evaluate_baseline(
     if name not in BASELINES:
         raise EvaluationError(f"no baseline {name!r}: choose from {', '.join(BASELINES)}")
     baseline = BASELINES[name]
-    specs = [fields] if isinstance(fields, str) else list(fields)
-    select_fields(specs)  # refuses unknown ones
-    queries = _open_queries(data, split, bank, tune, protocols)
-    rows: list[Score] = []
-    for i, spec in enumerate(specs):
-        if kinds := [kind for kind in baseline.kinds if i == 0 or kind != "image"]:
-            rows += _score_splits(
-                partial(_describe, baseline, data, spec),
-                queries,
-                bank,
-                tune,
-                kinds=kinds,
-                model=name,
-                protocols=protocols,
-                block=block,
-                fields=spec,
-            )
-    return rows
+    specs = _specs(fields)
+    if "metadata" not in baseline.kinds:
+        specs = specs[:1]  # it uses none
+    return _score_selections(
+        lambda part: [
+            extract_baseline(baseline, ShardDataset(data, part), fields=spec) for spec in specs
+        ],
+        _open_queries(data, split, bank, tune, protocols),
+        bank,
+        tune,
+        kinds=dict.fromkeys(specs, baseline.kinds),
+        model=name,
+        protocols=protocols,
+        block=block,
+    )
 
 
 def knn_accuracy(model: Model) -> dict[str, float]:
@@ -207,12 +192,11 @@ def knn_accuracy(model: Model) -> dict[str, float]:
     return {f"knn_{row.features}": row.value for row in rows if row.metric == "accuracy"}
 
 
-def _select(encode: Callable[[str], list[Features]], number: int, part: str) -> Features:
-    return encode(part)[number]
-
-
-def _describe(baseline: Baseline, data: str | os.PathLike[str], fields: str, part: str) -> Features:
-    return extract_baseline(baseline, ShardDataset(data, part), fields=fields)
+def _specs(fields: str | Sequence[str]) -> list[str]:
+    """Return the selections of fields, each once. Unknown fields, and none, are refused."""
+    specs = [fields] if isinstance(fields, str) else list(dict.fromkeys(fields))
+    select_fields(specs)
+    return specs
 
 
 def _open_queries(
@@ -247,42 +231,59 @@ def _fingerprint(dataset: ShardDataset) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def _score_splits(
-    encode: Callable[[str], Features],
+def _score_selections(
+    encode: Callable[[str], list[Features]],
     queries: ShardDataset,
     bank: str,
     tune: str | None,
     *,
-    kinds: Sequence[str],
-    fields: str,
+    kinds: Mapping[str, Sequence[str]],
     **options: Any,
 ) -> list[Score]:
-    """Encode the splits by name, score them, and put options other than the default into names."""
-    labelled, held_out = encode(bank), None
-    if tune is not None:
-        tuned_on = encode(tune)
-        size = len(labelled.labels)
-        held_out = np.arange(size + len(tuned_on.labels)) >= size
-        labelled = labelled.join(tuned_on)
-    asked = labelled if queries.split == bank else encode(queries.split)
-    known = queries.schema.fields["country_code"].count > 0
-    rows = score(
-        labelled,
-        asked,
-        kinds=kinds,
-        dataset=queries,
-        tune=held_out,
-        bank_name=bank if tune is None else f"{bank} and {tune}",
-        data=_fingerprint(queries),
-        countries=queries.countries(asked.indices.tolist()) if known else None,
-        **options,
+    """Score selections of fields, the image once; put options other than the default into names.
+
+    Args:
+        encode: name of a split -> its features for each selection, which share those of images.
+        queries: split to classify.
+        bank: name of the split of the labelled examples.
+        tune: name of the split on which weights and strengths are chosen, or None.
+        kinds: selection -> kinds of features to score.
+        options: of `score`.
+    """
+    parts = [bank] if tune is None else [bank, tune]
+    encoded = {part: encode(part) for part in dict.fromkeys([*parts, queries.split])}
+    suffix = ", ".join(
+        f"{role} {part}"
+        for role, part in (("bank", None if bank == BANK else bank), ("tune", tune))
+        if part is not None
     )
-    splits = {"bank": None if bank == BANK else bank, "tune": tune}
-    if suffix := ", ".join(f"{role} {part}" for role, part in splits.items() if part is not None):
-        rows = [replace(row, protocol=f"{row.protocol} ({suffix})") for row in rows]
-    if fields == "all":
-        return rows
-    return [
-        row if row.features == "image" else replace(row, features=f"{row.features} ({fields})")
-        for row in rows
-    ]
+    known = queries.schema.fields["country_code"].count > 0
+    rows: list[Score] = []
+    for i, (spec, wanted) in enumerate(kinds.items()):
+        of_selection = [kind for kind in wanted if i == 0 or kind != "image"]
+        if not of_selection:
+            continue
+        labelled, held_out = encoded[bank][i], None
+        if tune is not None:
+            size = len(labelled.labels)
+            labelled = labelled.join(encoded[tune][i])
+            held_out = np.arange(len(labelled.labels)) >= size
+        asked = labelled if queries.split == bank else encoded[queries.split][i]
+        found = score(
+            labelled,
+            asked,
+            kinds=of_selection,
+            dataset=queries,
+            tune=held_out,
+            bank_name=" and ".join(parts),
+            data=_fingerprint(queries),
+            countries=queries.countries(asked.indices.tolist()) if known else None,
+            **options,
+        )
+        for row in found:
+            shown = row.features
+            if spec != "all" and shown != "image":
+                shown = f"{shown} ({spec})"
+            protocol = f"{row.protocol} ({suffix})" if suffix else row.protocol
+            rows.append(replace(row, features=shown, protocol=protocol))
+    return rows

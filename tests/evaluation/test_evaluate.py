@@ -230,6 +230,7 @@ def test_an_unknown_baseline_or_protocol_is_named(tiny_shards_dir):
         ({"protocols": ["knn7"]}, r"no protocol \['knn7'\]: choose from knn5, knn20"),
         ({"features": ["images"]}, r"no features \['images'\]: choose from image, metadata"),
         ({"fields": "Tide"}, "Tide"),
+        ({"fields": []}, "leaves no field"),
         ({"bank": "training"}, "has no split training: choose from train, val"),
         ({"tune": "val2"}, "has no split val2: choose from train, val"),
     ],
@@ -267,7 +268,7 @@ def test_each_selection_of_fields_is_scored_as_alone(tiny_run, tiny_shards_dir, 
     monkeypatch.setattr(
         evaluate_module, "extract_each", lambda m, d, s: read.append(d.split) or each(m, d, s)
     )
-    rows = evaluate(tiny_run, data, fields=specs, **options)
+    rows = evaluate(tiny_run, data, fields=[*specs, "Time"], **options)  # one of them twice
     assert read == ["train", "val"]  # once, whatever the number of selections
     assert len(rows) == len({row.identity for row in rows})
     assert {row.features for row in rows} == {"image"} | {
