@@ -9,22 +9,18 @@ An orientation is ignored, as it is for JPEG: boxes and coordinates refer to sto
 
 from __future__ import annotations
 
-import contextlib
 import struct
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any
 
 import numpy as np
 
+from satmip_jax.data.gdal import TIFF_DRIVER, open_dataset
 from satmip_jax.data.image_errors import ImageError
 from satmip_jax.data.rendering import Rendering, Values
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
-DRIVER = "GTiff"  # of GDAL
 MAX_PAGES = 256
 MAX_BANDS = 4096
 _MAX_TAGS = 4096  # of a page
@@ -76,13 +72,6 @@ _COMPRESSION = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_ENVIRONMENT = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_GEOREF_SOURCES": "INTERNAL",  # of JPEG 2000, whose world files would count otherwise
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_CACHEMAX": 64,  # MB
-    "PROJ_NETWORK": "OFF",
-}
 
 
 @dataclass(frozen=True)
@@ -117,12 +106,12 @@ class Page:
     block: tuple[int, int]
     reduced: bool
     subpages: bool
-    driver: str = DRIVER
+    driver: str = TIFF_DRIVER
 
     @property
     def format(self) -> str:
         """The format in messages."""
-        return "TIFF" if self.driver == DRIVER else "JPEG 2000"
+        return "TIFF" if self.driver == TIFF_DRIVER else "JPEG 2000"
 
 
 # --- headers --------------------------------------------------------------------------------------
@@ -270,46 +259,6 @@ def check_blocks(page: Page, file_size: int, limit: int) -> None:
 
 
 # --- values ---------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def open_dataset(
-    data: bytes | str, offset: int | None = None, driver: str = DRIVER
-) -> Iterator[Any]:
-    """Open an untrusted TIFF as a `rasterio` data set.
-
-    Args:
-        data: The file in memory, or the path of its descriptor, /dev/fd/N.
-        offset: Position of the page of a TIFF; the first by default.
-        driver: See `Page`.
-    """
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-    from rasterio.io import MemoryFile
-
-    with (
-        _silent_logger(),
-        rasterio.Env(**_ENVIRONMENT),
-        contextlib.ExitStack() as stack,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        name = data if isinstance(data, str) else stack.enter_context(MemoryFile(data)).name
-        if offset is not None and driver == DRIVER:
-            name = f"GTIFF_DIR:off:{offset}:{name}"
-        with rasterio.open(name, driver=driver) as dataset:
-            yield dataset
-
-
-@contextlib.contextmanager
-def _silent_logger() -> Iterator[None]:
-    """Print no errors of rasterio's logger, which fails if GDAL's message quotes the file."""
-    hooks = sys.excepthook, sys.unraisablehook
-    sys.excepthook, sys.unraisablehook = (lambda *_: None), (lambda _: None)
-    try:
-        yield
-    finally:
-        sys.excepthook, sys.unraisablehook = hooks
 
 
 def read_values(data: bytes, page: Page, rendering: Rendering) -> Values:

@@ -18,6 +18,7 @@ import numpy as np
 from affine import Affine
 
 from satmip_jax.data import jp2, tiff
+from satmip_jax.data.gdal import open_dataset
 from satmip_jax.data.headers import MAX_PIXELS
 from satmip_jax.data.image_errors import ImageError
 
@@ -214,7 +215,7 @@ def _starts(length: int, tile: int, stride: int) -> list[int]:
 def _open_page(name: bytes | str, page: tiff.Page) -> Iterator[Any]:
     # without a position the page has its mask; the image is nearly always the first page
     for offset in (None, page.offset):
-        with tiff.open_dataset(name, offset, page.driver) as dataset:
+        with open_dataset(name, offset, page.driver) as dataset:
             if (dataset.width, dataset.height) == (page.width, page.height):
                 if dataset.count != page.bands and page.photometric != 6:
                     raise ImageError(f"damaged {page.format}")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from satmip_jax.data.tiff import open_dataset
+from satmip_jax.data.gdal import open_dataset
 from satmip_jax.data.tiff_tiles import Window
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Absent
