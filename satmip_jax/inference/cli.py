@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from satmip_jax.pretrained import copy_examples
-from satmip_jax.runtime.commands import LocalPath, interruption_explained
+from satmip_jax.runtime.commands import LocalPath, PathOrUrl, interruption_explained
+from satmip_jax.runtime.paths import as_path, file_size
+from satmip_jax.runtime.stores import check_access
 
 
 @click.command()
@@ -20,7 +22,7 @@ from satmip_jax.runtime.commands import LocalPath, interruption_explained
     show_default=True,
     help="The whole model, the image encoder for timm, or the image encoder as a program.",
 )
-@click.option("--out", type=LocalPath(), required=True, help="New or empty folder for the files.")
+@click.option("--out", type=PathOrUrl(), required=True, help="New or empty folder for the files.")
 @click.option("--half", is_flag=True, help="Store float16, in half the space.")
 @click.option(
     "--licence", default="", help="Licence of the weights for the card, such as apache-2.0."
@@ -33,11 +35,11 @@ def export(model: str, format: str, out: str, half: bool, licence: str) -> None:
     from satmip_jax.inference.export.run import export
 
     for file in export(model, out, format=format, half=half, licence=licence):
-        click.echo(f"{file} {file.stat().st_size:,} bytes")
+        click.echo(f"{file} {file_size(file):,} bytes")
 
 
 @click.command()
-@click.argument("embeddings", type=LocalPath(exists=True, dir_okay=False))
+@click.argument("embeddings", type=PathOrUrl(exists=True, dir_okay=False))
 @click.option("--model", help="Model that made EMBEDDINGS; not needed for --id without --image.")
 @click.option(
     "--image",
@@ -71,12 +73,12 @@ def export(model: str, format: str, out: str, half: bool, licence: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option(
     "--out",
-    type=LocalPath(dir_okay=False),
+    type=PathOrUrl(dir_okay=False),
     help="Write the rows to a .json, .csv or .parquet file.",
 )
 @click.option(
     "--page",
-    type=LocalPath(dir_okay=False),
+    type=PathOrUrl(dir_okay=False),
     help="Write an HTML page with thumbnails to this file.",
 )
 def search(
@@ -103,6 +105,8 @@ def search(
 
     if out:
         write_of_suffix(out)  # refuses another suffix before anything is searched
+    for path in filter(None, (out, page)):
+        check_access(as_path(path))
     with interruption_explained("interrupted: give the same command again"):
         results = search(
             embeddings,
@@ -132,7 +136,7 @@ def search(
 @click.option(
     "--out",
     required=True,
-    type=LocalPath(),
+    type=PathOrUrl(),
     help="GeoParquet file to write, such as embeddings.parquet.",
 )
 @click.option(
@@ -245,14 +249,14 @@ def embed(
 @click.option(
     "--top", type=click.IntRange(1, 100), default=5, show_default=True, help="Number of places."
 )
-@click.option("--map", "map_file", type=LocalPath(dir_okay=False), help="Draw maps to this PNG.")
-@click.option("--geojson", type=LocalPath(dir_okay=False), help="Write places and cells here.")
+@click.option("--map", "map_file", type=PathOrUrl(dir_okay=False), help="Draw maps to this PNG.")
+@click.option("--geojson", type=PathOrUrl(dir_okay=False), help="Write places and cells here.")
 @click.option(
     "--json",
     "json_file",
     is_flag=False,
     flag_value="-",
-    type=LocalPath(dir_okay=False, allow_dash=True),
+    type=PathOrUrl(dir_okay=False, allow_dash=True),
     help="Write the result as JSON to this file, or instead of the tables to stdout.",
 )
 def locate(images: tuple[str, ...], model: str, **options: Any) -> None:
@@ -272,7 +276,7 @@ def locate(images: tuple[str, ...], model: str, **options: Any) -> None:
 @click.option("--data", required=True, help="Folder written by `satmip prepare`.")
 @click.option("--split", default="val", show_default=True, help="Split to fit and score on.")
 @click.option("--out", help="File to write.  [default: locate.json in the folder of MODEL]")
-@click.option("--diagram", type=LocalPath(dir_okay=False), help="Draw reliability to this PNG.")
+@click.option("--diagram", type=PathOrUrl(dir_okay=False), help="Draw reliability to this PNG.")
 def calibrate(model: str, data: str, split: str, out: str | None, diagram: str | None) -> None:
     """Calibrate the probabilities that `satmip locate` states by MODEL.
 

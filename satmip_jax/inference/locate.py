@@ -68,8 +68,12 @@ def locate_files(
         bounds = parse_region(region) if region else None
     except ValueError as error:
         raise LocateError(f"--region {region}: {error}; give west,south,east,north") from None
-    for path in (map_file, geojson, json_file):
-        if path not in (None, "-") and not Path(path).absolute().parent.is_dir():
+    for file in (map_file, geojson, json_file):
+        if file in (None, "-"):
+            continue
+        path = as_path(file)
+        check_access(path)
+        if not is_remote(path) and not absolute(path).parent.is_dir():
             raise LocateError(f"{path}: there is no such folder; create it first")
     _check_files(images)
     compilation_cache.enable()
@@ -90,9 +94,9 @@ def locate_files(
         write_atomically(map_file, draw_maps(shown, _pictures(shown)))
         if (more := len(found) - MAX_MAPS) > 0:
             log.warning(f"{map_file} shows the first {MAX_MAPS} images; {more} more are not drawn")
-    for path in (json_file, geojson, map_file if shown else None):
-        if path not in (None, "-"):
-            click.echo(f"{path} written", err=True)
+    for file in (json_file, geojson, map_file if shown else None):
+        if file not in (None, "-"):
+            click.echo(f"{file} written", err=True)
     return len(found) == len(results)
 
 

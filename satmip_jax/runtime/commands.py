@@ -45,6 +45,19 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class PathOrUrl(click.Path):
+    """A local path, checked as by `click.Path`, or a URL, which the command checks."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Return the value as `click.Path` does, or the URL."""
+        return os.fspath(value) if is_remote(value) else super().convert(value, param, ctx)
+
+
 config_option = click.option(
     "--config",
     type=LocalPath(),

@@ -1,7 +1,7 @@
 """Parts of an unfinished file of embeddings, so that an interrupted run resumes.
 
 OUT.parts/plan.json            what decides the rows; a resumed run must match it
-OUT.parts/lock                 held by the process that writes
+OUT.parts/lock                 held by the process that writes; in a bucket lock.N, a `StoreLock`
 OUT.parts/FIRST-END.parquet    rows of the inputs FIRST to END - 1, with what could not be used
 """
 
@@ -13,9 +13,8 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +26,10 @@ from satmip_jax.inference.embed.writer import ROWS, open_writer, write_table
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Problems
 from satmip_jax.prepare.plan import digest
+from satmip_jax.runtime import stores
 from satmip_jax.runtime.files import atomic_path, read_json_object, write_atomically
+from satmip_jax.runtime.paths import AnyPath, is_remote, make_folder
+from satmip_jax.runtime.store_lock import LockHeldError, StoreLock
 
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})\.parquet")
 _KEY = b"part"
@@ -42,6 +44,10 @@ _WORDS = {  # keys of a plan -> how a message calls them
 
 class EmbedError(SatmipError, ValueError):
     """Inputs that cannot be embedded, or an output that cannot be written; the message says why."""
+
+
+class NothingUsableError(EmbedError):
+    """None of the inputs can be used."""
 
 
 @dataclass
@@ -96,10 +102,11 @@ class Parts:
         folder: of the parts, beside the output.
     """
 
-    def __init__(self, out: Path, plan: Mapping[str, Any]) -> None:
+    def __init__(self, out: AnyPath, plan: Mapping[str, Any]) -> None:
         self.out, self.plan = out, json.loads(json.dumps(plan))
         self.folder = out.with_name(f"{out.name}.parts")
         self.fingerprint = digest([self.plan])
+        self._lock: StoreLock | None = None
 
     def is_complete(self) -> bool:
         """Whether the output exists, of the same plan.
@@ -110,7 +117,7 @@ class Parts:
         if not self.out.exists():
             return False
         try:
-            earlier = EmbeddingTable.open(self.out).info["inputs"].get("plan")
+            earlier = EmbeddingTable.open(self.out, copy=False).info["inputs"].get("plan")
         except (SatmipError, OSError):
             earlier = None
         if earlier == self.fingerprint:
@@ -125,17 +132,31 @@ class Parts:
         Raises:
             EmbedError: another process writes it, or it was started for something else.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
+        with self._locked():
+            self._check_plan()
+            kept = {path.name for path, _ in self._files()}
+            for name in self._names():
+                if name.endswith((".tmp", ".parquet")) and name not in kept:
+                    (self.folder / name).unlink()
+            yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if is_remote(self.folder):
+            self._lock = StoreLock(self.folder / "lock")
+            try:
+                self._lock.acquire()
+            except LockHeldError as error:
+                raise EmbedError(f"{self.folder}: {error} is writing it") from None
+            with self._lock:
+                yield
+            return
         with (self.folder / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise EmbedError(f"{self.folder}: another process is writing it") from error
-            self._check_plan()
-            kept = {path for path, _ in self._files()}
-            for left in (*self.folder.glob(".*.tmp"), *self.folder.glob("*.parquet")):
-                if left not in kept:
-                    left.unlink()
             yield
 
     def _check_plan(self) -> None:
@@ -157,25 +178,29 @@ class Parts:
         """Return the number of inputs, from the first one on, that are in parts."""
         return max((end for _, end in self._files()), default=0)
 
-    def _files(self) -> list[tuple[Path, int]]:
+    def _files(self) -> list[tuple[AnyPath, int]]:
         """Return the parts in order, each with its end: every input from the first on is in one.
 
         Left out are damaged ones and those behind a gap: their inputs are done again, in parts that
         may begin and end elsewhere.
         """
-        files: list[tuple[Path, int]] = []
+        files: list[tuple[AnyPath, int]] = []
         end = 0
-        for path in sorted(self.folder.glob("*.parquet")):
-            match = _NAME.fullmatch(path.name)
+        for name in self._names():
+            match = _NAME.fullmatch(name)
             if match is None or int(match[1]) != end or int(match[2]) <= end:
                 continue
-            try:
-                pq.read_metadata(path)
-            except (pa.ArrowException, OSError):
-                continue
-            end = int(match[2])
-            files.append((path, end))
+            path = self.folder / name
+            with suppress(pa.ArrowException, OSError), _opened(path):
+                end = int(match[2])
+                files.append((path, end))
         return files
+
+    def _names(self) -> list[str]:
+        """Return the names of the files in the folder, sorted."""
+        if is_remote(self.folder):
+            return stores.names_in(self.folder)
+        return sorted(path.name for path in self.folder.iterdir())
 
     def write(self, first: int, end: int, table: pa.Table, facts: PartFacts) -> None:
         """Write a part, at once or not at all.
@@ -185,7 +210,12 @@ class Parts:
             end: number of the input after the last.
             table: its rows.
             facts: what it says beside them.
+
+        Raises:
+            LockHeldError: in a bucket, another process has taken this one for dead.
         """
+        if self._lock:
+            self._lock.check()
         schema = table.schema.with_metadata({_KEY: json.dumps(facts.to_json())})
         path = self.folder / f"{first:012d}-{end:012d}.parquet"
         with atomic_path(path, durable=True) as temporary, open_writer(temporary, schema) as writer:
@@ -194,7 +224,8 @@ class Parts:
     def facts(self) -> Iterator[PartFacts]:
         """Yield what each part says."""
         for path, _ in self._files():
-            yield PartFacts.from_json(json.loads(pq.read_schema(path).metadata[_KEY]))
+            with _opened(path) as file:
+                yield PartFacts.from_json(json.loads(file.schema_arrow.metadata[_KEY]))
 
     def join(self, info: Mapping[str, Any]) -> int:
         """Write the output of all parts, without fields that no row has.
@@ -205,6 +236,8 @@ class Parts:
         Returns:
             The number of rows.
         """
+        if self._lock:
+            self._lock.check()
         present: Counter[str] = Counter()
         types: set[str] = set()
         for facts in self.facts():
@@ -217,7 +250,7 @@ class Parts:
         """Yield the rows of all parts in tables of `ROWS`, the last one of fewer."""
         waiting: list[pa.Table] = []
         for path, _ in self._files():
-            with pq.ParquetFile(path) as file:
+            with _opened(path) as file:
                 if not file.metadata.num_rows:
                     continue
                 names = [name for name in file.schema_arrow.names if name not in absent]
@@ -233,4 +266,14 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the parts, once the output has their rows."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if is_remote(self.folder):
+            stores.remove_folder(self.folder)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def _opened(path: AnyPath) -> Iterator[pq.ParquetFile]:
+    """Open a part, on a disk or in a bucket."""
+    with stores.store_errors(path), path.open("rb") as data, pq.ParquetFile(data) as file:
+        yield file

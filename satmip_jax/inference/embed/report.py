@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from satmip_jax.inference.embed.table import EmbeddingTable
 from satmip_jax.metadata.record import Problems
+from satmip_jax.runtime import stores
 from satmip_jax.runtime.files import atomic_path
+from satmip_jax.runtime.paths import AnyPath
 
 SHOWN = 3  # names per reason
 
@@ -36,7 +38,7 @@ class EmbedReport:
         seconds: duration of this run.
     """
 
-    out: Path
+    out: AnyPath
     rows: int
     image_width: int
     metadata_width: int
@@ -44,7 +46,7 @@ class EmbedReport:
     model_fields: Sequence[str]
     fields: Mapping[str, int]
     left_out: Mapping[str, tuple[int, Sequence[str]]]
-    left_out_file: Path | None
+    left_out_file: AnyPath | None
     problems: Problems
     resumed: int
     seconds: float
@@ -79,7 +81,7 @@ class EmbedReport:
 
 
 @contextmanager
-def list_left_out(out: Path) -> Iterator[Callable[[str, str], None]]:
+def list_left_out(out: AnyPath) -> Iterator[Callable[[str, str], None]]:
     """Yield a function that adds a name and a reason to the list of what was left out.
 
     Args:
@@ -105,7 +107,7 @@ def list_left_out(out: Path) -> Iterator[Callable[[str, str], None]]:
         path.unlink()
 
 
-def left_out_file(out: Path) -> Path:
+def left_out_file(out: AnyPath) -> AnyPath:
     """Return the path of the list of what was left out.
 
     Example:
@@ -116,7 +118,7 @@ def left_out_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.left_out.csv")
 
 
-def read_report(out: Path, resumed: int, seconds: float) -> EmbedReport:
+def read_report(out: AnyPath, resumed: int, seconds: float) -> EmbedReport:
     """Return the report of a complete file.
 
     Args:
@@ -124,13 +126,16 @@ def read_report(out: Path, resumed: int, seconds: float) -> EmbedReport:
         resumed: number of inputs that an earlier run had finished.
         seconds: duration of this run.
     """
-    table = EmbeddingTable.open(out)
+    table = EmbeddingTable.open(out, copy=False)
     counts = table.info["inputs"]
     listed = left_out_file(out)
     reasons = Counter(counts["skipped"]) + Counter(counts["unusable"])
     names: dict[str, list[str]] = {}
     if listed.exists():
-        with listed.open(newline="", encoding="utf-8") as file:
+        with (
+            stores.store_errors(listed),
+            io.TextIOWrapper(listed.open("rb"), "utf-8", newline="") as file,
+        ):
             for name, reason in itertools.islice(csv.reader(file), 1, None):
                 known = names.setdefault(reason, [])
                 if len(known) < SHOWN:

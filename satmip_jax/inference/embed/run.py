@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from satmip_jax.data import images
 from satmip_jax.evaluation.features import CPU_BATCHES
 from satmip_jax.inference.embed.geometry import wkb_type
 from satmip_jax.inference.embed.inputs import Entry, Inputs, open_inputs
-from satmip_jax.inference.embed.parts import EmbedError, PartFacts, Parts
+from satmip_jax.inference.embed.parts import EmbedError, NothingUsableError, PartFacts, Parts
 from satmip_jax.inference.embed.reader import BatchReader, ReadBatch
 from satmip_jax.inference.embed.report import EmbedReport, list_left_out, read_report
 from satmip_jax.inference.embed.writer import ROWS, Row, to_table
@@ -31,7 +30,8 @@ from satmip_jax.inference.embedding import EmbeddingModel
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.metadata.record import Problems
 from satmip_jax.runtime import process_pool, threads
-from satmip_jax.runtime.paths import local_path
+from satmip_jax.runtime.paths import AnyPath, as_path, is_remote
+from satmip_jax.runtime.stores import check_access
 
 PART_SECONDS = 30.0  # after which a part is written: what an interruption costs at most
 FEW = 4096  # images for which worker processes are not worth their start
@@ -60,7 +60,7 @@ def embed_files(
     Args:
         model: the trained model.
         paths: images, tables, STAC files, folders and zips.
-        out: the file, in an existing folder.
+        out: the file, in an existing folder or a bucket.
         options: of the sources that read the paths, such as `{"tile": 224}`.
         source: name of the source, instead of those detected.
         bands: see `satmip_jax.data.rendering.Rendering.parse`.
@@ -72,6 +72,7 @@ def embed_files(
 
     Raises:
         EmbedError: no input can be used, `out` holds something else, or the disk is full.
+        StoreError: `out` is in a bucket that cannot be accessed.
         SourceError: see `open_inputs`.
 
     Example:
@@ -86,8 +87,9 @@ def embed_files(
         1
     """
     start_time = time.monotonic()
-    out = local_path(out, "out")
-    if not out.parent.is_dir():
+    out = as_path(out)
+    check_access(out)
+    if not is_remote(out) and not out.parent.is_dir():
         raise EmbedError(f"{out}: no folder {out.parent}")
     try:
         rendering = images.Rendering.parse(bands, scale)
@@ -101,10 +103,15 @@ def embed_files(
     resumed = len(inputs.entries)
     if not parts.is_complete():
         reader = BatchReader(inputs.sources, model.encoder.stored_size, rendering)
-        with _full_disk_explained(out), parts.claim():
-            resumed = min(parts.finished(), len(inputs.entries))
-            _write_parts(model, inputs, parts, resumed, _reads(reader, model, workers), progress)
-            _finish(parts, inputs, about, rendering)
+        try:
+            with _full_disk_explained(out), parts.claim():
+                resumed = min(parts.finished(), len(inputs.entries))
+                read = _reads(reader, model, workers)
+                _write_parts(model, inputs, parts, resumed, read, progress)
+                _finish(parts, inputs, about, rendering)
+        except NothingUsableError:
+            parts.remove()
+            raise
         parts.remove()
     return read_report(out, resumed, time.monotonic() - start_time)
 
@@ -252,8 +259,7 @@ def _finish(
                 write(name, reason)
     if unusable.total() == len(inputs.entries):
         reasons = "; ".join(f"{n:,} x {reason}" for reason, n in unusable.most_common(5))
-        parts.remove()
-        raise EmbedError(f"none of the {unusable.total():,} inputs can be used: {reasons}")
+        raise NothingUsableError(f"none of the {unusable.total():,} inputs can be used: {reasons}")
     counts = {
         "plan": parts.fingerprint,
         "count": len(inputs.entries),
@@ -282,7 +288,7 @@ def _frequent(counts: Counter[str]) -> dict[str, int]:
 
 
 @contextmanager
-def _full_disk_explained(out: Path) -> Iterator[None]:
+def _full_disk_explained(out: AnyPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:

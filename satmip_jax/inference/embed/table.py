@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
+from satmip_jax.data.remote_cache import mirror
 from satmip_jax.errors import SatmipError
 from satmip_jax.inference.embed.writer import (
     FIXED,
@@ -24,6 +24,9 @@ from satmip_jax.inference.embed.writer import (
     field_type,
 )
 from satmip_jax.metadata.fields import FIELDS
+from satmip_jax.runtime import stores
+from satmip_jax.runtime.paths import AnyPath, as_path, file_size, is_remote
+from satmip_jax.runtime.stores import check_access
 
 MAX_WIDTH = 1 << 16  # numbers of a vector
 MAX_INFO = 4 << 20  # bytes of the description
@@ -52,6 +55,7 @@ class EmbeddingTable:
 
     Attributes:
         path: the file.
+        local: where it is read: the file, or the copy in the cache of one in a bucket.
         count: number of rows.
         info: how the vectors were made. "version" of satmip_jax, name of the "model", its "step"
             or None, a fingerprint of its "parameters", side of the squares ("image_size"), names of
@@ -62,8 +66,8 @@ class EmbeddingTable:
         fields: names of the metadata fields with a column.
     """
 
-    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
-        self.path, self._file = path, file
+    def __init__(self, path: AnyPath, local: AnyPath, file: pq.ParquetFile) -> None:
+        self.path, self.local, self._file = path, local, file
         schema = file.schema_arrow
         self.count: int = file.metadata.num_rows
         self.info = _read_info(path, file.metadata.metadata or {})
@@ -77,12 +81,17 @@ class EmbeddingTable:
         self._starts = np.cumsum([0, *lengths])
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> EmbeddingTable:
+    def open(cls, path: str | os.PathLike[str], *, copy: bool = True) -> EmbeddingTable:
         """Open a file written by `satmip embed`.
+
+        Args:
+            path: of the file, on a disk or in a bucket.
+            copy: copy one in a bucket to the cache, see `data.remote_cache`. Otherwise it is read
+                through the network, which suits its description only.
 
         Raises:
             EmbeddingTableError: it is no such file, or it is damaged.
-            OSError: it cannot be read.
+            OSError: it cannot be read, or it is in a bucket that cannot be accessed.
 
         Example:
             >>> from satmip_jax.inference.embed.table import EmbeddingTable
@@ -96,19 +105,24 @@ class EmbeddingTable:
             >>> embeddings.rows([0])[0]["label"]
             'barn'
         """
-        path = Path(path)
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start != b"PAR1":
-            raise EmbeddingTableError(f"{path} is no Parquet file: give one of `satmip embed`")
-        with _damage_explained(path):
-            file = pq.ParquetFile(
-                path,
-                thrift_string_size_limit=8 * MAX_INFO,
-                thrift_container_size_limit=1_000_000,
-            )
-            _check(path, file)
-            return cls(path, file)
+        path = as_path(path)
+        check_access(path)
+        local = path
+        if is_remote(path) and copy:
+            local = mirror(path.parent, [path.name], b"embeddings") / path.name
+        with stores.store_errors(path):
+            with local.open("rb") as data:
+                start = data.read(4)
+            if start != b"PAR1":
+                raise EmbeddingTableError(f"{path} is no Parquet file: give one of `satmip embed`")
+            with _damage_explained(path):
+                file = pq.ParquetFile(
+                    local.open("rb") if is_remote(local) else local,
+                    thrift_string_size_limit=8 * MAX_INFO,
+                    thrift_container_size_limit=1_000_000,
+                )
+                _check(path, file_size(local), file)
+                return cls(path, local, file)
 
     def images(self) -> Float32[np.ndarray, "n d"]:
         """Return all image vectors."""
@@ -234,7 +248,7 @@ class EmbeddingTable:
 
 
 @contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
+def _damage_explained(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except (EmbeddingTableError, MemoryError):
@@ -248,7 +262,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check(path: Path, file: pq.ParquetFile) -> None:
+def _check(path: AnyPath, size: int, file: pq.ParquetFile) -> None:
     """Raise `EmbeddingTableError` for a file of other columns, or of impossible sizes."""
     schema, metadata = file.schema_arrow, file.metadata
     expected = {f.name: f.type for f in FIXED} | {f.name: field_type(f) for f in FIELDS}
@@ -271,7 +285,6 @@ def _check(path: Path, file: pq.ParquetFile) -> None:
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != metadata.num_rows:
         raise EmbeddingTableError(f"{path} is damaged: its row groups have other numbers of rows")
-    size = path.stat().st_size
     for f in schema:
         share = {"image": 1, "metadata": _NULL_SHARE}.get(f.name)  # image vectors are never null
         if share and not 0 <= 4 * f.type.list_size * metadata.num_rows <= share * size:
@@ -287,7 +300,7 @@ def _check(path: Path, file: pq.ParquetFile) -> None:
             )
 
 
-def _read_info(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _read_info(path: AnyPath, metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     """Return the description of a file."""
     text = metadata.get(INFO_KEY, b"")
     if not text or len(text) > MAX_INFO:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -38,7 +41,8 @@ from satmip_jax.models import build_towers
 from satmip_jax.models.timm_weights import timm_config, to_timm
 from satmip_jax.objectives import build_method
 from satmip_jax.runtime.files import write_atomically
-from satmip_jax.runtime.paths import AnyPath, local_path
+from satmip_jax.runtime.paths import AnyPath, as_path, is_remote
+from satmip_jax.runtime.stores import check_access, put_folder
 
 FORMATS = ("safetensors", "timm", "stablehlo", "onnx")
 STABLEHLO_FILE, ONNX_FILE = "image_encoder.stablehlo", "image_encoder.onnx"
@@ -57,12 +61,12 @@ def export(
     format: str = "safetensors",
     half: bool = False,
     licence: str = "",
-) -> list[Path]:
+) -> list[AnyPath]:
     """Write a model, or its image encoder, to a folder with a model card.
 
     Args:
         path: workdir of a run, an exported folder, or the name of a shipped model.
-        out: new or empty folder.
+        out: new or empty folder, on a disk or in a bucket.
         format: "safetensors": the whole model, for `satmip_jax.load`. "timm": the image encoder,
             for timm and PyTorch. "stablehlo": the image encoder as a program for any number of
             images, for `jax.export.deserialize`. "onnx": the same for ONNX Runtime, in float32.
@@ -78,6 +82,7 @@ def export(
         ModelError: there is no model in `path`.
         CheckpointError: no checkpoint of the run is intact.
         WeightsError: parameters are not finite, or too large for float16.
+        StoreError: `out` is in a bucket that cannot be accessed.
 
     Example:
         >>> from satmip_jax.inference.export.run import export
@@ -89,31 +94,33 @@ def export(
     if half and format in ("stablehlo", "onnx"):
         dtype = "float32" if format == "onnx" else "the dtype of the run"
         raise ExportError(f"the program computes in {dtype}: omit --half")
-    folder = local_path(out, "--out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ExportError(f"{folder} exists and is not an empty folder: choose another for --out")
+    target = as_path(out)
+    check_access(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ExportError(f"{target} exists and is not an empty folder: choose another for --out")
     model = load_model(path)
     scores = _scores_of(model, model_folder(path) / SCORES_FILE)
     converted = onnx_program(model) if format == "onnx" else b""
-    folder.mkdir(parents=True, exist_ok=True)
-    if format == "safetensors":
-        _write_whole(model, folder, half)
-    elif format == "timm":
-        _write_timm(model, folder, half)
-    elif format == "onnx":
-        write_atomically(folder / ONNX_FILE, converted)
-    else:
-        program = image_program(model)
-        write_atomically(folder / STABLEHLO_FILE, bytes(program.serialize()))
-    calibration = read_calibration(model) if format == "safetensors" else None
-    if calibration:
-        calibration.save(folder / CALIBRATION_FILE)
-    if scores:
-        write_scores(folder / SCORES_FILE, scores)
-    write_atomically(
-        folder / CARD_FILE, write_card(model, format, scores, half, licence, calibration)
-    )
-    return sorted(folder.iterdir())
+    with _local_folder(target) as folder:
+        if format == "safetensors":
+            _write_whole(model, folder, half)
+        elif format == "timm":
+            _write_timm(model, folder, half)
+        elif format == "onnx":
+            write_atomically(folder / ONNX_FILE, converted)
+        else:
+            program = image_program(model)
+            write_atomically(folder / STABLEHLO_FILE, bytes(program.serialize()))
+        calibration = read_calibration(model) if format == "safetensors" else None
+        if calibration:
+            calibration.save(folder / CALIBRATION_FILE)
+        if scores:
+            write_scores(folder / SCORES_FILE, scores)
+        write_atomically(
+            folder / CARD_FILE, write_card(model, format, scores, half, licence, calibration)
+        )
+        names = sorted(file.name for file in folder.iterdir())
+    return [target / name for name in names]
 
 
 def image_program(model: Model) -> jax_export.Exported:
@@ -134,6 +141,18 @@ def image_program(model: Model) -> jax_export.Exported:
     images = jax.ShapeDtypeStruct((count, side, side, 3), jnp.uint8)
     program = jax.jit(lambda images: encode_images(plain, params, images))
     return jax_export.export(program, platforms=PLATFORMS)(images)
+
+
+@contextmanager
+def _local_folder(target: AnyPath) -> Iterator[Path]:
+    """Yield the folder to write; for a bucket one on the disk, which is then uploaded."""
+    if is_remote(target):
+        with TemporaryDirectory(prefix="satmip-") as folder:
+            yield Path(folder)
+            put_folder(Path(folder), target)
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    yield Path(target)
 
 
 def _write_whole(model: Model, folder: Path, half: bool) -> None:

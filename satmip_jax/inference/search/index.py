@@ -74,7 +74,7 @@ class SearchIndex:
             mean, deviation = (
                 np.array(stated[key], np.float32).reshape(width) for key in ("mean", "deviation")
             )
-            same = stated["embeddings"] == fingerprint(table.path)
+            same = stated["embeddings"] == fingerprint(table.local)
             intact = stated["format"] == FORMAT and stated["bytes"] == bytes_
         except (FileContentError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise IndexFileError(f"{about} does not describe {path.name}: {advice}") from error
@@ -145,7 +145,7 @@ def _build(path: Path, about: Path, table: EmbeddingTable, progress: bool) -> No
         size = temporary.stat().st_size
     stated = {
         "format": FORMAT,
-        "embeddings": fingerprint(table.path),
+        "embeddings": fingerprint(table.local),
         "bytes": size,
         "mean": standardization.mean.tolist(),
         "deviation": standardization.deviation.tolist(),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from satmip_jax.inference.search.query import QueryError
 from satmip_jax.inference.search.run import Hit, Results
 from satmip_jax.metadata.fields import FIELDS
 from satmip_jax.runtime.files import atomic_path, write_atomically
+from satmip_jax.runtime.paths import AnyPath, as_path
 
 MAX_FIELDS = 3  # in the table, beside location and time
 MAX_TEXT = 80  # characters of a cell
@@ -120,13 +121,13 @@ def summary(results: Results) -> str:
     return plain("; ".join(lines), 2000)
 
 
-def write_results(results: Results, path: str | Path) -> None:
+def write_results(results: Results, path: str | os.PathLike[str]) -> None:
     """Write the rows that were found to a file, in the format of its suffix.
 
     Args:
         results: of `search`.
-        path: ending in .json, .csv, or .parquet (GeoParquet with the columns of the embeddings
-            file but the vectors).
+        path: on a disk or in a bucket, ending in .json, .csv, or .parquet (GeoParquet with the
+            columns of the embeddings file but the vectors).
 
     Raises:
         QueryError: another suffix.
@@ -139,14 +140,13 @@ def write_results(results: Results, path: str | Path) -> None:
         >>> Path("hits.csv").read_text().splitlines()[0]
         'rank,score,image,metadata,id,path,x,y,width,height,label,longitude,latitude,...'
     """
-    path = Path(path)
-    write_of_suffix(path)(results, path)
+    write_of_suffix(path)(results, as_path(path))
 
 
-def write_of_suffix(path: str | Path) -> Callable[[Results, Path], object]:
+def write_of_suffix(path: str | os.PathLike[str]) -> Callable[[Results, AnyPath], object]:
     """Return the function that writes results to a path; see `write_results`."""
     writers = {".json": _write_json, ".csv": _write_csv, ".parquet": _write_parquet}
-    if (suffix := Path(path).suffix.lower()) not in writers:
+    if (suffix := as_path(path).suffix.lower()) not in writers:
         raise QueryError(f"{path}: expected a file that ends in {', '.join(writers)}")
     return writers[suffix]
 
@@ -174,11 +174,11 @@ def to_json(results: Results) -> str:
     return json.dumps(found, indent=1)
 
 
-def _write_json(results: Results, path: Path) -> None:
+def _write_json(results: Results, path: AnyPath) -> None:
     write_atomically(path, to_json(results) + "\n")
 
 
-def _write_csv(results: Results, path: Path) -> None:
+def _write_csv(results: Results, path: AnyPath) -> None:
     fields = [name for name in results.table.fields if name != "location"]
     names = ("id", "path", "x", "y", "width", "height", "label")
     file = io.StringIO()
@@ -193,7 +193,7 @@ def _write_csv(results: Results, path: Path) -> None:
     write_atomically(path, file.getvalue())
 
 
-def _write_parquet(results: Results, path: Path) -> None:
+def _write_parquet(results: Results, path: AnyPath) -> None:
     schema = results.table.row_schema
     columns: dict[str, pa.Array] = {
         "rank": pa.array([hit.rank for hit in results.hits], pa.int32())

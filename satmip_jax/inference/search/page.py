@@ -26,7 +26,7 @@ from satmip_jax.report.neighbours import THUMBNAIL_SIZE
 from satmip_jax.report.page import write_page
 from satmip_jax.report.section import Part, Section
 from satmip_jax.runtime.files import FileContentError
-from satmip_jax.runtime.paths import is_remote
+from satmip_jax.runtime.paths import AnyPath, as_path, is_remote
 from satmip_jax.sources.archives import Archives
 from satmip_jax.sources.base import UnreadableExample
 from satmip_jax.sources.tiled_images import read_image as read_source_image
@@ -68,12 +68,12 @@ class SearchReport:
     left_out: int
 
 
-def write_search_page(results: Results, out: str | Path) -> Path:
+def write_search_page(results: Results, out: str | os.PathLike[str]) -> AnyPath:
     """Write the query and the rows that were found as one HTML file; return its path.
 
     Args:
         results: of `search`.
-        out: path of the file; its folder is made if needed.
+        out: path of the file, on a disk or in a bucket; its folder is made if needed.
 
     Raises:
         OSError: the file cannot be written.
@@ -109,7 +109,9 @@ def write_search_page(results: Results, out: str | Path) -> Path:
     ]
     lead = summary(results) + "."
     return write_page(
-        Path(out), "Search", [Section("Search", lead, facts, [Part("Results", "search", report)])]
+        as_path(out),
+        "Search",
+        [Section("Search", lead, facts, [Part("Results", "search", report)])],
     )
 
 
