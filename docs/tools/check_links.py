@@ -109,7 +109,7 @@ def loaded_from_elsewhere() -> list[str]:
     for path in sorted(SITE.rglob("*.html")):
         text = path.read_text(encoding="utf-8")
         for tag in re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", text):
-            if re.search(r"(?:src|href)=\"?(?:https?:)?//", tag) and "canonical" not in tag:
+            if re.search(r"(?:src|srcset|href)=\"?(?:https?:)?//", tag) and "canonical" not in tag:
                 problems.append(f"{path.relative_to(ROOT)}: {tag}")
     return problems
 

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 TIFF_DRIVER = "GTiff"
 _ENVIRONMENT = {
+    # World files are left out, too. Not by GDAL_GEOREF_SOURCES=INTERNAL: the transform of a JPEG
+    # 2000 that has none is then uninitialized memory (GDAL 3.10).
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_GEOREF_SOURCES": "INTERNAL",  # of JPEG 2000, whose world files would count otherwise
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_CACHEMAX": 64,  # MB
     "PROJ_NETWORK": "OFF",
