@@ -70,22 +70,29 @@ def read_weights(
     begun = multihost.broadcast_str("begun" if saved_steps(workdir) else "") == "begun"
     if source is not None and not isinstance(source, Model) and holds_model(source):
         source = load_model(source)
+    weights: PretrainedWeights | None = None
     if begun:
         name = _resumed_name(source, config.image.init, stored_config(workdir))
-        return vary(config, {"image.init": name}), None
-    if source is None:
+    elif source is None:
         if config.image.init:
             raise ConfigError(
                 f"config.image.init is {config.image.init!r}: it is set by --init FILE; give that"
             )
-        return config, None
-    encoder = build_image_encoder(config)
-    if isinstance(source, Model):
-        weights = weights_of(source, encoder)
+        name = ""
     else:
-        weights = read_pretrained(local_path(source, "--init"), encoder)
-    _require_same(weights.identity, weights.source)
-    return vary(config, {"image.init": weights.identity}), weights
+        encoder = build_image_encoder(config)
+        if isinstance(source, Model):
+            weights = weights_of(source, encoder)
+        else:
+            weights = read_pretrained(local_path(source, "--init"), encoder)
+        name = weights.identity
+    # on all processes, whether or not they have the file: others would wait for them
+    multihost.require_on_all_processes(
+        multihost.broadcast_str(name) == name,
+        f"the weights of --init ({name or 'none'}) differ from those of process 0: copy one file "
+        "to all hosts",
+    )
+    return vary(config, {"image.init": name}), weights
 
 
 def _resumed_name(source: Source | None, given: str, stored: ConfigDict | None) -> str:
@@ -94,21 +101,11 @@ def _resumed_name(source: Source | None, given: str, stored: ConfigDict | None) 
     if source is None:
         return given or began_with
     if isinstance(source, Model):
-        name = identity("satmip", _digest(_state(source)))
-    elif not local_path(source, "--init").exists():
-        log.info(f"{source} is not there, and not needed: the run has checkpoints")
-        return began_with
-    else:
-        name = file_identity(source)
-    _require_same(name, str(source))
-    return name
-
-
-def _require_same(name: str, source: str) -> None:
-    multihost.require_on_all_processes(
-        multihost.broadcast_str(name) == name,
-        f"the weights in {source} differ from those of process 0: copy one file to all hosts",
-    )
+        return identity("satmip", _digest(_state(source)))
+    if local_path(source, "--init").exists():
+        return file_identity(source)
+    log.info(f"{source} is not there, and not needed: the run has checkpoints")
+    return began_with
 
 
 def weights_of(model: Model, encoder: ViT) -> PretrainedWeights:

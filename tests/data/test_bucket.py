@@ -56,6 +56,15 @@ def test_a_copy_that_differs_from_the_checksum_is_refused(bucket, bucket_server,
     assert not [*cache.glob("*/a")]
 
 
+def test_files_that_another_process_deletes_do_not_stop_a_copy(bucket, cache, monkeypatch):
+    monkeypatch.setenv("SATMIP_CACHE_GIB", "1")
+    (cache / "other").mkdir(parents=True)
+    (cache / "other" / ".a.tmp").symlink_to("gone")  # listed, and gone when its size is asked for
+    folder = as_path(bucket)
+    stores.put(folder / "a", b"content")
+    assert (mirror(folder, ["a"], b"1") / "a").read_bytes() == b"content"
+
+
 def read(url: str, names: list[str], cache: str, ready, done) -> None:
     mirror(as_path(url), names, b"1", Path(cache))
     ready.set()

@@ -1,5 +1,6 @@
 """Worker processes that die, hang, or lose their trainer."""
 
+import multiprocessing
 import os
 import pickle
 import re
@@ -81,6 +82,41 @@ def test_workers_that_die_again_and_again_end_the_run(caplog):
     with pytest.raises(WorkersError, match=r"4 times in a row.*exit code -9"):
         next(ResilientIterator(Dying))
     assert caplog.text.count("restarting them at the same batch") == 3
+
+
+class Working:
+    """An iterator with a worker process, which starts at the first element."""
+
+    def __init__(self, position):
+        self.position, self.process = position, None
+
+    def __next__(self):
+        if self.process is None:
+            context = multiprocessing.get_context("spawn")
+            self.process = context.Process(target=time.sleep, args=(600,), daemon=True)
+            self.process.start()
+        self.position += 1
+        return self.position
+
+    def close(self):
+        pass
+
+
+def test_a_restart_ends_no_worker_of_another_iterator():
+    """Otherwise two loaders would end each other's workers at every batch, forever."""
+    first, second = ResilientIterator(Working), ResilientIterator(Working)
+    try:
+        next(first), next(second)
+        for one, other in ((first, second), (second, first)):
+            before = one._iterator.process
+            one.restart()
+            assert not before.is_alive()
+            assert other._iterator.process.is_alive()
+            assert next(one) == 2
+    finally:
+        first._kill()
+        second._kill()
+    assert not first._iterator.process.is_alive()
 
 
 class Once:

@@ -1,5 +1,6 @@
 """Resuming interrupted preparations: finished shards are kept, the result is the same."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -83,7 +84,7 @@ SLOW = textwrap.dedent(
 
     class Slow(EuroSAT):
         def read(self, ref, problems):
-            time.sleep(0.04)
+            time.sleep(0.1)
             return super().read(ref, problems)
 
     if __name__ == "__main__":
@@ -160,6 +161,19 @@ class Bar:
 def test_workers_that_die_or_fail(task, error, message):
     with pytest.raises(error, match=message):
         process_pool.run(work, ["ok", task, "ok"], workers=1, bar=Bar())
+
+
+def test_processes_of_others_survive_a_pool_that_ends_early():
+    context = multiprocessing.get_context("spawn")
+    gate = context.Event()
+    results = process_pool.map_in_order(abs, range(9), workers=1)
+    next(results)
+    other = context.Process(target=gate.wait)  # of another thread, after the pool has started
+    other.start()
+    results.close()
+    gate.set()
+    other.join()
+    assert other.exitcode == 0
 
 
 def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
