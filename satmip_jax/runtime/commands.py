@@ -12,7 +12,7 @@ import click
 
 from satmip_jax.errors import InterruptedCommandError
 from satmip_jax.runtime.options import Option
-from satmip_jax.runtime.paths import is_remote
+from satmip_jax.runtime.paths import as_path, is_remote
 
 
 @contextmanager
@@ -46,7 +46,10 @@ class LocalPath(click.Path):
 
 
 class PathOrUrl(click.Path):
-    """A local path, checked as by `click.Path`, or a URL, which the command checks."""
+    """A local path, checked as by `click.Path`, or a URL of a bucket, whose access is not checked.
+
+    A URL of another kind raises `PathError` before the command starts.
+    """
 
     def convert(
         self,
@@ -55,7 +58,10 @@ class PathOrUrl(click.Path):
         ctx: click.Context | None,
     ) -> Any:
         """Return the value as `click.Path` does, or the URL."""
-        return os.fspath(value) if is_remote(value) else super().convert(value, param, ctx)
+        if not is_remote(value):
+            return super().convert(value, param, ctx)
+        as_path(value)
+        return os.fspath(value)
 
 
 config_option = click.option(
