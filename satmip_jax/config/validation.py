@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from satmip_jax.augmentation.config import AugmentConfig, AugmentError
 from satmip_jax.errors import ConfigError
 from satmip_jax.metadata.fields import select_fields
 from satmip_jax.models import ACTIVATIONS, METADATA_ENCODERS, parse_vit
@@ -24,6 +25,7 @@ _CHOICES: dict[str, Collection[str]] = {
 }
 # Half-open ranges of numbers: (smallest value, bound below which it must stay).
 _RANGES: dict[str, tuple[int, int | None]] = {
+    "seed": (0, 2**32),  # JAX would take the seed modulo 2^32
     "log_every": (1, None),
     "checkpoint.every": (1, None),
     "checkpoint.keep": (1, None),
@@ -46,9 +48,11 @@ _RANGES: dict[str, tuple[int, int | None]] = {
     "optimizer.epochs": (0, None),
     "optimizer.warmup_epochs": (0, None),
     "optimizer.weight_decay": (0, None),
+    "optimizer.b1": (0, 1),
+    "optimizer.b2": (0, 1),
     "optimizer.clip_norm": (0, None),
 }
-_POSITIVE = ("optimizer.learning_rate",)
+_POSITIVE = ("optimizer.learning_rate", "optimizer.eps")
 SMALL_BATCH = 32  # images; smaller batches of contrastive losses get a note
 
 
@@ -83,6 +87,7 @@ def validate(config: ConfigDict) -> None:
         option.check(config.method[name])
     _check_training_length(config)
     _check_encoders(config)
+    _check_views(config)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -165,6 +170,14 @@ def _check_encoders(config: ConfigDict) -> None:
         f"config.image.size is {image.size}, not a multiple of the patch size {patch} "
         f"of {image.encoder!r}",
     )
+
+
+def _check_views(config: ConfigDict) -> None:
+    """Check the options of the views."""
+    try:
+        AugmentConfig(size=config.image.size, **config.augment.to_dict())
+    except AugmentError as error:
+        raise ConfigError(str(error).replace("AugmentConfig", "config.augment")) from error
 
 
 def _value(config: ConfigDict, key: str) -> Any:
