@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections import deque
 from typing import Any
 
@@ -23,7 +24,8 @@ class PreemptionHandler:
     In a run of several processes, each puts its signal number on its devices after every step. The
     devices take the maximum, and all processes read the one of LAG steps ago: it is the same
     everywhere, and the devices are not stalled. JAX's own `reached_preemption_sync_point` ignores
-    Ctrl-C, and signals before the first step of a resumed run.
+    Ctrl-C, and signals before the first step of a resumed run. Python handles signals in the main
+    thread: in another one they have their usual effect.
 
     Args:
         mesh: all devices of all processes.
@@ -69,7 +71,8 @@ class PreemptionHandler:
         self._received = signal.Signals(number)
 
     def __enter__(self) -> PreemptionHandler:
-        for number in SIGNALS:
+        is_main = threading.current_thread() is threading.main_thread()
+        for number in SIGNALS if is_main else ():
             self._previous[number] = signal.signal(number, self._note)
         return self
 
