@@ -256,7 +256,7 @@ def keep_rows_before(path: Path, step: int) -> None:
     """
     if not path.is_file():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _until(line, step)]
+    kept = [line for line in _lines(path) if _until(line, step)]
     try:
         write_atomically(path, "".join(line + "\n" for line in kept))
     except OSError as error:
@@ -283,8 +283,7 @@ def renumber(workdir: Path) -> None:
 
 def read_rows(path: AnyPath) -> list[dict[str, Any]]:
     """Return the complete rows of one of the two files, in order."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if _until(line, math.inf)]
+    return [json.loads(line) for line in _lines(path) if _until(line, math.inf)]
 
 
 def read_knn_scores(workdir: AnyPath) -> dict[int, float]:
@@ -292,6 +291,11 @@ def read_knn_scores(workdir: AnyPath) -> dict[int, float]:
     path = workdir / METRICS_FILE
     rows = read_rows(path) if path.is_file() else []
     return {int(row["step"]): row["knn_image"] for row in rows if row.get("knn_image") is not None}
+
+
+def _lines(path: AnyPath) -> list[str]:
+    # damaged bytes cost their row, as an incomplete line does
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _until(line: str, step: float) -> bool:

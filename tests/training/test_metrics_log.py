@@ -107,8 +107,8 @@ def test_a_resumed_run_removes_the_rows_it_repeats(tmp_path):
         {"step": 3, "knn_image": 0.75},
     ):
         append_row(path, row)
-    with path.open("a") as file:
-        file.write('{"step": 1, "lo')  # cut off
+    with path.open("ab") as file:
+        file.write(b'{"step": 1, "loss": \xff\xfe}\n{"step": 1, "lo')  # damaged, and cut off
     assert read_knn_scores(tmp_path) == {2: 0.5, 3: 0.75}
     keep_rows_before(path, 2)
     kept = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}, {"step": 2, "knn_image": 0.5}]
