@@ -198,7 +198,10 @@ def _room(cache: Path) -> int:
     """Return the bytes that may be added to the cache."""
     room = shutil.disk_usage(cache).free - _RESERVE
     if bound := os.environ.get("SATMIP_CACHE_GIB"):
-        used = sum(file.stat().st_size for file in cache.glob("*/*"))
+        used = 0
+        for file in cache.glob("*/*"):
+            with suppress(FileNotFoundError):  # another process renames or deletes files here
+                used += file.stat().st_size
         room = min(room, int(float(bound) * 2**30) - used)
     return room
 

@@ -9,8 +9,10 @@ import queue
 import signal
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from satmip_jax.data import images
@@ -27,6 +29,8 @@ RESTARTS = 3  # in a row, without an element between them
 
 # A lost process: grain raises RuntimeError, and pipes that it wrote to end in the middle.
 FAILURES = (TimeoutError, RuntimeError, OSError, EOFError, pickle.UnpicklingError)
+
+_owned: weakref.WeakSet[BaseProcess] = weakref.WeakSet()  # workers of all iterators
 
 
 class WorkersError(SatmipError, RuntimeError):
@@ -88,6 +92,7 @@ class ResilientIterator:
 
     def _start(self) -> None:
         self._other_processes = set(multiprocessing.active_children())
+        self._workers: set[BaseProcess] = set()
         self._iterator, self._just_started = self._make(self._position), True
 
     def restart(self) -> None:
@@ -116,6 +121,8 @@ class ResilientIterator:
                 )
                 self.restart()
             else:
+                if self._just_started:
+                    self._find_workers()
                 self._position += 1
                 self._just_started = False
                 if isinstance(element, TaskError):
@@ -153,9 +160,16 @@ class ResilientIterator:
             raise error
         return element
 
+    def _find_workers(self) -> None:
+        """Note which processes are this iterator's: they start at its first element."""
+        started = set(multiprocessing.active_children()) - self._other_processes
+        self._workers |= {child for child in started if child not in _owned}
+        _owned.update(self._workers)
+
     def _kill(self) -> None:
         """End the workers at once: one that hangs would not react to a request."""
-        for child in set(multiprocessing.active_children()) - self._other_processes:
+        self._find_workers()
+        for child in self._workers:
             child.kill()
             child.join()
         self._iterator.close()

@@ -116,15 +116,15 @@ def _pool(
     workers: int, work: Callable[..., Any], ticks: Any, initializer: Callable[[], Any]
 ) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool whose workers are ended at once if the block raises."""
-    before = set(multiprocessing.active_children())
     # a background job of a shell ignores Ctrl-C, and so must its workers
     ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     with ProcessPoolExecutor(workers, _SPAWN, _start, (work, ticks, initializer, ignores)) as pool:
         try:
             yield pool
         except BaseException as error:
+            started = [*pool._processes.values()]  # not `active_children`: others have some, too
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - before:
+            for child in started:
                 child.terminate()
             if isinstance(error, BrokenProcessPool):
                 raise WorkerDiedError(
