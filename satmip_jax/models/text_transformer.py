@@ -34,7 +34,7 @@ class TextTransformer(nn.Module):
         heads: number of attention heads.
         length: maximum number of tokens of a sequence.
         vocab_size: number of tokens, padding included; by default 256 bytes and two marks.
-        remat: see `layers.Encoder`.
+        remat: see `encoder.Encoder`.
         attention: see `attention.attend`.
         target: device that it is compiled for; None for JAX's default device.
         dtype: of the computation; parameters are float32.

@@ -52,7 +52,7 @@ class ViT(nn.Module):
             `class_token=False, global_pool="avg"`, which norms after pooling).
         pre_norm: normalize the tokens before the first block, as CLIP does.
         activation: of the MLPs: "gelu", or "quick_gelu" of OpenAI's CLIP.
-        remat: see `layers.Encoder`.
+        remat: see `encoder.Encoder`.
         attention: see `attention.attend`.
         target: device that it is compiled for; None for JAX's default device.
         dtype: of the computation; parameters are float32.
