@@ -1,6 +1,7 @@
 """Eight CPU devices, strict promotion: set before jax starts."""
 
 import contextlib
+import math
 import os
 import resource
 import sys
@@ -17,7 +18,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # tests compile the same prog
     _cache = tempfile.TemporaryDirectory(prefix="satmip-xla-")  # until this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name  # for workers and subprocesses as well
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ.setdefault(  # in subprocesses, as pyproject.toml has it for this one
+    "PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning"
+)
 
+import hypothesis
 import jax
 import jaxtyping
 import pytest
@@ -32,6 +37,9 @@ jaxtyping.install_import_hook(
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -72,13 +80,20 @@ def load_state(workdir: Path):
 
 @contextlib.contextmanager
 def full_disk(size):
-    """No file may grow beyond `size` bytes: like a full disk, without being root."""
+    """No file may grow beyond `size` bytes: like a full disk, without being root.
+
+    JAX's cache is not written to: which programs took long enough would depend on the load.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    option = "jax_persistent_cache_min_compile_time_secs"
+    seconds = getattr(jax.config, option)
+    jax.config.update(option, math.inf)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        jax.config.update(option, seconds)
 
 
 @contextlib.contextmanager

@@ -20,12 +20,6 @@ def path(bucket):
     return as_path(bucket) / "train.lock"
 
 
-@pytest.fixture
-def short(monkeypatch):
-    monkeypatch.setattr(store_lock, "BEAT", 0.05)
-    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
-
-
 def locked(path):
     lock = StoreLock(path)
     lock.acquire()
@@ -49,21 +43,26 @@ def test_one_process_holds_it_and_leaves_it(path):
     assert len(stores.names_in(path.parent)) == 1  # old numbers are removed
 
 
-def test_heartbeats_keep_it_and_silence_loses_it(path, short, monkeypatch):
+def test_heartbeats_keep_it_and_silence_loses_it(path, monkeypatch):
+    monkeypatch.setattr(store_lock, "BEAT", 0.05)
     with locked(path) as first:
         first._me["process"] = {"system": "another"}
         elsewhere(path, 1)
-        time.sleep(0.2)
-        with pytest.raises(LockHeldError), locked(path):
+        with pytest.raises(LockHeldError), locked(path):  # as soon as there is a heartbeat
             pass
         first.check()
-        with monkeypatch.context() as silent:
-            silent.setattr(first, "_content", lambda **_: stores.get(path.parent / "train.lock.1"))
+        silent = threading.Event()
+
+        def same(**_):
+            silent.set()
+            return stores.get(path.parent / "train.lock.1")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(first, "_content", same)
+            patch.setattr(store_lock, "PATIENCE", 0.5)
+            assert silent.wait(60)  # the last heartbeat has arrived
             with locked(path) as second:
-                for _ in range(100):
-                    if first._lost_to:
-                        break
-                    time.sleep(0.05)
+                first._thread.join(60)
                 with pytest.raises(LockHeldError, match="has taken over"):
                     first.check()
                 second.check()

@@ -133,7 +133,7 @@ file = open(sys.argv[1], "a")
 fcntl.flock(file, fcntl.LOCK_EX)
 print("process 7 on node 3", file=file, flush=True)
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
