@@ -129,3 +129,14 @@ def test_filters_that_another_thread_has_put_back_are_no_error():
     opened.__enter__()
     found.__exit__()  # without the filter that was added since
     opened.__exit__(None, None, None)
+
+
+def test_the_last_of_overlapping_images_puts_everything_back():
+    before, images = state(), [open_dataset(PLAIN) for _ in range(2)]
+    for image in images:
+        image.__enter__()
+    quiet = state()
+    images[1].__exit__(None, None, None)
+    assert state() == quiet != before
+    images[0].__exit__(None, None, None)
+    assert state() == before

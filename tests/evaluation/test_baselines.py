@@ -55,6 +55,24 @@ def test_patch_projections_are_pooled_answers_of_patches(monkeypatch):
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
+def test_baselines_describe_what_their_names_say(tiny_shards):
+    split = read_all(tiny_shards)
+    pixels = split["image"].reshape(64, -1, 3).astype(np.float64)
+    mean, deviation = pixels.mean(axis=1), pixels.std(axis=1)
+    colour = np.concatenate([mean, deviation], axis=1) / 255
+    extremes = [pixels.max(axis=1), pixels.min(axis=1)]
+    expected = {
+        "colour": colour,
+        "imagestats": np.concatenate([mean, deviation, *extremes], axis=1),
+        "patches": patch_projections(split["image"]),
+        "fields": colour,  # beside the metadata
+    }
+    for name, values in expected.items():
+        found = BASELINES[name].describe(split, tiny_shards.schema, "all")["image"]
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_batches_of_a_split_give_the_values_of_all_at_once(name, tiny_shards, monkeypatch):
     """Bit for bit, whatever the size of a batch."""

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from satmip_jax.data.bad_records import BadRecordsError
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.distributed.sharding import make_mesh
@@ -69,6 +70,14 @@ def test_bad_records_are_left_out_and_no_other(model, tiny_shards, tiny_shards_d
     np.testing.assert_array_equal(partly.locations, whole.locations[kept])
     for kind, features in partly.by_kind.items():
         np.testing.assert_array_equal(features, whole.by_kind[kind][kept])
+
+
+def test_more_bad_records_than_the_config_allows_end_it(model, tiny_shards_dir):
+    config = model.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.bad_records = 2
+    with pytest.raises(BadRecordsError):
+        extract(dataclasses.replace(model, config=config), PartlyBad(tiny_shards_dir, "train"))
 
 
 def test_baselines_leave_out_bad_records_and_no_other(tiny_shards, tiny_shards_dir):

@@ -14,7 +14,7 @@ from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.distributed.sharding import make_mesh
 from satmip_jax.evaluation import baselines
 from satmip_jax.evaluation.baselines import BASELINES, extract_baseline
-from satmip_jax.evaluation.features import extract, extract_each
+from satmip_jax.evaluation.features import extract, extract_each, make_encoder
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
@@ -91,8 +91,8 @@ def test_features_are_those_of_the_normalized_image_and_its_metadata(tiny_config
 
     image = encode("encode_image", np.float32(views))
     metadata = encode("encode_metadata", tabular.encode(records, schema))
-    np.testing.assert_allclose(features.by_kind["image"], image, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(features.by_kind["metadata"], metadata, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(features.by_kind["image"], image, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(features.by_kind["metadata"], metadata, rtol=1e-4, atol=2e-5)
     assert features.labels.tolist() == [val[row]["label"] for row in rows]
     assert features.indices.tolist() == list(rows)
     locations = [val[row]["metadata"].values.get("location", (np.nan, np.nan)) for row in rows]
@@ -171,5 +171,6 @@ def test_splits_and_scores_of_a_run_share_a_compiled_encoder(model, val, tiny_sh
     later = extract(replace(first, params=doubled), val)
     (encoder,) = first.encoders.values()
     assert encoder._cache_size() == 1
+    assert make_encoder(first, 32) is encoder is not make_encoder(first, 64)
     expected = extract(replace(model, params=doubled, encoders={}), val)
     np.testing.assert_array_equal(later.by_kind["image"], expected.by_kind["image"])

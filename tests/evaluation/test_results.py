@@ -96,6 +96,25 @@ def test_the_majority_class_and_notes_stand_in_the_tables():
     assert table.notes == [note]
 
 
+def test_equally_many_examples_in_blocks_have_their_own_majority():
+    row = dataclasses.replace(ROW, n=7, majority=0.25)
+    blocked = dataclasses.replace(row, protocol="knn5 blocked 1deg", majority=0.125)
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_scores([row, blocked], console)
+    lines = [s for s in console.export_text().splitlines() if "majority class" in s]
+    assert [line.split("│")[-2].strip() for line in lines] == ["25.0", "12.5"]
+
+
+def test_scores_by_class_stand_in_the_column_of_their_features():
+    pairs = {"image": (("River", 0.5), ("Forest", 0.25)), "both": (("River", 0.75),)}
+    rows = [dataclasses.replace(ROW, features=f, by_class=p) for f, p in pairs.items()]
+    console = Console(width=140, record=True, file=io.StringIO())
+    print_scores(rows, console)
+    text = console.export_text().partition("by class")[2]
+    cells = [[cell.strip() for cell in s.split("│")[1:-1]] for s in text.splitlines()]
+    assert [c for c in cells if c] == [["River", "50.0", "75.0"], ["Forest", "25.0", ""]]
+
+
 def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "evaluation.json"
     write_scores(path, [ROW])
