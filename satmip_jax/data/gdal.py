@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
+
+from satmip_jax.runtime.warning_filters import ignored
 
 TIFF_DRIVER = "GTiff"
 _ENVIRONMENT = {
@@ -49,8 +50,8 @@ def open_dataset(
 class _Quiet:
     """No warning of images without a place, no traceback of rasterio's logger.
 
-    Filters and hooks belong to the process: of threads that overlap, the first to come changes
-    them, and the last to leave puts them back.
+    Hooks belong to the process: of threads that overlap, the first to come changes them, and the
+    last to leave puts them back.
     """
 
     def __init__(self) -> None:
@@ -89,13 +90,9 @@ def _quiet_process() -> Iterator[None]:
         if not issubclass(event.exc_type, UnicodeDecodeError):
             unraisablehook(event)
 
-    # one filter in and out, not `catch_warnings`, which would also put back those of other threads
-    warnings.filterwarnings("ignore", _NO_PLACE, NotGeoreferencedWarning)
-    added = warnings.filters[0]
     sys.excepthook, sys.unraisablehook = on_exception, on_unraisable
     try:
-        yield
+        with ignored(_NO_PLACE, NotGeoreferencedWarning):
+            yield
     finally:
         sys.excepthook, sys.unraisablehook = hooks
-        with contextlib.suppress(ValueError):  # another thread has put back the filters it found
-            cast("list[Any]", warnings.filters).remove(added)

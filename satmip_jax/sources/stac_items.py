@@ -11,13 +11,14 @@ import json
 import os
 import posixpath
 import re
-import warnings
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from satmip_jax.metadata.record import Absent
+from satmip_jax.runtime.warning_filters import ignored
 from satmip_jax.sources.archives import Archives
 from satmip_jax.sources.base import Skipped, UnreadableExample
 
@@ -32,6 +33,7 @@ _IMAGES = {
     "image/webp": (".webp",),
     "image/jp2": (".jp2",),
 }
+_PYSTAC = threading.Lock()  # it fills a registry of extensions while it reads
 _UNREAD = object()  # the content of a file that could not be read
 _SERVERS = ("http", "https", "s3", "gs")
 _SERVER_LINK = "link of a catalogue to a server, not followed"
@@ -176,8 +178,7 @@ def _links(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parse(feature: dict[str, Any], item_class: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of older versions of STAC
+    with _PYSTAC, ignored(module="pystac"):  # it warns of older versions of STAC
         item = item_class.from_dict(feature)
     if not isinstance(item.id, str) or not isinstance(item.properties, dict):
         raise TypeError("id is no text, or properties are no object")

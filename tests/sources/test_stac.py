@@ -4,7 +4,10 @@ import json
 import os
 import pickle
 import socket
+import sys
+import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import cv2
@@ -14,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from satmip_jax.metadata.record import Problems
-from satmip_jax.sources.base import SourceError, UnreadableExample
+from satmip_jax.sources import stac_items
+from satmip_jax.sources.base import Skipped, SourceError, UnreadableExample
 from satmip_jax.sources.registry import open_source
 from satmip_jax.sources.stac import STAC
 from tests.sources.geotiff_files import AFFINE, geotiff, picture
@@ -345,3 +349,22 @@ def test_no_items_are_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="no JSON files"):
         open_source("stac", [tmp_path / "empty"]).refs()
+
+
+def test_threads_read_items_at_the_same_time():
+    """No item is lost, and the process still shows warnings."""
+
+    def read(_):
+        skipped = Skipped()
+        content = item(properties=PROPERTIES | {"deprecated": True})  # pystac warns of it
+        parts = [stac_items._items_of("", "", content | {}, skipped) for _ in range(100)]
+        return sum(len(list(part)) for part in parts), dict(skipped)
+
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(read, range(4))) == [(100, {})] * 4
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from satmip_jax.evaluation.features import encode_images
 from satmip_jax.evaluation.model import Model
 from satmip_jax.models import build_towers
 from satmip_jax.objectives import build_method
+from satmip_jax.runtime.warning_filters import ignored
 
 INPUT, OUTPUT = "images", "features"
 OPSET = 18  # of any runtime since 2023
@@ -74,8 +74,7 @@ def _quiet() -> Iterator[None]:
     level = serializer.level
     serializer.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Explicitly requested dtype float64")
+        with ignored("Explicitly requested dtype float64"):
             yield
     finally:
         serializer.setLevel(level)
