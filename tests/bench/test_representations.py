@@ -21,6 +21,7 @@ from satmip_jax.evaluation.features import extract, of_whole_image
 from satmip_jax.evaluation.loading import load_model
 from satmip_jax.evaluation.model import Model
 from satmip_jax.metadata import tabular
+from satmip_jax.metadata.record import Metadata
 from satmip_jax.models.ft_transformer import FTBlock
 from satmip_jax.models.towers import build_towers
 from satmip_jax.objectives import build_method
@@ -58,23 +59,27 @@ def test_a_model_without_metadata_is_refused(tiny_config, tiny_shards_dir):
         bench(model, str(tiny_shards_dir), protocols=["knn5"], block=0)
 
 
-def of_depth(model, depth):
-    """The same model with untrained metadata encoders of another depth, in float32."""
+def changed(model, **metadata):
+    """The same model with another, untrained metadata encoder, in float32, for views of 16 px."""
     config = model.config.copy_and_resolve_references()
     with config.unlocked():
-        config.metadata.depth, config.dtype = depth, "float32"
+        config.metadata.update(metadata)
+        config.dtype, config.image.size = "float32", 16
     towers = build_towers(config, model.schema, build_method(config))
-    return replace(model, config=config, towers=towers, encoders={})
+    encoder = towers.metadata_encoder
+    arrays = tabular.encode([Metadata({})], model.schema)
+    own = jax.jit(encoder.init)(jax.random.key(3), arrays)["params"]
+    params = {**jax.device_get(model.params), "metadata_encoder": jax.device_get(own)}
+    return replace(model, config=config, towers=towers, params=params, encoders={})
 
 
 def test_each_is_that_of_the_blocks_one_by_one(tiny_run, tiny_shards_dir):
     """Every block applied to all tokens, as in a plain Transformer."""
     dataset = ShardDataset(tiny_shards_dir, "val")
-    model = of_depth(load_model(tiny_run), 3)
+    model = changed(load_model(tiny_run), depth=3)
     batch = jax.device_put(ReadBatch(dataset, model.schema)(range(8))["metadata"])
     tower = model.towers.metadata_encoder
-    own = jax.jit(tower.init)(jax.random.key(3), batch)["params"]
-    params = {**jax.device_get(model.params), "metadata_encoder": own}
+    params, own = model.params, model.params["metadata_encoder"]
     found = jax.device_get(jax.jit(partial(representations, model))(params, batch))
 
     weights, transformer = own["transformer"], tower.transformer
@@ -108,11 +113,7 @@ def test_each_is_that_of_the_blocks_one_by_one(tiny_run, tiny_shards_dir):
 
 def test_the_whole_images_of_both_splits_are_scored(tiny_run, tiny_shards_dir, monkeypatch):
     """Views smaller than the stored images; the bank is train, in cells of the given size."""
-    model = load_model(tiny_run)
-    config = model.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.image.size = 16
-    model, scored = replace(model, config=config, encoders={}), {}
+    model, scored = changed(load_model(tiny_run), fields="all"), {}
 
     def score(bank, queries, **options):
         scored.update(options, bank=bank, queries=queries)
@@ -127,7 +128,7 @@ def test_the_whole_images_of_both_splits_are_scored(tiny_run, tiny_shards_dir, m
     full, records = (0.0, 0.0, 32.0, 32.0), [dataset[i]["metadata"] for i in range(24)]
     arrays = tabular.encode([r.crop_resize(full, (32, 32), 16) for r in records], model.schema)
     expected = jax.jit(partial(model.towers.apply, method="encode_metadata"))(
-        {"params": jax.device_get(model.params)}, arrays
+        {"params": model.params}, arrays
     )
     np.testing.assert_allclose(scored["queries"].by_kind[CHOSEN], expected, atol=1e-4)
     assert (scored["block"], scored["protocols"]) == (2.5, ["knn5"])
