@@ -97,7 +97,7 @@ def representations(model: Model, params: Any, metadata: dict[str, Array]) -> Re
     )
     weights = params["metadata_encoder"]["transformer"][f"block{transformer.depth - 1}"]
     before = layers[-2]  # of depth 1, the tokens without the class token, which is learned anyway
-    tokens: Any = last.apply({"params": weights}, before, train=False)
+    tokens: Any = last.apply({"params": weights}, before)
     fields = slice(None) if transformer.depth == 1 else slice(1, None)
     return {
         CHOSEN: class_token,

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Float, Int, Int32, Key
 
 from satmip_jax.distributed.target import Target
-from satmip_jax.models.layers import XAVIER, XAVIER_QKV, Dense, Initializer, recomputed
+from satmip_jax.models.layers import XAVIER, XAVIER_QKV, Dense, Initializer, drop, recomputed
 from satmip_jax.models.tpu_attention import MAX_TOKENS, attend_projection
 
 Implementation = Literal["auto", "einsum", "xla", "cudnn", "pallas"]
@@ -126,7 +126,7 @@ class Attention(nn.Module):
 
     Attributes:
         heads: number of heads.
-        dropout: rate for the attention weights, in training only; rng "dropout".
+        dropout: rate for the attention weights, in training only.
         implementation: see `attend`. "pallas" is a TPU's kernel, for all queries of sequences
             without padding.
         target: device that it is compiled for; None for JAX's default device.
@@ -150,7 +150,7 @@ class Attention(nn.Module):
         lengths: Int[Array, " batch"] | None = None,
         *,
         queries: int | None = None,
-        train: bool = False,
+        keys: Key[Array, " batch"] | None = None,
     ) -> Float[Array, "batch queries width"]:
         """Let tokens attend to each other.
 
@@ -158,7 +158,7 @@ class Attention(nn.Module):
             x: the tokens.
             lengths: for each row, the number of leading tokens that are not padding; None for all.
             queries: number of leading tokens to compute an output for; None for all of them.
-            train: whether to apply dropout.
+            keys: in training one per row, for the dropout; None for none.
 
         Returns:
             The attended tokens; `queries` of them if that is given.
@@ -171,8 +171,8 @@ class Attention(nn.Module):
             raise ValueError(f"width {width} is not a multiple of heads {self.heads}")
         head_width = width // self.heads
         dropout = None
-        if train and self.dropout:
-            dropout = nn.Dropout(self.dropout, deterministic=False)
+        if keys is not None and self.dropout:
+            dropout = functools.partial(drop, keys=keys, rate=self.dropout)
         outputs = tokens if queries is None else queries
         padded = outputs
         target = self.target or Target.of()

@@ -9,14 +9,21 @@ Source: Gorishniy et al., "Revisiting Deep Learning Models for Tabular Data", Ne
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32, Key
 
 from satmip_jax.models.attention import Attention, Implementation
-from satmip_jax.models.layers import TORCH_LINEAR, Dense, LayerNorm, uniform
+from satmip_jax.models.layers import (
+    TORCH_LINEAR,
+    Dense,
+    LayerNorm,
+    draw_kept,
+    drop,
+    fold_in,
+    uniform,
+)
 
 RTDL_EPSILON = 1e-5  # PyTorch's default
 
@@ -111,7 +118,7 @@ class ReGLU(nn.Module):
 
     Attributes:
         hidden: width of `a` and of `b`.
-        dropout: rate for `a * relu(b)`, in training only; rng "dropout".
+        dropout: rate for `a * relu(b)`, in training only.
         dtype: of the computation; parameters are float32.
     """
 
@@ -121,9 +128,9 @@ class ReGLU(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "*batch width"], train: bool
-    ) -> Float[Array, "*batch width"]:
-        """Apply the layers to the last axis."""
+        self, x: Float[Array, "batch tokens width"], keys: Key[Array, " batch"] | None = None
+    ) -> Float[Array, "batch tokens width"]:
+        """Apply the layers to the last axis; `keys` as in `FTTransformer.__call__`."""
         width = x.shape[-1]
         gates = Dense(
             2 * self.hidden,
@@ -133,7 +140,9 @@ class ReGLU(nn.Module):
             name="linear1",
         )(x)
         a, b = jnp.split(gates, 2, axis=-1)
-        y = nn.Dropout(self.dropout, deterministic=not train)(a * nn.relu(b))
+        y = a * nn.relu(b)
+        if keys is not None and self.dropout:
+            y = drop(y, keys, self.dropout)
         return Dense(
             width,
             kernel_init=TORCH_LINEAR,
@@ -168,9 +177,10 @@ class FTBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch tokens width"], train: bool
+        self, x: Float[Array, "batch tokens width"], keys: Key[Array, " batch"] | None = None
     ) -> Float[Array, "batch queries width"]:
-        """Apply the block and return the first `queries` tokens."""
+        """Return the first `queries` tokens; `keys` as in `FTTransformer.__call__`."""
+        by_attention, by_ffn = (None if keys is None else fold_in(keys, i) for i in range(2))
         y = x if self.first else LayerNorm(RTDL_EPSILON, self.dtype, name="attention_norm")(x)
         y = Attention(
             self.heads,
@@ -180,10 +190,10 @@ class FTBlock(nn.Module):
             output_init=TORCH_LINEAR,
             dtype=self.dtype,
             name="attention",
-        )(y, queries=self.queries, train=train)
+        )(y, queries=self.queries, keys=by_attention)
         x = x[:, : self.queries] + y
         y = LayerNorm(RTDL_EPSILON, self.dtype, name="ffn_norm")(x)
-        return x + ReGLU(self.hidden, self.ffn_dropout, self.dtype, name="ffn")(y, train)
+        return x + ReGLU(self.hidden, self.ffn_dropout, self.dtype, name="ffn")(y, by_ffn)
 
 
 class FTTransformer(nn.Module):
@@ -202,10 +212,10 @@ class FTTransformer(nn.Module):
         depth: number of blocks.
         heads: number of attention heads.
         ffn_factor: hidden width of the feed-forward layer, as a multiple of `width`.
-        attention_dropout: rate for attention weights, in training only; rng "dropout".
-        ffn_dropout: rate within the feed-forward layer, in training only; rng "dropout".
+        attention_dropout: rate for attention weights, in training only.
+        ffn_dropout: rate within the feed-forward layer, in training only.
         field_dropout: probability that a present field is treated as missing, drawn for each
-            record and field, in training only; rng "fields". All fields of a record may be dropped.
+            record and field, in training only. All fields of a record may be dropped.
         attention: see `attention.attend`; there are too few tokens for a fused kernel to pay off.
         dtype: of the blocks; parameters, tokens and output are float32.
     """
@@ -228,7 +238,7 @@ class FTTransformer(nn.Module):
         features: Mapping[str, Float[Array, "batch _"]],
         categories: Int32[Array, "batch categories"],
         present: Bool[Array, "batch fields"],
-        train: bool = False,
+        keys: Key[Array, " batch"] | None = None,
     ) -> Float32[Array, "batch {self.width}"]:
         """Encode records.
 
@@ -238,7 +248,7 @@ class FTTransformer(nn.Module):
             categories: ids below the vocabulary size, one column for each field in
                 `vocabulary_sizes`, in the order of `fields`.
             present: whether a record has a field, one column for each of `fields`.
-            train: whether to apply dropout.
+            keys: in training one per record, for its dropout; None for none.
 
         Returns:
             The class token after the final norm. rtdl's output head, a ReLU and a linear layer, is
@@ -257,9 +267,8 @@ class FTTransformer(nn.Module):
             (2, 192)
         """
         self._check(features, categories, present)
-        if train and self.field_dropout:
-            keep = 1 - self.field_dropout
-            present = present & jax.random.bernoulli(self.make_rng("fields"), keep, present.shape)
+        if keys is not None and self.field_dropout:
+            present &= draw_kept(fold_in(keys, 0), self.field_dropout, present.shape[1:])
         tokenizer = FieldTokenizer(self.fields, self.vocabulary_sizes, self.width, name="tokenizer")
         x = tokenizer(features, categories, present)
         cls = self.param("cls_token", uniform(self.width**-0.5), (self.width,), jnp.float32)
@@ -276,7 +285,7 @@ class FTTransformer(nn.Module):
                 attention=self.attention,
                 dtype=self.dtype,
                 name=f"block{i}",
-            )(x, train)
+            )(x, None if keys is None else fold_in(keys, 1 + i))
         return LayerNorm(RTDL_EPSILON, name="norm")(x[:, 0])
 
     def _check(self, features: Mapping[str, Array], categories: Array, present: Array) -> None:

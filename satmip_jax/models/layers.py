@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Float32, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Float32, Key, PRNGKeyArray
 
 Initializer = Callable[..., Array]
 
@@ -36,6 +36,34 @@ def uniform(bound: float) -> Initializer:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
+
+
+def fold_in(keys: Key[Array, " batch"], number: int) -> Key[Array, " batch"]:
+    """Return another key for each of `keys`."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def draw_kept(
+    keys: Key[Array, " batch"], rate: float, shape: tuple[int, ...]
+) -> Bool[Array, "batch ..."]:
+    """Draw for each key which elements of an array of a shape dropout keeps, 1 - rate of them."""
+    return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+
+
+def drop(
+    x: Float[Array, "batch ..."], keys: Key[Array, " batch"], rate: float
+) -> Float[Array, "batch ..."]:
+    """Apply dropout: zero elements at random, and scale the others by 1 / (1 - rate).
+
+    Each row draws from its own key. flax's dropout draws from one: it would have to be mapped over
+    the rows together with the layers around it, which then compute a gradient for each row.
+
+    Args:
+        x: one row per example.
+        keys: one key per row.
+        rate: probability that an element is zeroed.
+    """
+    return jnp.where(draw_kept(keys, rate, x.shape[1:]), x / (1 - rate), jnp.zeros_like(x))
 
 
 # Recomputes a function from its inputs in the backward pass instead of keeping its intermediates:

@@ -52,14 +52,13 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int32[Array, "batch tokens"], train: bool = False
+        self, tokens: Int32[Array, "batch tokens"]
     ) -> Float32[Array, "batch {self.width}"]:
         """Encode sequences of tokens.
 
         Args:
             tokens: token ids, at most `length` per row. 0 is padding and stands at the end. A token
                 outside the vocabulary gives NaN.
-            train: part of every encoder's signature; this one behaves the same in training.
 
         Returns:
             The mean over the tokens that are not padding, then the final norm. A row of padding
@@ -75,7 +74,6 @@ class TextTransformer(nn.Module):
             >>> model.apply(model.init(jax.random.key(0), tokens), tokens).shape
             (1, 64)
         """
-        del train
         if tokens.ndim != 2 or tokens.shape[1] > self.length:
             raise ValueError(
                 f"tokens must be (batch, at most {self.length}), not {tokens.shape}: "

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Shaped
+from jaxtyping import Array, Float, Float32, Key, Shaped
 from ml_collections import ConfigDict
 
 from satmip_jax.distributed.target import Target
@@ -44,9 +44,9 @@ class TabularTower(nn.Module):
     transformer: FTTransformer
 
     def __call__(
-        self, metadata: MetadataArrays, train: bool = False
+        self, metadata: MetadataArrays, keys: Key[Array, " batch"] | None = None
     ) -> Float32[Array, "batch width"]:
-        """Encode the metadata of a batch."""
+        """Encode the metadata of a batch; see `Towers.encode_metadata`."""
         fields = tuple(map(field, self.fields))
         arrays = dict(metadata)
         features = tabular.featurize(arrays, self.schema, fields, self.frequencies)
@@ -57,7 +57,7 @@ class TabularTower(nn.Module):
             features,
             arrays["categories"][:, np.array(ids, np.int32)],
             arrays["present"][:, np.array(chosen, np.int32)],
-            train=train,
+            keys,
         )
 
 
@@ -77,20 +77,22 @@ class TextTower(nn.Module):
     transformer: TextTransformer
 
     def __call__(
-        self, metadata: MetadataArrays, train: bool = False
+        self, metadata: MetadataArrays, keys: Key[Array, " batch"] | None = None
     ) -> Float32[Array, "batch width"]:
-        """Encode the metadata of a batch."""
+        """Encode the metadata of a batch; see `Towers.encode_metadata`."""
         position = tabular.field_index()
         chosen = [position[name] for name in self.fields]
         fragments = metadata["caption"][:, np.array(chosen, np.int32)]
-        tokens = caption.assemble(
-            fragments,
-            self.make_rng("fields") if train else jax.random.key(0),
-            length=self.length,
-            dropout=self.field_dropout if train else 0.0,
-            shuffle=train,
-        )
-        return self.transformer(tokens, train=train)
+        if keys is None:
+            return self.transformer(caption.assemble(fragments, length=self.length))
+
+        def one(fragments: Array, key: Array) -> Array:
+            (tokens,) = caption.assemble(
+                fragments[None], key, length=self.length, dropout=self.field_dropout, shuffle=True
+            )
+            return tokens
+
+        return self.transformer(jax.vmap(one)(fragments, keys))
 
 
 def _tabular(config: ConfigDict, schema: Schema, dtype: Any, target: Target | None) -> nn.Module:
@@ -169,27 +171,27 @@ class Towers(nn.Module):
             self.bias = self.param("logit_bias", constant, (), jnp.float32)
 
     def encode_image(
-        self, images: Float[Array, "batch height width 3"], train: bool = False
+        self, images: Float[Array, "batch height width 3"]
     ) -> Float32[Array, "batch features"]:
         """Encode normalized images."""
-        del train  # the ViT has nothing that only training does
         return self.image_encoder(images)
 
     def encode_metadata(
-        self, metadata: MetadataArrays, train: bool = False
+        self, metadata: MetadataArrays, keys: Key[Array, " batch"] | None = None
     ) -> Float32[Array, "batch features"]:
         """Encode metadata.
 
         Args:
             metadata: the arrays of `tabular.encode`, and "caption" for a text encoder.
-            train: whether to drop fields and activations.
+            keys: in training one per record, from which what is dropped of it is drawn; None to
+                drop nothing.
 
         Raises:
             ValueError: there is no metadata encoder.
         """
         if self.metadata_encoder is None:
             raise ValueError("this method has no metadata encoder")
-        return self.metadata_encoder(metadata, train=train)
+        return self.metadata_encoder(metadata, keys)
 
     def head(
         self, name: str, features: Float[Array, "batch features"]

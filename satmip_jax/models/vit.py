@@ -73,13 +73,12 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width 3"], train: bool = False
+        self, images: Float[Array, "batch height width 3"]
     ) -> Float32[Array, "batch {self.width}"]:
         """Encode normalized images.
 
         Args:
             images: float32 or bfloat16, standardized per channel.
-            train: part of every encoder's signature; a ViT behaves the same in training.
 
         Returns:
             One vector per image.
@@ -96,7 +95,6 @@ class ViT(nn.Module):
             >>> model.apply(variables, jnp.zeros((2, 64, 64, 3))).shape
             (2, 128)
         """
-        del train
         if self.pool not in ("cls", "mean"):
             raise ValueError(f'pool must be "cls" or "mean", not {self.pool!r}')
         self._check(images)

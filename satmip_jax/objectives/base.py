@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Float32, Key, PyTree, Shaped
 from satmip_jax.distributed.sharding import BATCH
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Head
+from satmip_jax.models.layers import fold_in
 from satmip_jax.objectives.options import MethodOptions
 from satmip_jax.objectives.scores import Scores
 
@@ -66,7 +67,7 @@ class Forward:
             drawn = [self.draw(images, keys, view) for view in numbers]
             # interleaved, image by image: rows stay on their device
             stacked = jnp.stack(drawn, axis=1).reshape(-1, *drawn[0].shape[1:])
-            features = self.apply("encode_image", stacked, train=True)
+            features = self.apply("encode_image", stacked)
             return features.reshape(images.shape[0], len(drawn), -1)
 
         features = self.encode(encode, images)
@@ -77,12 +78,10 @@ class Forward:
     ) -> Float32[Array, "batch width"]:
         """Encode the metadata of a batch, see `metadata.tabular.encode` for the arrays."""
 
-        def one(metadata: dict[str, Array], key: Array) -> Array:
-            rows = jax.tree.map(lambda x: x[None], metadata)
-            rngs = {"dropout": key, "fields": jax.random.fold_in(key, 1)}
-            return self.apply("encode_metadata", rows, train=True, rngs=rngs)[0]
+        def encode(metadata: dict[str, Array], keys: Array) -> Array:
+            return self.apply("encode_metadata", metadata, fold_in(keys, 0))
 
-        return self.encode(jax.vmap(one), metadata)
+        return self.encode(encode, metadata)
 
     def encode(
         self,

@@ -129,7 +129,7 @@ def make_loss(
 
 def view_keys(keys: Array, view: int) -> Array:
     """Return the keys (b,) from which view number `view` of each example is drawn."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + view)  # 0, 1: see Forward.metadata
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + view)  # 0: see Forward.metadata
 
 
 def make_train_step(

@@ -1,7 +1,5 @@
 """The FT-Transformer against rtdl's, and its rules for missing fields."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,8 +223,8 @@ def test_field_dropout_drops_present_fields_at_its_rate():
     )
     params = init(model, inputs)
     evaluated = np.asarray(jax.jit(model.apply)(params, *inputs))
-    train = jax.jit(functools.partial(model.apply, train=True))
-    trained = np.asarray(train(params, *inputs, rngs={"fields": jax.random.key(3)}))
+    keys = jax.random.split(jax.random.key(3), n)
+    trained = np.asarray(jax.jit(model.apply)(params, *inputs, keys))
     is_missing = np.isclose(trained, evaluated[1], atol=1e-5).all(axis=1)
     is_present = np.isclose(trained, evaluated[0], atol=1e-5).all(axis=1)
     assert (is_missing ^ is_present).all()
@@ -239,11 +237,11 @@ def test_dropout_is_applied_in_training_only(params, rate):
     inputs = records(4)
     off = {"attention_dropout": 0.0, "ffn_dropout": 0.0}
     model = FTTransformer(**SMALL, **{**off, rate: 0.5})
-    train = jax.jit(functools.partial(model.apply, train=True))
-    evaluated = jax.jit(model.apply)(params, *inputs)  # no rngs: any draw would fail
+    train = jax.jit(model.apply)
+    evaluated = jax.jit(model.apply)(params, *inputs)
     np.testing.assert_array_equal(evaluated, apply(params, *inputs))
     one, same, other = (
-        train(params, *inputs, rngs={"dropout": jax.random.key(seed)}) for seed in (1, 1, 2)
+        train(params, *inputs, jax.random.split(jax.random.key(seed), 4)) for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other, atol=1e-2)

@@ -7,7 +7,10 @@ import pytest
 
 from satmip_jax.augmentation.views import keys_of_images
 from satmip_jax.distributed.sharding import batch_sharding, make_mesh
-from satmip_jax.objectives import Forward
+from satmip_jax.metadata import caption, tabular
+from satmip_jax.metadata.record import Metadata
+from satmip_jax.models import build_towers, init_params
+from satmip_jax.objectives import Forward, build_method
 
 B = 16
 
@@ -38,3 +41,31 @@ def test_micro_batches_are_joined_in_the_order_of_the_batch(
     got = jax.jit(encode, in_shardings=(spread, spread), out_shardings=spread)(rows, keys)
     assert set(sizes) == {micro_batch * devices}
     np.testing.assert_allclose(got, function(rows, keys), rtol=1e-6)
+
+
+@pytest.mark.parametrize("switch", ["", ",text"])
+def test_no_gradient_is_held_for_each_record(switch, tiny_config, tiny_shards):
+    """Records draw their dropout by themselves; the gradient of a kernel is one product for all."""
+    batch, schema = 37, tiny_shards.schema  # no other size
+    config = tiny_config(f"satmip{switch}")
+    towers, mesh = build_towers(config, schema, build_method(config)), make_mesh(jax.devices()[:1])
+    params = jax.eval_shape(lambda: init_params(config, towers, schema))
+    records = [Metadata.parse({"location": [12, 48]})] * batch
+    metadata = tabular.encode(records, schema) | {"caption": caption.fragments(records)}
+    keys = keys_of_images(jax.random.key(0), batch)
+
+    def total(params):
+        forward = Forward(towers, params, keys, lambda images, keys, view: images, mesh, schema)
+        return jnp.sum(forward.metadata(jax.tree.map(jnp.asarray, metadata)))
+
+    program = str(jax.make_jaxpr(jax.grad(total))(params))
+    encoder = params["metadata_encoder"]
+    kernels = [
+        leaf.shape[-2:]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(encoder)
+        if "kernel" in str(path[-1]) and "tokenizer" not in str(path)
+    ]
+    assert kernels
+    for rows, columns in kernels:
+        assert f"[{rows},{columns}]" in program
+        assert f"[{batch},{rows},{columns}]" not in program
