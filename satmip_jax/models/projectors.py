@@ -51,8 +51,8 @@ class MLPProjector(nn.Module):
     The defaults are SLIP's, which are SimCLR's with a third layer: `MLPProjector(4096, 256)`. The
     linear layers before a batch norm have no bias, which the norm would subtract again.
 
-    SLIP normalizes each of the two views by the statistics of that view: call the projector once
-    per view.
+    The statistics are those of all rows of a call: in `Forward.head` of both views together, and
+    in SLIP of each view by itself.
 
     Attributes:
         hidden: width of the layers before the last.
