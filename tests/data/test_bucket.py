@@ -81,7 +81,7 @@ def test_what_no_process_reads_makes_room(bucket, cache, monkeypatch):
     reader = context.Process(target=read, args=(bucket, ["a"], os.fspath(cache), ready, done))
     reader.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(300)
         unused = mirror(folder, ["b"], b"2")
         os.close(remote_cache._reading.pop(unused))  # as if that process had ended
         mirror(folder, ["c"], b"3")

@@ -140,11 +140,11 @@ def test_ctrl_c(tmp_path, pictures, moment):
         while len(group(process.pid)) < 3 and time.monotonic() < deadline:
             time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=300)
     assert process.returncode == 130, printed
     assert f"Finished shards in {out} are kept: the same command resumes" in printed
     assert "Traceback" not in printed
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while group(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not group(process.pid), "workers were left behind"
@@ -161,6 +161,6 @@ def test_a_background_job_ignores_ctrl_c_with_its_workers(tmp_path, pictures):
     while process.poll() is None and time.monotonic() < deadline:
         os.killpg(process.pid, signal.SIGINT)  # at any moment of its workers' lives
         time.sleep(0.1)
-    printed = "".join(process.communicate(timeout=60))
+    printed = "".join(process.communicate(timeout=300))
     assert process.returncode == 0, printed
     assert json.loads((out / "schema.json").read_text())["splits"] == {"train": 3000}

@@ -115,7 +115,7 @@ def test_kill_9_at_any_moment(tmp_path, chips):
         process = subprocess.Popen(
             [sys.executable, script, chips, out], env=environment, stderr=subprocess.DEVNULL
         )
-        before, deadline = marks(), time.monotonic() + 60
+        before, deadline = marks(), time.monotonic() + 300
         while marks() < before + 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3))
@@ -123,7 +123,7 @@ def test_kill_9_at_any_moment(tmp_path, chips):
         assert process.poll() is None, "it ended before it could be killed"
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while any(Path(f"/proc/{w}").exists() for w in workers) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not [w for w in workers if Path(f"/proc/{w}").exists()], "workers were left behind"

@@ -79,7 +79,7 @@ def test_a_killed_process_of_this_machine_leaves_it_at_once(path):
     ready = context.Event()
     holder = context.Process(target=hold, args=(os.fspath(path), ready))
     holder.start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     with pytest.raises(LockHeldError, match=f"process {holder.pid}"), locked(path):
         pass
     os.kill(holder.pid, signal.SIGKILL)
