@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
+from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
 from satmip_jax.evaluation import evaluate as evaluate_module
-from satmip_jax.evaluation.evaluate import evaluate_baseline
+from satmip_jax.evaluation.evaluate import evaluate_baseline, knn_accuracy
 from satmip_jax.evaluation.features import Features
 from satmip_jax.evaluation.fusion import WEIGHTS
+from satmip_jax.evaluation.model import Model, evaluation_mesh
 from satmip_jax.evaluation.protocols import PROTOCOLS, Protocol, score
 from satmip_jax.evaluation.spatial_blocks import cells
+from satmip_jax.models import build_towers
+from satmip_jax.objectives import build_method
 
 CELLS = 30
 TUNED = np.arange(150) >= 90
@@ -140,3 +144,30 @@ def test_joined_features_are_those_of_one_part_after_the_other(parts):
     for kind, values in joined.by_kind.items():
         np.testing.assert_array_equal(values[:150], one.by_kind[kind])
         np.testing.assert_array_equal(values[150:], two.by_kind[kind])
+
+
+def test_the_score_during_training_is_of_val_by_a_bounded_bank(
+    tiny_config, tiny_shards_dir, monkeypatch
+):
+    config = tiny_config("simclr")
+    config.eval.max_bank = 20
+    calls = []
+
+    def describe(model, dataset, limit=None):
+        """Images that say the class, but for every third one of val: it looks like the next."""
+        calls.append((dataset.split, limit))
+        labels = np.array([dataset[i]["label"] for i in range(limit or len(dataset))], np.int32)
+        shown = labels.copy()
+        if dataset.split == "val":
+            shown[::3] = (shown[::3] + 1) % len(dataset.schema.classes)
+        places = np.full((len(labels), 2), np.nan, np.float32)
+        image = np.eye(len(dataset.schema.classes), dtype=np.float32)[shown]
+        return Features({"image": image}, labels, places, np.arange(len(labels)))
+
+    monkeypatch.setattr(evaluate_module, "extract", describe)
+    schema = ShardDataset(tiny_shards_dir, "val").schema
+    towers = build_towers(config, schema, build_method(config))
+    scores = knn_accuracy(Model(config, schema, towers, {}, evaluation_mesh(config)))
+    assert calls == [("train", 20), ("val", None)]
+    n = len(ShardDataset(tiny_shards_dir, "val"))
+    assert scores == {"knn_image": pytest.approx(1 - len(range(0, n, 3)) / n)}
