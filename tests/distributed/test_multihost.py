@@ -67,7 +67,7 @@ def train_two(workdir: Path, data: Path, cache: Path) -> list[subprocess.Popen]:
     )
 
 
-def finish(pair: list[subprocess.Popen], timeout: float = 300) -> list[str]:
+def finish(pair: list[subprocess.Popen], timeout: float = 900) -> list[str]:
     """Wait for all and return their output, without the lines of XLA's CPU collectives."""
     return [without_gloo(run.communicate(timeout=timeout)[0]) for run in pair]
 
