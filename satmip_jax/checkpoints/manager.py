@@ -193,7 +193,7 @@ class Checkpoints:
             except OSError as error:
                 write_error = error
         reason = f"could not be written: {short_reason(write_error)}" if write_error else damage
-        if jax.process_count() > 1 and read_back:
+        if jax.process_count() > 1:  # to reopen is for all, also where one alone could not write
             reasons = multihost_utils.process_allgather(np.array([bool(reason)]))
             if reasons.any() and not reason:
                 reason = "is damaged on another process"

@@ -53,6 +53,10 @@ def check_shapes(shapes: Mapping[str, Shape], model: ViT) -> list[str]:
         shape = wanted.get(name, (model.width,))
         if tuple(shapes[name]) != shape:
             raise ValueError(f"{name} has shape {[*shapes[name]]}, expected {[*shape]}")
+    if "cls_token" in shapes and math.prod(shapes["cls_token"]) != model.width:
+        raise ValueError(
+            f"cls_token has shape {[*shapes['cls_token']]}, expected {[1, 1, model.width]}"
+        )
     _positions_grid(shapes, model)
     return notes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from satmip_jax.data.batch_reader import Batch
 from satmip_jax.data.resilient_iterator import WorkersError
 from satmip_jax.data.shard_dataset import ShardDataset
 from satmip_jax.data.shard_format import ShardError
+from satmip_jax.distributed import multihost
 from satmip_jax.distributed.device_mesh import mesh_advice
 from satmip_jax.distributed.multihost import is_main_process
 from satmip_jax.distributed.preemption import PreemptionHandler
@@ -168,7 +170,9 @@ class Trainer:
         self.model = Model(  # one, so that all scores share its compiled encoders
             self.config, program.schema, program.towers, self.state.params, program.mesh
         )
-        checkpoints.scores |= read_knn_scores(workdir)
+        # all must know the same ones, which decide what is scored; a shared folder may lag
+        scores = json.loads(multihost.broadcast_str(json.dumps(read_knn_scores(workdir))))
+        checkpoints.scores |= {int(step): score for step, score in scores.items()}
 
     def _restore(self) -> TrainState | None:
         """Return the newest intact state; None for a new run.

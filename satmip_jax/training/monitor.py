@@ -23,7 +23,7 @@ class MetricsMonitor:
     """Collects the metrics of steps on the device; writes their mean when asked.
 
     Reading a metric waits for its step. So metrics stay on the device until `flush`, and the
-    device is never idle between steps.
+    device has no pause between steps but there.
 
     Args:
         metrics_log: where the means go.

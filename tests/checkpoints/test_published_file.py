@@ -120,6 +120,7 @@ def test_another_architecture_is_refused(weights, encoder, options, message):
         ({"pos_embed": np.ones((1, 16, 31))}, "square of patches"),
         ({"pos_embed": np.ones((1, 14, 32))}, "square of patches"),
         ({"pos_embed": None}, "learned position embeddings"),
+        ({"cls_token": np.ones((1, 1, 31))}, r"\[1, 1, 31\], expected \[1, 1, 32\]"),
         ({"reg_token": np.ones((1, 4, 32))}, "has register tokens"),
         ({"blocks__0__attn__q_norm__weight": np.ones(32)}, "norms of queries and keys"),
         ({"blocks__0__gamma_9": np.ones(32)}, "1 tensors have no place.*gamma_9"),
