@@ -15,7 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from satmip_jax.errors import SatmipError
-from satmip_jax.runtime.files import FileContentError, read_json, write_atomically
+from satmip_jax.runtime.files import (
+    FileContentError,
+    one_at_a_time,
+    read_json,
+    write_atomically,
+)
 from satmip_jax.runtime.paths import AnyPath, as_path, make_folder
 
 log = logging.getLogger(__name__)
@@ -216,13 +221,14 @@ def write_scores(path: str | os.PathLike[str], rows: Iterable[Score]) -> list[Sc
         >>> read_scores("runs/a/evaluation.json") == [row]
         True
     """
-    path = as_path(path)
-    saved, new = read_scores(path) if path.exists() else [], list(rows)
-    merged = {row.identity: row for row in _without_stale(path, saved, new)}
-    merged |= {row.identity: row for row in new}
+    path, new = as_path(path), list(rows)
     make_folder(path.parent)
-    text = json.dumps([asdict(row) for row in merged.values()], indent=1, allow_nan=False)
-    write_atomically(path, text + "\n")
+    with one_at_a_time(path.parent):  # evaluations that end together keep the scores of each other
+        saved = read_scores(path) if path.exists() else []
+        merged = {row.identity: row for row in _without_stale(path, saved, new)}
+        merged |= {row.identity: row for row in new}
+        text = json.dumps([asdict(row) for row in merged.values()], indent=1, allow_nan=False)
+        write_atomically(path, text + "\n")
     return list(merged.values())
 
 

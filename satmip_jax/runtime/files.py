@@ -6,11 +6,12 @@ a temporary file in the same folder, which is then renamed. An object in a bucke
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -93,6 +94,27 @@ def write_atomically(
         return
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def one_at_a_time(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Let one process or thread at a time run the block, of those that name the same folder.
+
+    In a bucket, and on file systems without locks, all run it.
+
+    Args:
+        folder: an existing folder, which is locked; nothing is written there.
+    """
+    if is_remote(folder):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def replace_durably(temporary: Path, path: Path) -> None:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 import jax
 from ml_collections import ConfigDict
@@ -122,7 +122,7 @@ def _locked(workdir: AnyPath) -> Iterator[Callable[[], None]]:
         raise WorkdirError(f"{path} cannot be written: {error}. Use another --workdir.") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             if error.errno in _HELD:
                 file.seek(0)
@@ -145,6 +145,15 @@ def _locked(workdir: AnyPath) -> Iterator[Callable[[], None]]:
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a file, at the second try where `satmip status` looks at it, which takes an instant."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.2)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _locked_in_bucket(workdir: AnyPath) -> StoreLock:

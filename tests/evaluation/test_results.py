@@ -3,12 +3,15 @@
 import dataclasses
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from satmip_jax.evaluation import results as module
 from satmip_jax.evaluation.results import (
     ResultsError,
     Score,
@@ -239,3 +242,20 @@ def test_table_has_a_line_a_group_and_a_column_a_metric():
     assert title.strip() == "dataset eurosat, split val"
     (cells,) = [[cell.strip() for cell in s.split("│")[1:-1]] for s in lines if "colour" in s]
     assert cells == ["[b]colour", "image", "knn5", "4050", "81.2", "", ""]
+
+
+def test_evaluations_that_end_together_keep_the_scores_of_each_other(tmp_path, monkeypatch):
+    path = tmp_path / "evaluation.json"
+    rows = [dataclasses.replace(ROW, model=f"model {i}") for i in range(6)]
+    read = module.read_scores
+
+    def slowly(path):
+        found = read(path)
+        time.sleep(0.02)  # the others come to write meanwhile
+        return found
+
+    write_scores(path, [ROW])
+    monkeypatch.setattr(module, "read_scores", slowly)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda row: write_scores(path, [row]), rows))
+    assert {row.model for row in read(path)} == {ROW.model, *(row.model for row in rows)}
