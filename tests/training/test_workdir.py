@@ -1,10 +1,12 @@
 """A workdir belongs to one process at a time, and to one config and its data."""
 
+import fcntl
 import json
 import logging
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax.numpy as jnp
 import pytest
@@ -155,3 +157,14 @@ def test_another_process_trains_there(config, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match=r"file/x/train.lock cannot be written"):
         train(config(), tmp_path / "file" / "x")
+
+
+def test_a_look_at_the_lock_stops_no_training(tmp_path):
+    """`satmip status` of a run that was killed holds its lock for an instant."""
+    with (tmp_path / "train.lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        release = threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN))
+        release.start()
+        with lock_workdir(tmp_path):
+            assert release.finished.is_set()
+        release.join()
