@@ -295,7 +295,7 @@ def read_knn_scores(workdir: AnyPath) -> dict[int, float]:
 
 def _lines(path: AnyPath) -> list[str]:
     # damaged bytes cost their row, as an incomplete line does
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return path.read_bytes().decode(errors="replace").splitlines()
 
 
 def _until(line: str, step: float) -> bool:

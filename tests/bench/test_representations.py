@@ -96,7 +96,7 @@ def test_each_is_that_of_the_blocks_one_by_one(tiny_run, tiny_shards_dir):
         layers = [jnp.concatenate([token, tokens], axis=1)]
         for i in range(3):
             block = FTBlock(2, int(16 * transformer.ffn_factor), i == 0, None, 0, 0, "einsum", "f4")
-            layers.append(block.apply({"params": weights[f"block{i}"]}, layers[-1], False))
+            layers.append(block.apply({"params": weights[f"block{i}"]}, layers[-1]))
         return layers
 
     *_, before, last = jax.device_get(forward(batch))

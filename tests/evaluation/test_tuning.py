@@ -156,12 +156,12 @@ def test_the_score_during_training_is_of_val_by_a_bounded_bank(
     def describe(model, dataset, limit=None):
         """Images that say the class, but for every third one of val: it looks like the next."""
         calls.append((dataset.split, limit))
-        labels = np.array([dataset[i]["label"] for i in range(limit or len(dataset))], np.int32)
+        labels = np.arange(limit or len(dataset), dtype=np.int32) % 4
         shown = labels.copy()
         if dataset.split == "val":
-            shown[::3] = (shown[::3] + 1) % len(dataset.schema.classes)
+            shown[::3] = (shown[::3] + 1) % 4
         places = np.full((len(labels), 2), np.nan, np.float32)
-        image = np.eye(len(dataset.schema.classes), dtype=np.float32)[shown]
+        image = np.eye(4, dtype=np.float32)[shown]
         return Features({"image": image}, labels, places, np.arange(len(labels)))
 
     monkeypatch.setattr(evaluate_module, "extract", describe)
