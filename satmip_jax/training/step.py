@@ -26,6 +26,7 @@ from satmip_jax.distributed.target import Target
 from satmip_jax.metadata import tabular
 from satmip_jax.metadata.schema import Schema
 from satmip_jax.models import Towers, build_towers, init_params
+from satmip_jax.models.layers import fold_in
 from satmip_jax.objectives import Forward, Method, build_method
 from satmip_jax.training.optimizer import make_optimizer
 
@@ -129,7 +130,7 @@ def make_loss(
 
 def view_keys(keys: Array, view: int) -> Array:
     """Return the keys (b,) from which view number `view` of each example is drawn."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, 2 + view)  # 0: see Forward.metadata
+    return fold_in(keys, 2 + view)  # 0: see Forward.metadata
 
 
 def make_train_step(

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +107,7 @@ class Parts:
         self.folder = out.with_name(f"{out.name}.parts")
         self.fingerprint = digest([self.plan])
         self._lock: StoreLock | None = None
+        self._files: list[tuple[AnyPath, int]] = []  # intact ones in order, each with its end
 
     def is_complete(self) -> bool:
         """Whether the output exists, of the same plan.
@@ -135,7 +136,8 @@ class Parts:
         make_folder(self.folder)
         with self._locked():
             self._check_plan()
-            kept = {path.name for path, _ in self._files()}
+            self._files = self._intact()
+            kept = {path.name for path, _ in self._files}
             for name in self._names():
                 if name.endswith((".tmp", ".parquet")) and name not in kept:
                     (self.folder / name).unlink()
@@ -176,13 +178,13 @@ class Parts:
 
     def finished(self) -> int:
         """Return the number of inputs, from the first one on, that are in parts."""
-        return max((end for _, end in self._files()), default=0)
+        return max((end for _, end in self._files), default=0)
 
-    def _files(self) -> list[tuple[AnyPath, int]]:
+    def _intact(self) -> list[tuple[AnyPath, int]]:
         """Return the parts in order, each with its end: every input from the first on is in one.
 
         Left out are damaged ones and those behind a gap: their inputs are done again, in parts that
-        may begin and end elsewhere.
+        may begin and end elsewhere. A disk or a store that cannot be read says nothing of a part.
         """
         files: list[tuple[AnyPath, int]] = []
         end = 0
@@ -191,9 +193,15 @@ class Parts:
             if match is None or int(match[1]) != end or int(match[2]) <= end:
                 continue
             path = self.folder / name
-            with suppress(pa.ArrowException, OSError), _opened(path):
-                end = int(match[2])
-                files.append((path, end))
+            with stores.store_errors(path), path.open("rb") as data:
+                try:
+                    pq.read_metadata(data)
+                except (pa.ArrowException, OSError) as error:
+                    if isinstance(error, OSError) and error.errno is not None:
+                        raise  # not of pyarrow
+                    continue
+            end = int(match[2])
+            files.append((path, end))
         return files
 
     def _names(self) -> list[str]:
@@ -220,10 +228,11 @@ class Parts:
         path = self.folder / f"{first:012d}-{end:012d}.parquet"
         with atomic_path(path, durable=True) as temporary, open_writer(temporary, schema) as writer:
             writer.write_table(table.cast(schema), ROWS)
+        self._files.append((path, end))
 
     def facts(self) -> Iterator[PartFacts]:
         """Yield what each part says."""
-        for path, _ in self._files():
+        for path, _ in self._files:
             with _opened(path) as file:
                 yield PartFacts.from_json(json.loads(file.schema_arrow.metadata[_KEY]))
 
@@ -249,7 +258,7 @@ class Parts:
     def _tables(self, absent: set[str]) -> Iterator[pa.Table]:
         """Yield the rows of all parts in tables of `ROWS`, the last one of fewer."""
         waiting: list[pa.Table] = []
-        for path, _ in self._files():
+        for path, _ in self._files:
             with _opened(path) as file:
                 if not file.metadata.num_rows:
                     continue

@@ -1,5 +1,7 @@
 """Parts of a file of embeddings: joined, they are the rows of all inputs, each once."""
 
+import errno
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -59,3 +61,19 @@ def test_a_run_after_damage_leaves_each_row_once(tmp_path, damage):
             write(parts, first, end)
         assert parts.finished() == 40
         joined(parts)
+
+
+def test_a_disk_that_cannot_be_read_loses_no_part(tmp_path, monkeypatch):
+    parts = Parts(tmp_path / "e.parquet", {})
+    with parts.claim():
+        write(parts, 0, 10)
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "read_metadata", fail)
+        with pytest.raises(OSError, match="Input/output error"), parts.claim():
+            pass
+    with parts.claim():
+        assert parts.finished() == 10
